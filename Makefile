@@ -1,0 +1,85 @@
+# Every target makes its own virtual environment when there is none; `make` alone lists them.
+#   make test ARGS="tests/test_x.py -k name"     hands arguments on to pytest
+#   make demo PYTHON=python3.12                  picks the Python that makes the environment
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip install -qq --disable-pip-version-check --only-binary=:all: -c constraints.txt
+ARGS   ?=
+
+# Tests run one thread per process: quicker side by side, and the same sums in the same order everywhere.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMEXPR_NUM_THREADS=1
+PYTEST     := $(ONE_THREAD) $(PY) -m pytest -q
+
+.PHONY: help setup demo test nightly lint types check bench bench-gpu clean
+
+help:
+	@echo "make demo       train on a made-up scene, then render it, extract its mesh and score both"
+	@echo "make test       all quick tests (those for a GPU are skipped where there is none)"
+	@echo "make check      lint and types"
+	@echo "make nightly    the slow tests too"
+	@echo "make bench      time a training step; bench-gpu: the GPU tests, then the same on the GPU"
+	@echo "make clean      remove the virtual environment and the caches; runs/ stays"
+
+# --- the virtual environment -------------------------------------------------------------------------------------
+
+setup: $(VENV)/.installed
+
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found - install Python 3.11 or newer," \
+	  "or name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is" \
+	  "$$($(PYTHON) --version 2>&1) - 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot make virtual environments -" \
+	  "install its venv module (Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed: requirements.txt constraints.txt $(VENV)/.created
+	@echo "installing requirements.txt into $(VENV) (once; PyTorch is large)"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@echo "installing requirements-dev.txt into $(VENV)"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+# --- use ---------------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.installed
+	@start=$$(date +%s); set -e; \
+	$(PY) train.py configs/demo.yaml $(ARGS); \
+	$(PY) render.py runs/demo; \
+	$(PY) extract_mesh.py runs/demo --out runs/demo/meshes/demo.glb; \
+	$(PY) evaluate.py runs/demo --mesh runs/demo/meshes/demo.glb; \
+	echo "demo: done in $$(($$(date +%s) - start)) s; pictures, video, mesh and metrics.json are under runs/demo"
+
+# --- checks ------------------------------------------------------------------------------------------------------
+
+test: $(VENV)/.installed-dev
+	@$(PYTEST) -n 2 --dist worksteal $(ARGS)
+
+nightly: $(VENV)/.installed-dev
+	@$(PYTEST) -n 2 --dist worksteal -m "slow or not slow" --hypothesis-profile=nightly $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	@$(PY) -m ruff check .
+
+types: $(VENV)/.installed-dev
+	@$(PY) -m mypy
+
+check: lint types
+
+bench: $(VENV)/.installed
+	@$(PY) benchmarks/train_step.py $(ARGS)
+
+bench-gpu: $(VENV)/.installed-dev
+	@$(PYTEST) -m cuda
+	@$(PY) benchmarks/train_step.py --device cuda $(ARGS)
+
+clean:
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

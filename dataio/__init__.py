@@ -1,0 +1,1 @@
+"""Files on disk -> `Scene` -> batches of rays."""

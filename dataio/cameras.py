@@ -1,0 +1,208 @@
+"""Calibrated cameras and the rays that they see.
+
+OpenCV axes (x right, y down, z forward), camera-to-world poses. The center of the top-left pixel is
+(0.5, 0.5), so the ray of image point (u, v) points along [(u - cx) / fx, (v - cy) / fy, 1].
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dataio import lens
+
+
+@dataclass(frozen=True)
+class Rays:
+    """R half-lines in scene units."""
+
+    origins: Tensor  # [R,3]
+    directions: Tensor  # [R,3], unit length
+    near: Tensor  # [R], distance along the ray where the medium begins
+    far: Tensor  # [R], may be inf
+    camera: Tensor  # [R] int64, index into the Cameras that made them
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def __getitem__(self, index: slice | Tensor) -> "Rays":
+        return Rays(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Rays":
+        """The same rays on another device."""
+        tensors = (getattr(self, field.name) for field in fields(self))
+        return Rays(*(tensor.to(device, non_blocking=non_blocking) for tensor in tensors))
+
+    def at(self, t: Tensor) -> Tensor:
+        """Positions at distance t: [R] -> [R,3], or [R,S] -> [R,S,3]. Differentiable in everything."""
+        if t.ndim == 1:
+            return self.origins + t.unsqueeze(-1) * self.directions
+        return self.origins.unsqueeze(1) + t.unsqueeze(-1) * self.directions.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """C calibrated cameras; turns (camera, pixel) into rays and points into pixels."""
+
+    camera_to_world: Tensor  # [C,3,4] float32; inside a Scene "world" is the scene frame
+    intrinsics: Tensor  # [C,4] float32: fx, fy, cx, cy in pixels
+    size: Tensor  # [C,2] int64: width, height
+    distortion: Tensor  # [C,8] float32: k1 k2 p1 p2 k3 k4 k5 k6; of a fisheye camera k1 k2 k3 k4 0 0 0 0
+    fisheye: Tensor  # [C] bool
+    near: Tensor  # [C] float32, smallest distance along a ray that is looked at
+
+    @classmethod
+    def make(
+        cls,
+        camera_to_world: npt.ArrayLike | Tensor,
+        intrinsics: npt.ArrayLike | Tensor,
+        size: npt.ArrayLike | Tensor,
+        *,
+        distortion: npt.ArrayLike | Tensor | None = None,
+        fisheye: npt.ArrayLike | Tensor | None = None,
+        near: float | npt.ArrayLike | Tensor = 0.05,
+    ) -> "Cameras":
+        """Cameras from arrays of any float type, rounded to float32 once.
+
+        camera_to_world: [C,3,4] or [C,4,4], OpenCV axes. intrinsics: [C,4] or [4] for all, pixels.
+        size: [C,2] or [2], width and height. distortion: [C,8] or [8]. fisheye: [C]. near: one number or [C].
+        """
+        pose = _tensor(camera_to_world, torch.float32)[:, :3, :]
+        count = len(pose)
+        bend = _tensor(0.0 if distortion is None else distortion, torch.float32)
+        return cls(
+            camera_to_world=pose.contiguous(),
+            intrinsics=_tensor(intrinsics, torch.float32).expand(count, 4).contiguous(),
+            size=_tensor(size, torch.int64).expand(count, 2).contiguous(),
+            distortion=bend.expand(count, 8).contiguous(),
+            fisheye=_tensor(False if fisheye is None else fisheye, torch.bool).expand(count).contiguous(),
+            near=_tensor(near, torch.float32).expand(count).contiguous(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.camera_to_world)
+
+    def __getitem__(self, index: slice | Tensor | npt.NDArray[np.integer]) -> "Cameras":
+        if isinstance(index, np.ndarray):
+            index = torch.from_numpy(index.astype(np.int64)).to(self.camera_to_world.device)
+        return Cameras(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def to(self, device: torch.device | str) -> "Cameras":
+        """The same cameras on another device."""
+        return Cameras(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors by name, on the CPU, for a checkpoint."""
+        return {field.name: getattr(self, field.name).cpu() for field in fields(self)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> "Cameras":
+        """Inverse of `state`."""
+        return cls(**state)
+
+    @property
+    def centers(self) -> Tensor:
+        """[C,3] positions of the cameras."""
+        return self.camera_to_world[:, :, 3]
+
+    @property
+    def forward(self) -> Tensor:
+        """[C,3] unit vectors along the optical axes."""
+        return self.camera_to_world[:, :, 2]
+
+    # Asked once per object: on a GPU the answer costs a synchronization.
+    @cached_property
+    def _any_brown(self) -> bool:
+        return bool((self.distortion.ne(0).any(-1) & ~self.fisheye).any())
+
+    @cached_property
+    def _any_fisheye(self) -> bool:
+        return bool(self.fisheye.any())
+
+    def rays(self, camera: Tensor, pixels: Tensor) -> Rays:
+        """The rays through image points.
+
+        camera: [R] int64. pixels: [R,2] float (u, v) in pixels; a pixel's center is its index + 0.5.
+        Returns rays with the cameras' near and far = inf, in the frame of camera_to_world.
+        Differentiable in pixels, poses, intrinsics and distortion.
+        """
+        intrinsics = self.intrinsics[camera]
+        plane = (pixels - intrinsics[:, 2:]) / intrinsics[:, :2]
+        pose = self.camera_to_world[camera]
+        directions = (pose[:, :, :3] * self._local_directions(plane, camera).unsqueeze(1)).sum(-1)
+        near = self.near[camera]
+        return Rays(
+            origins=pose[:, :, 3],
+            directions=directions / directions.norm(dim=-1, keepdim=True),
+            near=near,
+            far=torch.full_like(near, torch.inf),
+            camera=camera,
+        )
+
+    def _local_directions(self, plane: Tensor, camera: Tensor) -> Tensor:
+        flat = plane
+        if self._any_brown:
+            flat = lens.undistort(plane, self.distortion[camera] * ~self.fisheye[camera, None])
+        directions = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=-1)
+        if self._any_fisheye:
+            fisheye = self.fisheye[camera].unsqueeze(-1)
+            coefficients = self.distortion[camera] * fisheye
+            directions = torch.where(fisheye, lens.fisheye_directions(plane, coefficients), directions)
+        return directions
+
+    def project(self, points: Tensor, camera: Tensor | int) -> tuple[Tensor, Tensor]:
+        """Where points appear in an image.
+
+        points: [N,3] in the frame of camera_to_world. camera: [N] int64, or one index for all.
+        Returns pixels [N,2] (u, v) and z depth [N]; pixels mean something where depth > 0 (or fisheye).
+        Differentiable in points, poses, intrinsics and distortion.
+        """
+        if isinstance(camera, int):
+            camera = torch.full((len(points),), camera, dtype=torch.int64, device=points.device)
+        pose = self.camera_to_world[camera]
+        local = (pose[:, :, :3] * (points - pose[:, :, 3]).unsqueeze(-1)).sum(1)
+        depth = local[:, 2]
+        safe = torch.where(depth.abs() < 1e-9, torch.full_like(depth, 1e-9), depth)
+        plane = local[:, :2] / safe.unsqueeze(-1)
+        if self._any_brown:
+            plane = lens.distort(plane, self.distortion[camera] * ~self.fisheye[camera, None])
+        if self._any_fisheye:
+            fisheye = self.fisheye[camera].unsqueeze(-1)
+            coefficients = self.distortion[camera] * fisheye
+            plane = torch.where(fisheye, lens.fisheye_plane(local, coefficients), plane)
+        intrinsics = self.intrinsics[camera]
+        return plane * intrinsics[:, :2] + intrinsics[:, 2:], depth
+
+    def pixel_grid(self, camera: int) -> Tensor:
+        """[H*W,2] centers of all pixels of one camera, row by row."""
+        width, height = (int(n) for n in self.size[camera])
+        device = self.camera_to_world.device
+        rows, columns = torch.meshgrid(
+            torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+        )
+        return torch.stack([columns, rows], dim=-1).reshape(-1, 2) + 0.5
+
+    def scaled(self, factor: float) -> "Cameras":
+        """The cameras of images resized by `factor` > 0: whole sizes, intrinsics follow the true ratio."""
+        size = (self.size.double() * factor).round().clamp_min(1).long()
+        ratio = (size.double() / self.size.double()).repeat(1, 2)
+        intrinsics = (self.intrinsics.double() * ratio).to(self.intrinsics.dtype)
+        return replace(self, size=size, intrinsics=intrinsics)
+
+    def transformed(self, similarity: npt.ArrayLike | Tensor) -> "Cameras":
+        """The cameras in another frame: similarity 4x4 maps this frame's points there; near scales along."""
+        to_new = _tensor(similarity, torch.float64).to(self.camera_to_world.device)
+        scale = torch.linalg.det(to_new[:3, :3]) ** (1 / 3)
+        pose = to_new[:3, :3] @ self.camera_to_world.double()
+        pose = torch.cat([pose[:, :, :3] / scale, pose[:, :, 3:] + to_new[:3, 3:]], dim=-1)
+        near = (self.near * scale).to(self.near.dtype)
+        return replace(self, camera_to_world=pose.to(self.camera_to_world.dtype), near=near)
+
+
+def _tensor(values: npt.ArrayLike | Tensor, dtype: torch.dtype) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.to(dtype)
+    return torch.from_numpy(np.array(values)).to(dtype)

@@ -1,0 +1,168 @@
+"""Reading files that others wrote: paths stay inside the folder, sizes are bounded, errors are one line."""
+
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from utils.errors import InputError, printable
+
+MAX_TEXT_BYTES = 64 * 2**20
+MAX_FRAMES = 100_000
+MAX_BAD_SHARE = 0.2
+MAX_MISSING_SHARE = 0.5
+NPY_HEADER_ROOM = 4096
+
+Float64 = npt.NDArray[np.float64]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def notice(text: str) -> None:
+    """Tell the user one line about the data, on standard error."""
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def shown(text: object) -> str:
+    """The text of anything with its unprintable characters escaped: file names may hold terminal codes."""
+    return printable(str(text))
+
+
+def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) -> Path:
+    """The path of a file that a data set names, refused when it leads out of the data set's folder.
+
+    root: the folder. name: relative path as written in the data. where: "file: key", for the message.
+    Raises InputError for empty, absolute, URL-like and home paths, NUL, `..` and links that lead outside.
+    """
+    if not name or len(name) > 4096 or "\0" in name or "://" in name:
+        raise InputError(f"{where} - got {shown(repr(name[:80]))} - expected the relative path of a file")
+    path = root / name.replace("\\", "/")
+    if allow_outside:
+        return path
+    try:
+        leads_outside = name.startswith("~") or not path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{where} - got {shown(repr(name))} - {error}") from error
+    if leads_outside:
+        raise InputError(
+            f"{where} - got {shown(repr(name))}, which leads out of {shown(root)} - expected a path inside; "
+            "data.allow_outside=true permits it"
+        )
+    return path
+
+
+def need_folder(path: str | None) -> Path:
+    """The data folder (or file) that the config names. Raises InputError when there is none."""
+    if not path:
+        raise InputError("data.path - got nothing - expected the folder of the data, as data.path=FOLDER")
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise InputError(f"data.path: {shown(folder)} - no such file or folder")
+    return folder
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file as Python values, its size and depth bounded, duplicate keys refused. Raises InputError."""
+    text = _read_text(path)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in result:
+                raise InputError(f"{shown(path)}: {shown(key)} - the key is there twice - keep one of them")
+            result[key] = value
+        return result
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{shown(path)}:{error.lineno}:{error.colno}: broken JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise InputError(f"{shown(path)} - nested too deeply for a camera file") from error
+    except ValueError as error:
+        raise InputError(f"{shown(path)} - broken JSON: {error}") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MAX_TEXT_BYTES:
+            raise InputError(f"{shown(path)} - got {size} bytes - expected at most {MAX_TEXT_BYTES}")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{shown(path)} - cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{shown(path)} - not UTF-8 text at byte {error.start}") from error
+
+
+def parse_json(path: Path, model: type[Model]) -> Model:
+    """A JSON file checked against a pydantic model. Raises InputError that names the file and the key."""
+    content = read_json(path)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        key = "".join(parts).lstrip(".")
+        got = shown(repr(first["input"]))
+        got = got if len(got) <= 60 else got[:57] + "..."
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise InputError(f"{shown(path)}: {key or 'top'} - {first['msg']} - got {got}{more}") from error
+
+
+def read_matrices(path: Path, shapes: Mapping[str, tuple[tuple[int, ...], ...]]) -> dict[str, Float64]:
+    """The small float arrays of an .npz file whose names begin with one of the given prefixes.
+
+    shapes: prefix -> shapes that are allowed. Headers are checked before any array is read, so that a file
+    cannot ask for much memory, and nothing is unpickled. Returns name -> float64 array. Raises InputError.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if len(archive.infolist()) > 8 * MAX_FRAMES:
+                raise InputError(f"{shown(path)} - got {len(archive.infolist())} arrays - too many")
+            return dict(_read_members(archive, path, shapes))
+    except InputError:
+        raise
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise InputError(f"{shown(path)} - cannot be read as .npz: {shown(error)}") from error
+
+
+def _read_members(
+    archive: zipfile.ZipFile, path: Path, shapes: Mapping[str, tuple[tuple[int, ...], ...]]
+) -> Iterator[tuple[str, Float64]]:
+    seen = set()
+    for member in archive.infolist():
+        name = member.filename.removesuffix(".npy")
+        allowed = shapes.get(name.rstrip("0123456789"))
+        if allowed is None:
+            continue
+        where = f"{shown(path)}: {shown(name)}"
+        if name in seen:
+            raise InputError(f"{where} - the key is there twice - keep one of them")
+        seen.add(name)
+        most = NPY_HEADER_ROOM + 8 * max(int(np.prod(shape)) for shape in allowed)
+        if member.file_size > most:
+            raise InputError(f"{where} - got {member.file_size} bytes - expected an array of {allowed[0]}")
+        with archive.open(member) as stream:
+            yield name, _float_array(stream.read(most), allowed, where)
+
+
+def _float_array(content: bytes, allowed: tuple[tuple[int, ...], ...], where: str) -> Float64:
+    """The array in the bytes of an .npy file; its header is checked before numpy allocates what it claims."""
+    stream = io.BytesIO(content)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("expected version 1.0 of the .npy format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        if dtype.kind != "f" or shape not in allowed:
+            raise InputError(f"{where} - got {dtype} {shape} - expected float {allowed[0]}")
+        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{where} - not an array of numbers: {shown(error)}") from error
+    return np.asarray(array, dtype=np.float64)

@@ -1,0 +1,268 @@
+"""What every loader returns: a `Scene`; and what all loaders share: config, images, splits, frame."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import trimesh
+from pydantic import Field
+
+from dataio import images, normalize
+from dataio.cameras import Cameras
+from dataio.files import Float64, need_folder, notice, shown
+from dataio.images import Float32, UInt8
+from dataio.views import Views, checked
+from utils.config import Part, discover, parts
+from utils.errors import InputError
+
+Color = tuple[float, float, float]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Posed images of one place, in scene units: the region of interest is the unit sphere."""
+
+    cameras: Cameras
+    images: list[UInt8]  # [H,W,3] each
+    masks: list[UInt8] | None  # [H,W] each, 255 = object
+    depths: list[Float32] | None  # [H,W] each, z depth in scene units, 0 = unknown
+    points: Float32 | None  # [P,3] sparse surface points
+    splits: dict[str, npt.NDArray[np.int64]]  # "train", "test" and perhaps "val" -> indices of views
+    world_from_scene: Float64  # 4x4 similarity
+    names: list[str]
+    up: Float64  # [3] unit, world frame
+    background: Color | None  # the color where the mask is 0, when images were composited
+    reference: Callable[[], trimesh.Trimesh] | None = None  # the true surface, world units
+
+    def reframed(self, world_from_scene: Float64) -> "Scene":
+        """The same scene in the frame of another one with the same world."""
+        to_new = normalize.inverse(world_from_scene) @ self.world_from_scene
+        scale = _scale(to_new)
+        points = self.points
+        if points is not None:
+            points = (points @ to_new[:3, :3].T + to_new[:3, 3]).astype(np.float32)
+        return replace(
+            self,
+            cameras=self.cameras.transformed(to_new),
+            depths=None if self.depths is None else [depth * np.float32(scale) for depth in self.depths],
+            points=points,
+            world_from_scene=np.array(world_from_scene, dtype=np.float64),
+        )
+
+
+class DataConfig(Part):
+    """Where the data are and how they are looked at; the keys that all formats share."""
+
+    default_type: ClassVar[str | None] = "auto"
+    priority: ClassVar[int] = 0  # of several formats that recognize a folder, the highest is taken
+
+    path: str | None = Field(default=None, description="folder or file of the data")
+    masks: Literal["auto", "composite", "off"] = Field(
+        default="auto",
+        description="composite: background color where the mask says so; auto: if there are masks",
+    )
+    background: Literal["white", "black"] | tuple[Unit, Unit, Unit] = Field(
+        default="white", description="color behind masked images, a name or [r, g, b] in 0..1"
+    )
+    downscale: int = Field(default=1, ge=1, le=64, description="divide the image size by this")
+    holdout: int = Field(
+        default=8, ge=0, description="every n-th view is for tests, 0: none; unless the data say"
+    )
+    center: Literal["auto"] | Vector = Field(
+        default="auto", description="center of the unit sphere, world units"
+    )
+    radius: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        default="auto", description="radius of the unit sphere, world units"
+    )
+    up: Literal["auto"] | Vector = Field(default="auto", description="the world's up direction")
+    near: float = Field(default=0.05, ge=0, description="nearest distance from a camera, scene units")
+    allow_outside: bool = Field(default=False, description="let data files name files outside their folder")
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        """Whether the folder or file looks like this format."""
+        raise NotImplementedError
+
+    def parse(self) -> Views:
+        """Read what the format's file says, without decoding images. Raises InputError."""
+        raise NotImplementedError
+
+    def load(self) -> Scene:
+        """The scene: checked, images in memory, in scene units. Raises InputError."""
+        return assemble(self, self.parse())
+
+    def check(self) -> str:
+        """One line about the data, without decoding images. Raises InputError."""
+        views = checked(self.parse())
+        return f"{shown(views.source)}: {len(views.names)} views"
+
+
+class AutoData(DataConfig):
+    """The format is recognized from the files."""
+
+    type: Literal["auto"] = "auto"
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        """Never: this one only asks the others."""
+        return False
+
+    def resolve(self) -> DataConfig:
+        """The config of the recognized format, with the same common keys. Raises InputError."""
+        discover("dataio")
+        path = need_folder(self.path)
+        found = {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
+        if not found:
+            known = ", ".join(name for name in parts(DataConfig) if name != "auto")
+            raise InputError(f"data.path: {shown(path)} - not recognized - expected files of one of: {known}")
+        best = max(found, key=lambda name: found[name].priority)
+        if len(found) > 1:
+            others = ", ".join(name for name in found if name != best)
+            notice(f"{shown(path)}: read as {best} (also possible with data.type: {others})")
+        return found[best](**self.model_dump(exclude={"type"}))
+
+    def parse(self) -> Views:
+        """As the recognized format does."""
+        return self.resolve().parse()
+
+    def load(self) -> Scene:
+        """As the recognized format does."""
+        return self.resolve().load()
+
+
+@dataclass(frozen=True)
+class _Picture:
+    color: UInt8
+    mask: UInt8 | None
+    depth: Float32 | None
+
+
+def assemble(config: DataConfig, views: Views) -> Scene:
+    """A scene of parsed views: checks, decoding, compositing, splits, normalization. Raises InputError."""
+    views = checked(views)
+    pictures = _read_all(config, views)
+    masks = None if pictures[0].mask is None else [p.mask for p in pictures if p.mask is not None]
+    depths = None if pictures[0].depth is None else [p.depth for p in pictures if p.depth is not None]
+    splits = make_splits(views, holdout=config.holdout)
+    world_from_scene = _frame(config, views, masks, splits["train"])
+    scene_from_world = normalize.inverse(world_from_scene)
+    points = views.points
+    if points is not None:
+        points = points @ scene_from_world[:3, :3].T + scene_from_world[:3, 3]
+    return Scene(
+        cameras=views.cameras(scene_from_world, near=config.near).scaled(1 / config.downscale),
+        images=[picture.color for picture in pictures],
+        masks=masks,
+        depths=None if depths is None else [d / np.float32(_scale(world_from_scene)) for d in depths],
+        points=None if points is None else points.astype(np.float32),
+        splits=splits,
+        world_from_scene=world_from_scene,
+        names=views.names,
+        up=_up(config, views),
+        background=None if masks is None else background_color(config),
+    )
+
+
+def background_color(config: DataConfig) -> Color:
+    """The config's background as [r, g, b] in 0..1."""
+    if isinstance(config.background, tuple):
+        return config.background
+    return (1.0, 1.0, 1.0) if config.background == "white" else (0.0, 0.0, 0.0)
+
+
+def make_splits(views: Views, *, holdout: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Indices of the views of each split: the data's own, or every `holdout`-th by file name for tests.
+
+    Data with their own "val" but no "test" views are tested on "val".
+    """
+    if views.split is not None:
+        label = np.array(views.split)
+        splits = {name: np.flatnonzero(label == name) for name in ("train", "test", "val")}
+        if len(splits["test"]) == 0:
+            splits["test"] = splits["val"]
+        return {name: index for name, index in splits.items() if name != "val" or len(index)}
+    order = np.argsort(np.array(views.names), kind="stable")
+    held = np.zeros(len(order), dtype=bool)
+    if holdout and len(order) > 1:
+        held[::holdout] = True
+    return {"train": np.sort(order[~held]), "test": np.sort(order[held])}
+
+
+def _read_all(config: DataConfig, views: Views) -> list[_Picture]:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        pictures = list(pool.map(lambda view: _read(config, views, view), range(len(views.names))))
+    lacking = [shown(path) for path, p in zip(views.images, pictures, strict=True) if p.mask is None]
+    if config.masks == "composite" and len(lacking) == len(pictures):
+        raise InputError(f"data.masks: composite - {shown(views.source)} has neither masks nor alpha")
+    if lacking and len(lacking) < len(pictures):
+        raise InputError(f"{lacking[0]} - has no mask or alpha, others have - expected all or none")
+    return pictures
+
+
+def _read(config: DataConfig, views: Views, view: int) -> _Picture:
+    color, mask = images.read_image(views.images[view])
+    if views.masks is not None and config.masks != "off":
+        mask = images.read_mask(views.masks[view])
+        _same_size(views.masks[view], mask, color)
+    width, height = (max(1, round(int(n) / config.downscale)) for n in views.size[view])
+    if mask is not None and config.masks != "off":
+        # Composite first: straight colors must not be averaged without their alpha.
+        color = images.composited(color, mask, background_color(config))
+        mask = images.resized(mask, (width, height))
+    depth = None
+    if views.depths is not None:
+        depth = images.read_depth(views.depths[view], views.depth_unit)
+        _same_size(views.depths[view], depth, color)
+        depth = images.subsampled(depth, (width, height))
+    return _Picture(images.resized(color, (width, height)), mask if config.masks != "off" else None, depth)
+
+
+def _same_size(path: Path, picture: npt.NDArray[np.generic], color: UInt8) -> None:
+    if picture.shape[:2] != color.shape[:2]:
+        got, expected = (f"{p.shape[1]} x {p.shape[0]}" for p in (picture, color))
+        raise InputError(f"{shown(path)} - got {got} pixels - expected {expected} as its image has")
+
+
+def _frame(
+    config: DataConfig, views: Views, masks: list[UInt8] | None, train: npt.NDArray[np.int64]
+) -> Float64:
+    """world_from_scene: said by the config, by the format, or estimated from the training views."""
+    if isinstance(config.center, tuple) and isinstance(config.radius, float):
+        return normalize.similarity(config.center, config.radius)
+    center = None if config.center == "auto" else config.center
+    if views.world_from_scene is not None and center is None:
+        own = views.world_from_scene
+        return own if config.radius == "auto" else normalize.similarity(own[:3, 3], config.radius)
+    chosen = train if len(train) else np.arange(len(views.names))
+    # Estimated in a frame near the cameras: single precision is enough there, geo-referenced or not.
+    positions = views.camera_to_world[chosen, :3, 3]
+    local = normalize.similarity(positions.mean(axis=0), float(np.ptp(positions, axis=0).max()) or 1.0)
+    to_local = normalize.inverse(local)
+    middle, radius = normalize.region(
+        views.cameras(to_local).scaled(1 / config.downscale)[chosen],
+        None if masks is None else [masks[i] for i in chosen],
+        None if views.points is None else views.points @ to_local[:3, :3].T + to_local[:3, 3],
+        center=None if center is None else to_local[:3, :3] @ center + to_local[:3, 3],
+    )
+    found = local @ normalize.similarity(middle, radius)
+    return found if config.radius == "auto" else normalize.similarity(found[:3, 3], config.radius)
+
+
+def _scale(matrix: Float64) -> float:
+    return float(np.cbrt(np.linalg.det(matrix[:3, :3])))
+
+
+def _up(config: DataConfig, views: Views) -> Float64:
+    if config.up == "auto":
+        return normalize.up_direction(views.camera_to_world, views.up)
+    length = float(np.linalg.norm(config.up))
+    if length == 0:
+        raise InputError("data.up - got 0, 0, 0 - expected a direction")
+    return np.array(config.up, dtype=np.float64) / length

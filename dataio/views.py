@@ -1,0 +1,104 @@
+"""What a format's file says, before any image is decoded, and the checks that all formats share."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dataio import images, normalize
+from dataio.cameras import Cameras
+from dataio.checks import check_cameras, drop_faulty, orthonormal
+from dataio.files import MAX_BAD_SHARE, MAX_MISSING_SHARE, Float64, shown
+from utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a format's file says, before any image is decoded. World frame, OpenCV axes, float64."""
+
+    source: Path  # the file that names the views, for messages
+    names: list[str]
+    images: list[Path]
+    camera_to_world: Float64  # [C,4,4]
+    intrinsics: Float64  # [C,4] fx fy cx cy in pixels of the files, pixel centers at +0.5
+    size: npt.NDArray[np.int64]  # [C,2] width, height as declared
+    split: list[str] | None = None  # per view "train", "test" or "val"; None: hold some out
+    distortion: Float64 | None = None  # [C,8]
+    fisheye: npt.NDArray[np.bool_] | None = None  # [C]
+    masks: list[Path] | None = None
+    depths: list[Path] | None = None
+    depth_unit: float = 1.0  # world units per stored number
+    points: Float64 | None = None  # [P,3]
+    world_from_scene: Float64 | None = None  # 4x4, when the format says where the unit sphere is
+    up: Float64 | None = None  # [3], when the format promises it
+    pose_key: str = "transform_matrix"  # what a pose is called in the file, for messages
+
+    def cameras(self, similarity: Float64, *, near: float = 0.0) -> Cameras:
+        """The cameras in the frame that `similarity` (4x4) maps the world to, rounded to float32 there."""
+        poses = normalize.moved(self.camera_to_world, similarity)
+        return Cameras.make(
+            poses, self.intrinsics, self.size, distortion=self.distortion, fisheye=self.fisheye, near=near
+        )
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> "Views":
+        """The views where `keep` [C] is true."""
+        chosen = np.flatnonzero(keep)
+        return replace(
+            self,
+            names=[self.names[i] for i in chosen],
+            images=[self.images[i] for i in chosen],
+            camera_to_world=self.camera_to_world[chosen],
+            intrinsics=self.intrinsics[chosen],
+            size=self.size[chosen],
+            split=None if self.split is None else [self.split[i] for i in chosen],
+            distortion=None if self.distortion is None else self.distortion[chosen],
+            fisheye=None if self.fisheye is None else self.fisheye[chosen],
+            masks=None if self.masks is None else [self.masks[i] for i in chosen],
+            depths=None if self.depths is None else [self.depths[i] for i in chosen],
+        )
+
+
+def present(views: Views) -> Views:
+    """The views whose image file exists: one line when some are missing, InputError when most are."""
+    faults = ["" if path.is_file() else "no such file" for path in views.images]
+    names = [str(path) for path in views.images]
+    keep = drop_faulty(faults, names, where=shown(views.source), limit=MAX_MISSING_SHARE, what="images")
+    return views.only(keep)
+
+
+def without_twins(views: Views, *, limit: float) -> Views:
+    """The views without those whose image was named before. InputError above the share `limit`."""
+    first_of = {name: view for view, name in reversed(list(enumerate(views.names)))}
+    twice = ["" if first_of[name] == view else "is there twice" for view, name in enumerate(views.names)]
+    keep = drop_faulty(twice, views.names, where=shown(views.source), limit=limit, what="views")
+    return views.only(keep)
+
+
+def checked(views: Views) -> Views:
+    """The views whose file, camera and size are sound, with rigid poses. Raises InputError."""
+    where = shown(views.source)
+    if not views.names:
+        raise InputError(f"{where} - got no images - expected at least one")
+    views = present(without_twins(views, limit=MAX_BAD_SHARE))
+    sound = check_cameras(
+        views.camera_to_world,
+        views.intrinsics,
+        views.size,
+        views.names,
+        where=where,
+        key=views.pose_key,
+        distortion=views.distortion,
+        fisheye=views.fisheye,
+    )
+    views = views.only(sound)
+    faults = [_size_fault(path, size) for path, size in zip(views.images, views.size, strict=True)]
+    views = views.only(drop_faulty(faults, views.names, where=where, limit=MAX_BAD_SHARE, what="images"))
+    return replace(views, camera_to_world=orthonormal(views.camera_to_world))
+
+
+def _size_fault(path: Path, size: npt.NDArray[np.int64]) -> str:
+    width, height = images.image_size(path)
+    if (width, height) == (int(size[0]), int(size[1])):
+        return ""
+    return f"got an image of {width} x {height} - expected {size[0]} x {size[1]} as its camera (w, h) says"

@@ -1,0 +1,1 @@
+"""Fields and encodings: position (and direction) to value, color and gradient."""

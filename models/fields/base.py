@@ -1,0 +1,60 @@
+"""What every field and every encoding offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from models.samples import FieldSample
+from utils.config import Part
+
+
+class EncodingConfig(Part):
+    """Lifts points to features."""
+
+    def build(self) -> Encoding:
+        raise TypeError("an encoding config says how it is built")
+
+
+class Encoding(nn.Module):
+    """[*N, 3] -> [*N, width]. The first 3 features are the input itself where `keeps_input` is true."""
+
+    width: int
+    keeps_input: bool = False
+
+    def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Features [*N, width], and a function from feature weights [*N, width] to their gradient [*N, 3] in x.
+
+        Features and gradient are differentiable in the parameters, once.
+        """
+        raise TypeError("this encoding has no input gradient")
+
+    def update(self, progress: float) -> None:
+        """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
+
+
+class FieldConfig(Part):
+    """A representation: position and direction to value and color."""
+
+    def build(self) -> Field:
+        raise TypeError("a field config says how it is built")
+
+
+class Field(nn.Module):
+    """Position and view direction -> FieldSample."""
+
+    def value(self, x: Tensor) -> Tensor:
+        """[*N, 3] scene frame -> [*N]: sdf, raw density or logit; cheaper than the whole sample."""
+        raise TypeError("a field defines value")
+
+    def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
+        """x: [*N, 3] scene frame; directions: [*N, 3] unit, from the camera into the scene."""
+        raise TypeError("a field defines forward")
+
+    def gradient(self, x: Tensor) -> Tensor | None:
+        """d(value)/dx, [*N, 3], differentiable in the parameters; None for fields without one."""
+        return None
+
+    def update(self, progress: float) -> None:
+        """Follow the schedules. progress: share of the run that is done, in [0, 1]."""

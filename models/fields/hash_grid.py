@@ -1,0 +1,73 @@
+"""Multi-resolution hash grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.fields.base import Encoding, EncodingConfig
+from models.kernels.hash_encode import FEATURES, HashLevels, hash_encode, hash_encode_with_jacobian
+from utils.schedule import Schedule
+
+
+class HashGridConfig(EncodingConfig):
+    """Trilinear features from tables of growing resolution. Müller et al., "Instant NGP" (2022)."""
+
+    type: Literal["hash_grid"] = "hash_grid"
+    levels: int = Field(12, ge=1, le=32)
+    base: int = Field(16, ge=1, le=1024, description="cells over the cube's side at the coarsest level")
+    top: int = Field(1024, ge=1, le=65536, description="cells over the cube's side at the finest level")
+    log2_rows: int = Field(17, ge=4, le=24, description="at most 2^this rows per level")
+    active: Schedule = Field(1.0, description="share of the levels in use, coarse to fine")
+    initial: float = Field(1e-4, gt=0, description="entries start uniform in +/- this")
+
+    def build(self) -> HashGrid:
+        return HashGrid(self)
+
+
+class HashGrid(Encoding):
+    """[*N, 3] in [-1, 1]^3 -> [*N, 3 + 2 levels]: the point itself, then two features per level.
+
+    Differentiable once in x and the table; `with_pullback` also makes the input gradient differentiable.
+    """
+
+    keeps_input = True
+
+    def __init__(self, config: HashGridConfig) -> None:
+        super().__init__()
+        self.width = 3 + FEATURES * config.levels
+        self.levels = config.levels
+        self.schedule = config.active
+        layout = HashLevels.geometric(
+            config.levels, base=config.base, top=config.top, log2_rows=config.log2_rows
+        )
+        self.register_buffer("resolution", layout.resolution, persistent=False)
+        self.register_buffer("first_row", layout.first_row, persistent=False)
+        self.table = nn.Parameter(torch.empty(layout.rows, FEATURES).uniform_(-config.initial, config.initial))
+        self.update(0.0)
+
+    def update(self, progress: float) -> None:
+        self.active = max(1, min(self.levels, round(self.schedule(progress) * self.levels)))
+
+    def _layout(self) -> HashLevels:
+        return HashLevels(self.resolution, self.first_row)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, 3)
+        features = hash_encode(flat, self.table, self._layout(), active=self.active)
+        return torch.cat([flat, features], -1).reshape(*x.shape[:-1], self.width)
+
+    def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        flat = x.reshape(-1, 3)
+        features, jacobian = hash_encode_with_jacobian(flat, self.table, self._layout(), active=self.active)
+
+        def pullback(weight: Tensor) -> Tensor:
+            weight = weight.reshape(-1, self.width)
+            through_table = torch.bmm(jacobian, weight[:, 3:, None])[..., 0]
+            return (weight[:, :3] + through_table).reshape(x.shape)
+
+        return torch.cat([flat, features], -1).reshape(*x.shape[:-1], self.width), pullback

@@ -1,0 +1,56 @@
+"""Whole images from a model, in chunks of constant memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from models.model import Model
+
+if TYPE_CHECKING:
+    from dataio.cameras import Cameras
+
+
+FIRST_CHUNK = 1024  # rays
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image on the CPU.
+
+    color: [H, W, 3] in [0, 1]. depth: [H, W] ray distance in scene units, 0 where the ray meets nothing. normal:
+    [H, W, 3] scene frame, length at most 1. opacity: [H, W] of the foreground, in [0, 1].
+    """
+
+    color: Tensor
+    depth: Tensor
+    normal: Tensor
+    opacity: Tensor
+
+
+@torch.no_grad()
+def render_image(model: Model, cameras: Cameras, index: int, *, samples: int = 1 << 16) -> Frame:
+    """What camera `index` sees; cameras in the scene frame, on the model's device.
+
+    samples: about how many samples are in memory at a time; the number of rays in a chunk follows the samples that
+    the last chunk's rays took. The image does not depend on it.
+    """
+    width, height = (int(x) for x in cameras.size[index])
+    pixels = cameras.pixel_grid(index)
+    training = model.training
+    model.eval()
+    parts, done, rays = [], 0, FIRST_CHUNK
+    while done < len(pixels):
+        at = pixels[done : done + rays]
+        done += len(at)
+        camera = torch.full((len(at),), index, dtype=torch.long, device=at.device)
+        seen = model(cameras.rays(camera, at))
+        parts.append(torch.cat([seen.color, seen.depth[:, None], seen.normal, seen.opacity[:, None]], 1).cpu())
+        taken = sum(part.tau.numel() for part in seen.media)
+        rays = int(min(max(len(at) * samples / max(taken, 1), len(at) / 4, 256), 4 * len(at), 1 << 18))
+    model.train(training)
+    image = torch.cat(parts).view(height, width, 8)
+    return Frame(image[..., :3].clamp(0, 1), image[..., 3], image[..., 4:7], image[..., 7])

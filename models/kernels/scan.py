@@ -1,0 +1,117 @@
+"""Sums along rays whose samples lie packed one behind the other.
+
+Ray r owns the samples offsets[r] .. offsets[r+1]-1. Sums are taken within a ray, never across rays: a global running
+sum minus its value at the ray's start loses 8e-3 at a quarter of a million float32 samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import warp as wp
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.kernels.launch import launch
+
+
+def exclusive_sum(values: Tensor, offsets: Tensor) -> Tensor:
+    """Sum of all earlier samples of the same ray, for every sample.
+
+    values: [M] float32. offsets: [R+1] int32, ascending, from 0 to M; empty rays are allowed.
+    Returns [M]: 0 for the first sample of a ray.
+    Differentiable in `values`, once. Example: values [1, 2, 3 | 4, 5] -> [0, 1, 3 | 0, 4].
+    """
+    return _ExclusiveSum.apply(values, offsets)
+
+
+def total(values: Tensor, offsets: Tensor) -> Tensor:
+    """Sum over the samples of each ray.
+
+    values: [M] or [M, K] float32. offsets: [R+1] int32 as in `exclusive_sum`.
+    Returns [R] or [R, K]: 0 for a ray without samples. Differentiable in `values`, once.
+    """
+    if values.ndim == 1:
+        return _Total.apply(values[:, None], offsets)[:, 0]
+    return _Total.apply(values, offsets)
+
+
+class _ExclusiveSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(offsets)
+        return _run(_exclusive_sum, values, offsets)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (offsets,) = ctx.saved_tensors
+        return _run(_reverse_exclusive_sum, grad, offsets), None
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(offsets)
+        ctx.count = len(values)
+        values = values.contiguous()
+        out = values.new_zeros(len(offsets) - 1, values.shape[1])
+        launch(_total, len(out), [values, offsets, out], device=values.device)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (offsets,) = ctx.saved_tensors
+        grad = grad.contiguous()
+        out = grad.new_empty(ctx.count, grad.shape[1])
+        launch(_spread, len(grad), [grad, offsets, out], device=grad.device)
+        return out, None
+
+
+def _run(kernel: Any, values: Tensor, offsets: Tensor) -> Tensor:
+    values = values.contiguous()
+    out = torch.empty_like(values)
+    launch(kernel, len(offsets) - 1, [values, offsets, out], device=values.device)
+    return out
+
+
+@wp.kernel(enable_backward=False)
+def _exclusive_sum(first: int, values: wp.array(dtype=float), offsets: wp.array(dtype=int), out: wp.array(dtype=float)):
+    r = first + wp.tid()
+    running = 0.0
+    for i in range(offsets[r], offsets[r + 1]):
+        out[i] = running
+        running += values[i]
+
+
+@wp.kernel(enable_backward=False)
+def _reverse_exclusive_sum(
+    first: int, values: wp.array(dtype=float), offsets: wp.array(dtype=int), out: wp.array(dtype=float)
+):
+    r = first + wp.tid()
+    running = 0.0
+    last = offsets[r + 1] - 1
+    for k in range(offsets[r + 1] - offsets[r]):
+        i = last - k
+        out[i] = running
+        running += values[i]
+
+
+@wp.kernel(enable_backward=False)
+def _total(first: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)):
+    r = first + wp.tid()
+    for k in range(values.shape[1]):
+        running = 0.0
+        for i in range(offsets[r], offsets[r + 1]):
+            running += values[i, k]
+        out[r, k] = running
+
+
+@wp.kernel(enable_backward=False)
+def _spread(first: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)):
+    r = first + wp.tid()
+    for i in range(offsets[r], offsets[r + 1]):
+        for k in range(values.shape[1]):
+            out[i, k] = values[r, k]

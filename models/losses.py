@@ -1,0 +1,131 @@
+"""Model and weighted losses in one module: the thing that DDP wraps, so that every gradient is taken inside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.model import Model
+from models.volume import Rendering
+from utils.config import Part
+from utils.distributed import mean_across_ranks
+from utils.schedule import Schedule
+
+if TYPE_CHECKING:
+    from dataio.batches import RayBatch
+
+
+class LossConfig(Part):
+    """A term of the objective. Means over samples are taken over all ranks' samples."""
+
+    weight: Schedule = Field(1.0, description="a number or a schedule over the run")
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        """The unweighted term, a scalar; finite also for an empty batch."""
+        raise TypeError("a loss config computes its term")
+
+
+class ColorLoss(LossConfig):
+    """Distance of colors, mean over rays and channels."""
+
+    type: Literal["color"] = "color"
+    norm: Literal["l1", "l2", "huber"] = "l1"
+    masked: bool = Field(False, description="count only rays within the masks, as NeuS does with masks")
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        distance = {"l1": F.l1_loss, "l2": F.mse_loss, "huber": _huber}[self.norm]
+        per_ray = distance(rendering.color, batch.color, reduction="none").mean(-1)
+        if batch.weight is not None:
+            per_ray = per_ray * batch.weight
+        if self.masked and batch.mask is not None:
+            return shared_mean(per_ray * batch.mask, batch.mask.sum())
+        return shared_mean(per_ray)
+
+
+class EikonalLoss(LossConfig):
+    """(|gradient| - 1)^2 of the first medium, mean over samples. Gropp et al., "IGR" (2020), eq. 4."""
+
+    type: Literal["eikonal"] = "eikonal"
+    random_points: int = Field(0, ge=0, description="also at this many random points of the unit ball per step")
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        gradient = rendering.media[0].field.gradient
+        if gradient is None:
+            raise TypeError("the eikonal loss needs a field with a gradient")
+        residual = _residual(gradient)
+        loss = shared_mean(residual)
+        if self.random_points:
+            near_and_far = _residual(model.random_gradient(self.random_points, gradient.device))
+            loss = loss + shared_mean(near_and_far)
+        return loss
+
+
+class MaskLoss(LossConfig):
+    """Binary cross entropy between the opacity of the first medium and the mask; nothing without masks."""
+
+    type: Literal["mask"] = "mask"
+    margin: float = Field(1e-3, gt=0, lt=0.5, description="the opacity is cut to [margin, 1 - margin]")
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        if batch.mask is None:
+            return rendering.opacity.new_zeros(())
+        opacity = rendering.opacity.clamp(self.margin, 1 - self.margin)
+        return shared_mean(F.binary_cross_entropy(opacity, batch.mask, reduction="none"))
+
+
+def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
+    """Sum of `values` over `count` (default: their number), so that the mean over ranks is the mean over all.
+
+    Differentiable in values. Zero for empty values.
+    """
+    own = values.new_tensor(float(values.numel())) if count is None else count.detach()
+    return values.sum() / mean_across_ranks(own).clamp_min(1e-9)
+
+
+def _huber(predicted: Tensor, target: Tensor, reduction: str) -> Tensor:
+    return F.huber_loss(predicted, target, reduction=reduction, delta=0.1) / 0.1
+
+
+def _residual(gradient: Tensor) -> Tensor:
+    # The small constant keeps the derivative of the norm finite at a gradient of exactly zero.
+    return ((gradient.square().sum(-1) + 1e-12).sqrt() - 1).square()
+
+
+@dataclass(frozen=True)
+class Report:
+    """One step: the loss to minimize, its unweighted terms, mean squared color error, samples per ray."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    squared_error: Tensor
+    samples: int
+
+
+class Objective(nn.Module):
+    """RayBatch -> Report: renders, and sums the weighted losses."""
+
+    def __init__(self, model: Model, losses: dict[str, LossConfig]) -> None:
+        super().__init__()
+        self.model = model
+        self.losses = losses
+        self.weights = {name: loss.weight(0.0) for name, loss in losses.items()}
+
+    def update(self, progress: float, step: int) -> None:
+        """Follow the schedules and bring samplers up to date; the same on every rank. Call before every step."""
+        self.weights = {name: loss.weight(progress) for name, loss in self.losses.items()}
+        self.model.update(progress)
+        self.model.refresh(step)
+
+    def forward(self, batch: RayBatch) -> Report:
+        rendering = self.model(batch.rays)
+        terms = {name: loss(rendering, batch, self.model) for name, loss in self.losses.items()}
+        loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        with torch.no_grad():
+            squared_error = shared_mean((rendering.color - batch.color).square())
+        samples = sum(part.tau.numel() for part in rendering.media)
+        return Report(loss, {k: v.detach() for k, v in terms.items()}, squared_error, samples)

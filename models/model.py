@@ -1,0 +1,79 @@
+"""The whole model: media and a background color; rays to colors, points to surface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.volume import Medium, MediumConfig, Rendering, render_rays
+from utils.config import StrictModel
+
+if TYPE_CHECKING:
+    from dataio.cameras import Rays
+
+COLORS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
+
+
+class ModelConfig(StrictModel):
+    """A foreground medium, what lies behind it, and the color behind everything."""
+
+    foreground: MediumConfig
+    background: MediumConfig | None = None
+    background_color: Literal["data", "white", "black"] | tuple[float, float, float] = Field(
+        "data", description="data: the color that the images were composited over, else black"
+    )
+
+
+class Model(nn.Module):
+    """Media from near to far, and the color behind them."""
+
+    background_color: Tensor
+
+    def __init__(self, config: ModelConfig, *, data_color: tuple[float, float, float] | None = None) -> None:
+        super().__init__()
+        self.foreground = Medium(config.foreground)
+        self.background = Medium(config.background) if config.background else None
+        color = config.background_color
+        if color == "data":
+            color = data_color or COLORS["black"]
+        self.register_buffer("background_color", torch.tensor(COLORS[color] if isinstance(color, str) else color))
+
+    @property
+    def media(self) -> list[Medium]:
+        """Near to far; the surface is in the first."""
+        return [self.foreground] + ([self.background] if self.background is not None else [])
+
+    def forward(self, rays: Rays) -> Rendering:
+        return render_rays(rays, self.media, self.background_color)
+
+    def update(self, progress: float) -> None:
+        """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
+        for medium in self.media:
+            medium.field.update(progress)
+            medium.opacity.update(progress)
+
+    def refresh(self, step: int) -> None:
+        """Bring the samplers' state up to date; called before every training step, the same on every rank."""
+        for medium in self.media:
+            medium.sampler.refresh(medium, step)
+
+    def surface_value(self, points: Tensor) -> Tensor:
+        """[N, 3] scene frame -> [N], zero on the surface, positive outside; scene units for an sdf."""
+        opacity = self.foreground.opacity
+        return (self.foreground.value(points) - opacity.surface_level) * opacity.outside_sign
+
+    def random_gradient(self, count: int, device: torch.device) -> Tensor:
+        """Gradient of the foreground's value at `count` points, uniform in the unit ball; [count, 3]."""
+        direction = torch.nn.functional.normalize(torch.randn(count, 3, device=device), dim=-1)
+        points = direction * torch.rand(count, 1, device=device) ** (1 / 3)
+        gradient = self.foreground.field.gradient(points)
+        if gradient is None:
+            raise TypeError("this field has no gradient")
+        return gradient
+
+    def statistics(self) -> dict[str, float]:
+        """Learned scales, for the log."""
+        return {k: v for medium in self.media for k, v in medium.opacity.statistics().items()}

@@ -1,0 +1,1 @@
+"""Where to sample: rays and a medium to intervals."""

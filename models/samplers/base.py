@@ -1,0 +1,50 @@
+"""What every sampler offers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor, nn
+
+from models.samples import RaySamples
+from utils.config import Part
+
+if TYPE_CHECKING:
+    from dataio.cameras import Rays
+
+
+class Probed(Protocol):
+    """What a sampler may ask of the medium it samples."""
+
+    def value(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N] field value."""
+
+    def occupied(self, value: Tensor, reach: float) -> Tensor:
+        """[*N] field values -> bool [*N]: may points within `reach` of there matter to a ray?"""
+
+    def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
+        """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""
+
+    def width(self) -> float | None:
+        """Distance over which the opacity rises at the surface."""
+
+
+class SamplerConfig(Part):
+    """Places intervals along rays."""
+
+    def build(self) -> Sampler:
+        raise TypeError("a sampler config says how it is built")
+
+
+class Sampler(nn.Module):
+    """(rays, medium) -> RaySamples within [near, far] of every ray; a ray with near >= far gets none, or empty ones.
+
+    In training mode samples are jittered by torch's generator of the rays' device; in evaluation mode they are a
+    function of the rays alone. Not differentiable.
+    """
+
+    def forward(self, rays: Rays, medium: Probed) -> RaySamples:
+        raise TypeError("a sampler defines forward")
+
+    def refresh(self, medium: Probed, step: int) -> None:
+        """Called before every training step: bring state up to date. Must be the same on all ranks."""

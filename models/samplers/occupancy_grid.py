@@ -1,0 +1,97 @@
+"""Steps through the cells in which something may be."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field
+
+from models.kernels.march import march
+from models.samplers.base import Probed, Sampler, SamplerConfig
+from models.samples import PackedSamples
+
+if TYPE_CHECKING:
+    from dataio.cameras import Rays
+
+
+# Samples behind less light than this are dropped.
+HIDDEN = 1e-3
+
+
+class OccupancyGridConfig(SamplerConfig):
+    """Even steps through the occupied cells of a grid over the cube [-1, 1]^3."""
+
+    type: Literal["occupancy_grid"] = "occupancy_grid"
+    resolution: int = Field(64, ge=4, le=512)
+    step: tuple[float, float] = Field((0.006, 0.03), description="shortest and longest step, scene units")
+    step_per_width: float = Field(1.0, gt=0, description="step as a multiple of the width of the opacity's rise")
+    prune: bool = Field(True, description="look at the value first, and spend color and gradient where it matters")
+    every: int = Field(16, ge=1, description="training steps between two partial refreshes")
+    share: int = Field(8, ge=1, description="each refresh visits one cell in this many, in turn")
+
+    def build(self) -> OccupancyGrid:
+        return OccupancyGrid(self)
+
+
+class OccupancyGrid(Sampler):
+    """Packed samples at lattice steps in occupied cells.
+
+    A cell is occupied when the opacity says that some point within its half diagonal may matter. The grid is a
+    function of the field at the cells' centers: the same on every rank, with no random numbers.
+    """
+
+    occupied: torch.Tensor
+
+    def __init__(self, config: OccupancyGridConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.step = config.step[1]
+        n = config.resolution
+        self.register_buffer("occupied", torch.ones(n, n, n, dtype=torch.uint8))
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"step": self.step}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.step = float(state["step"])
+
+    @torch.no_grad()
+    def forward(self, rays: Rays, medium: Probed) -> PackedSamples:
+        jitter = torch.rand_like(rays.near) if self.training else torch.full_like(rays.near, 0.5)
+        starts, ray_index, offsets = march(
+            rays.origins,
+            rays.directions,
+            near=rays.near,
+            far=rays.far,
+            jitter=jitter,
+            occupied=self.occupied,
+            step=self.step,
+        )
+        samples = PackedSamples.from_starts(rays, starts, ray_index, offsets=offsets, step=self.step)
+        return self._prune(samples, medium) if self.config.prune else samples
+
+    def _prune(self, samples: PackedSamples, medium: Probed) -> PackedSamples:
+        """Drop what a value alone shows to be transparent or hidden, before gradients and colors are computed."""
+        value = medium.value(samples.positions)
+        through = torch.exp(-samples.exclusive_sum(medium.probe(value, samples)))
+        return samples.where((through > HIDDEN) & medium.occupied(value, self.step))
+
+    @torch.no_grad()
+    def refresh(self, medium: Probed, step: int) -> None:
+        if step % self.config.every:
+            return
+        width = medium.width()
+        if width is not None:
+            self.step = min(max(width * self.config.step_per_width, self.config.step[0]), self.config.step[1])
+        n, share = self.config.resolution, self.config.share
+        turn = step // self.config.every
+        cells = torch.arange(n**3, device=self.occupied.device)
+        if turn > 0:
+            cells = cells[turn % share :: share]
+        index = torch.stack([cells // (n * n), cells // n % n, cells % n], -1)
+        centers = (index + 0.5) * (2 / n) - 1
+        flat = self.occupied.view(-1)
+        for part, center in zip(cells.split(65536), centers.split(65536), strict=True):
+            flat[part] = medium.occupied(medium.value(center), math.sqrt(3) / n).to(torch.uint8)

@@ -1,0 +1,138 @@
+"""Intervals along rays, dense or packed: the only types that know the layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from models.kernels import scan
+
+if TYPE_CHECKING:
+    from dataio.cameras import Rays
+
+
+@dataclass(frozen=True)
+class FieldSample:
+    """What a field says about points `*N`.
+
+    value: [*N], sdf (scene units, positive outside), density (per scene unit, raw) or occupancy logit.
+    color: [*N, 3] in [0, 1]. gradient: [*N, 3] d(value)/dx in scene units, None where the field has none.
+    """
+
+    value: Tensor
+    color: Tensor
+    gradient: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RaySamples:
+    """Intervals [t0, t1] along rays; `*N` is [R, S] (dense) or [M] (packed).
+
+    t0, t1: [*N] ray distances in scene units, ascending within a ray, t0 <= t1.
+    t: [*N] where the field is evaluated; the middle unless a sampler says otherwise.
+    length: [*N] the measure of the interval that multiplies a density; t1 - t0 unless a sampler measures otherwise
+    (NeRF++ measures in 1/r).
+    """
+
+    rays: Rays
+    t0: Tensor
+    t1: Tensor
+    t: Tensor
+    length: Tensor
+
+    def spread(self, per_ray: Tensor) -> Tensor:
+        """[R, ...] -> [*N, ...]: each sample gets its ray's row."""
+        raise TypeError("RaySamples is DenseSamples or PackedSamples")
+
+    def exclusive_sum(self, x: Tensor) -> Tensor:
+        """[*N] -> [*N]: the sum of x over the earlier samples of the same ray; differentiable in x, once."""
+        raise TypeError("RaySamples is DenseSamples or PackedSamples")
+
+    def total(self, x: Tensor) -> Tensor:
+        """[*N] or [*N, K] -> [R] or [R, K]: the sum over each ray's samples; differentiable in x, once."""
+        raise TypeError("RaySamples is DenseSamples or PackedSamples")
+
+    def preceding(self, x: Tensor) -> Tensor:
+        """[*N] -> [*N]: the value at the sample before on the same ray; the first sample keeps its own."""
+        raise TypeError("RaySamples is DenseSamples or PackedSamples")
+
+    @cached_property
+    def directions(self) -> Tensor:
+        """[*N, 3] unit ray directions."""
+        return self.spread(self.rays.directions)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """[*N, 3] points at t, scene frame."""
+        return self.spread(self.rays.origins) + self.t[..., None] * self.directions
+
+
+@dataclass(frozen=True)
+class DenseSamples(RaySamples):
+    """The same number of samples on every ray. An interval of length zero has no optical depth."""
+
+    @staticmethod
+    def from_edges(rays: Rays, edges: Tensor) -> DenseSamples:
+        """edges: [R, S+1] ascending; returns the S intervals between them."""
+        t0, t1 = edges[:, :-1], edges[:, 1:]
+        return DenseSamples(rays, t0, t1, (t0 + t1) / 2, t1 - t0)
+
+    def spread(self, per_ray: Tensor) -> Tensor:
+        return per_ray[:, None].expand(-1, self.t.shape[1], *per_ray.shape[1:])
+
+    def exclusive_sum(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x, (1, 0))[:, :-1].cumsum(1)
+
+    def total(self, x: Tensor) -> Tensor:
+        return x.sum(1)
+
+    def preceding(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, :1], x[:, :-1]], 1)
+
+
+@dataclass(frozen=True)
+class PackedSamples(RaySamples):
+    """All samples of all rays in one row: ray r owns offsets[r] .. offsets[r+1]-1.
+
+    ray_index: [M] int64. offsets: [R+1] int32.
+    """
+
+    ray_index: Tensor
+    offsets: Tensor
+
+    @staticmethod
+    def from_starts(rays: Rays, starts: Tensor, ray_index: Tensor, *, offsets: Tensor, step: float) -> PackedSamples:
+        """Intervals of one length that begin at `starts` [M]."""
+        ends = starts + step
+        return PackedSamples(
+            rays, starts, ends, (starts + ends) / 2, ends - starts, ray_index=ray_index.long(), offsets=offsets
+        )
+
+    def spread(self, per_ray: Tensor) -> Tensor:
+        return per_ray[self.ray_index]
+
+    def exclusive_sum(self, x: Tensor) -> Tensor:
+        return scan.exclusive_sum(x, self.offsets)
+
+    def total(self, x: Tensor) -> Tensor:
+        return scan.total(x, self.offsets)
+
+    def preceding(self, x: Tensor) -> Tensor:
+        before = self.ray_index.roll(1)
+        before[:1] = -1
+        return torch.where(before == self.ray_index, x.roll(1), x)
+
+    def where(self, keep: Tensor) -> PackedSamples:
+        """The samples for which `keep` [M] bool is true."""
+        index = keep.nonzero()[:, 0]
+        kept = torch.nn.functional.pad(keep.cumsum(0, dtype=torch.int32), (1, 0))
+        return PackedSamples(
+            self.rays,
+            *(x[index] for x in (self.t0, self.t1, self.t, self.length)),
+            ray_index=self.ray_index[index],
+            offsets=kept[self.offsets.long()],
+        )

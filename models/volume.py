@@ -1,0 +1,150 @@
+"""The one renderer: media along a ray, near to far, composed by optical depth.
+
+    T_i = exp(-sum_{j<i} tau_j)    w_i = T_i (1 - exp(-tau_i))    color = sum_i w_i c_i + T_end * background
+
+NeRF, NeRF++, NeuS, VolSDF and UNISURF differ in how a value becomes tau and in where they sample; nothing here asks
+which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.fields.base import FieldConfig
+from models.opacity import OpacityConfig
+from models.samplers.base import SamplerConfig
+from models.samples import FieldSample, RaySamples
+from utils.config import Choice, StrictModel
+
+if TYPE_CHECKING:
+    from dataio.cameras import Rays
+
+# A medium is not evaluated behind less light than this: it could not change an 8-bit color.
+VISIBLE = 1e-3
+
+
+class MediumConfig(StrictModel):
+    """A stretch of every ray, and what fills it."""
+
+    bounds: Literal["sphere", "outside"]
+    sampler: Choice[SamplerConfig]
+    field: Choice[FieldConfig]
+    opacity: Choice[OpacityConfig]
+
+
+class Medium(nn.Module):
+    """Bounds, sampler, field and opacity: the foreground, the background."""
+
+    def __init__(self, config: MediumConfig) -> None:
+        super().__init__()
+        self.bounds = config.bounds
+        self.sampler = config.sampler.build()
+        self.field = config.field.build()
+        self.opacity = config.opacity.build()
+
+    def value(self, x: Tensor) -> Tensor:
+        """[*N, 3] scene frame -> [*N] field value."""
+        return self.field.value(x)
+
+    def occupied(self, value: Tensor, reach: float) -> Tensor:
+        """[*N] field values -> bool [*N]: may points within `reach` (scene units) matter to a ray?"""
+        return self.opacity.occupied(value, reach)
+
+    def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
+        """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""
+        return self.opacity.probe(value, samples)
+
+    def width(self) -> float | None:
+        """Distance in scene units over which the opacity rises at the surface."""
+        return self.opacity.width()
+
+    def forward(self, rays: Rays) -> MediumRendering:
+        samples = self.sampler(clip(rays, self.bounds), self)
+        field = self.field(samples.positions, samples.directions)
+        tau = self.opacity.optical_depth(field, samples)
+        return MediumRendering(samples, field, tau)
+
+
+@dataclass(frozen=True)
+class MediumRendering:
+    """A medium along rays: samples [*N], what the field says there, optical depth tau [*N]."""
+
+    samples: RaySamples
+    field: FieldSample
+    tau: Tensor
+
+    def weight(self) -> Tensor:
+        """[*N] share of a ray's light that ends in each interval, for light that enters the medium in full."""
+        return torch.exp(-self.samples.exclusive_sum(self.tau)) * -torch.expm1(-self.tau)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What R rays see.
+
+    color: [R, 3] in [0, 1]. opacity: [R] share of light that ends in the first medium. depth: [R] mean ray distance
+    (scene units) of the light that ends anywhere, 0 where none does. normal: [R, 3] weighted mean of unit gradients
+    in the first medium, scene frame, not normalized. media: per medium its samples, for the losses; a medium behind
+    others holds only the rays that reach it.
+    """
+
+    color: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normal: Tensor
+    media: list[MediumRendering]
+
+
+def render_rays(rays: Rays, media: Sequence[Medium], background: Tensor) -> Rendering:
+    """Compose media from near to far over a background color [3].
+
+    Differentiable in everything the fields and opacities own.
+    """
+    count = len(rays)
+    color, distance = rays.origins.new_zeros(count, 3), rays.origins.new_zeros(count)
+    normal, through = rays.origins.new_zeros(count, 3), rays.origins.new_ones(count)
+    opacity, parts = None, []
+    for medium in media:
+        reached = None if opacity is None else (through.detach() > VISIBLE).nonzero()[:, 0]
+        part = medium(rays if reached is None else rays[reached])
+        samples, weight = part.samples, part.weight()
+        add = [part.field.color * weight[..., None], (weight * samples.t)[..., None]]
+        if part.field.gradient is not None:
+            unit = torch.nn.functional.normalize(part.field.gradient.detach(), dim=-1)
+            add.append(unit * weight.detach()[..., None])
+        sums = samples.total(torch.cat(add, -1))
+        left = torch.exp(-samples.total(part.tau))
+        if reached is None:
+            color, distance = sums[:, :3], sums[:, 3]
+            normal = sums[:, 4:].detach() if sums.shape[1] > 4 else normal
+            through, opacity = left, 1 - left
+        else:
+            ahead = through[reached]
+            color = color.index_add(0, reached, ahead[:, None] * sums[:, :3])
+            distance = distance.index_add(0, reached, ahead * sums[:, 3])
+            through = through.index_copy(0, reached, ahead * left)
+        parts.append(part)
+    assert opacity is not None
+    ended = 1 - through
+    depth = torch.where(ended > VISIBLE, distance / ended.clamp_min(VISIBLE), torch.zeros_like(distance))
+    return Rendering(color + through[:, None] * background, opacity, depth, normal, parts)
+
+
+def clip(rays: Rays, bounds: str) -> Rays:
+    """Near and far of the part of each ray inside ("sphere") or beyond ("outside") the unit sphere.
+
+    Inside, a ray that misses the sphere becomes empty (far = near). Beyond, the medium starts where the ray leaves
+    the sphere, or at its closest point to the center where it misses.
+    """
+    middle = -(rays.origins * rays.directions).sum(-1)
+    height = (rays.origins + middle[:, None] * rays.directions).square().sum(-1)
+    half = (1 - height).clamp_min(0).sqrt()
+    if bounds == "sphere":
+        near = torch.maximum(rays.near, middle - half)
+        return replace(rays, near=near, far=torch.maximum(torch.minimum(rays.far, middle + half), near))
+    return replace(rays, near=torch.maximum(rays.near, middle + half))

@@ -1,0 +1,153 @@
+"""Render a video of a run along a camera path: color, depth and normals side by side."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import InputError, run_script
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dataio.cameras import Cameras
+    from experiment import Run
+    from models.frames import Frame
+
+MODES = ("rgb", "depth", "normal")
+EXAMPLE = """examples:
+  python render.py runs/demo
+  python render.py runs/demo --path interpolate --frames 240 --modes rgb --scale 2 --out flight.mp4
+
+paths: spiral: around the object, or before it where the photographs are on one side;
+interpolate: there and back through the photographs; FILE.json: a camera path of nerfstudio's
+viewer, in the frame of the data (its own number of frames and size)"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="run folder or checkpoint folder")
+    parser.add_argument("--path", default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
+    parser.add_argument("--frames", type=positive(int), default=60, metavar="N", help="default: 60")
+    parser.add_argument("--fps", type=positive(float), default=30.0, metavar="F", help="default: 30")
+    parser.add_argument("--modes", type=modes, default=MODES, metavar="M,...", help="of rgb,depth,normal")
+    parser.add_argument("--scale", type=positive(float), default=1.0, metavar="S", help="of the image size")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/videos/PATH.mp4")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
+    args = parser.parse_args()
+
+    from experiment import Run
+    from utils.video import write_video
+
+    run = Run.open(args.run, device=args.device)
+    cameras = path_cameras(run, args.path, args.frames).scaled(args.scale)
+    out = args.out or run.folder / "videos" / f"{Path(args.path).stem}.mp4"
+    count = write_video(out, panels(run, cameras, args.modes), fps=args.fps)
+    print(f"{out}: {count} frames, {count / args.fps:.1f} s, {', '.join(args.modes)}")
+    return 0
+
+
+def path_cameras(run: Run, path: str, frames: int) -> Cameras:
+    """The cameras of a path, scene frame, on the run's device, with the photographs' median intrinsics."""
+    import numpy as np
+
+    from dataio.cameras import Cameras
+    from utils.camera_paths import interpolated_path, spiral_path
+
+    if path.endswith(".json"):
+        return file_cameras(run, Path(path))
+    shot = run.cameras[run.splits["train"]]
+    poses = shot.camera_to_world.cpu().numpy()
+    if path == "spiral":
+        along = spiral_path(poses, frames, up=run.world_from_scene[:3, :3].T @ run.up)
+    elif path == "interpolate":
+        along = interpolated_path(poses, frames)
+    else:
+        raise InputError(f"--path: {path!r} - expected spiral, interpolate or a .json file")
+    intrinsics = np.median(shot.intrinsics.cpu().numpy(), axis=0)
+    size = np.median(shot.size.cpu().numpy(), axis=0).round()
+    near = float(shot.near.median())
+    return Cameras.make(along, intrinsics, size, near=near).to(run.device)
+
+
+def file_cameras(run: Run, path: Path) -> Cameras:
+    """The cameras of a path file, brought from the world into the scene frame."""
+    import numpy as np
+
+    from dataio.cameras import Cameras
+    from utils.path_file import read_path
+
+    found = read_path(path)
+    scene_from_world = np.linalg.inv(run.world_from_scene)
+    world = Cameras.make(found.camera_to_world, found.intrinsics, found.size, near=0.0)
+    return world.transformed(scene_from_world).to(run.device)
+
+
+def panels(run: Run, cameras: Cameras, wanted: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:
+    """The video's frames, one by one."""
+    from tqdm import tqdm
+
+    from models.frames import render_image
+
+    span = whole_depth_range(run, cameras) if "depth" in wanted else (0.0, 1.0)
+    for index in tqdm(range(len(cameras)), desc="render", unit="frame", disable=None):
+        yield panel(render_image(run.model, cameras, index), wanted, span)
+
+
+def panel(frame: Frame, wanted: tuple[str, ...], span: tuple[float, float]) -> NDArray[np.uint8]:
+    """The wanted modes of a frame side by side, [H, W * modes, 3]. span: depths at the colors' ends."""
+    from utils.images import color_depth, color_normal, side_by_side, to_uint8
+
+    solid = frame.opacity.numpy() > 0.5
+    pictures = {
+        "rgb": lambda: to_uint8(frame.color.numpy()),
+        "depth": lambda: color_depth(frame.depth.numpy(), solid, *span),
+        "normal": lambda: color_normal(frame.normal.numpy(), solid),
+    }
+    return side_by_side([pictures[mode]() for mode in wanted])
+
+
+def whole_depth_range(run: Run, cameras: Cameras) -> tuple[float, float]:
+    """One range of depth for the whole video, from every few of its frames in small."""
+    import numpy as np
+
+    from models.frames import render_image
+    from utils.images import depth_range
+
+    small = cameras.scaled(min(1.0, 64.0 / float(cameras.size.max())))
+    some = np.unique(np.linspace(0, len(cameras) - 1, 16).round().astype(int))
+    frames = [render_image(run.model, small, int(index)) for index in some]
+    depth = np.concatenate([frame.depth.numpy().ravel() for frame in frames])
+    solid = np.concatenate([frame.opacity.numpy().ravel() > 0.5 for frame in frames])
+    return depth_range(depth, solid)
+
+
+def modes(text: str) -> tuple[str, ...]:
+    """The modes of a list with commas."""
+    wanted = tuple(name.strip() for name in text.split(","))
+    for name in wanted:
+        if name not in MODES:
+            raise argparse.ArgumentTypeError(f"unknown mode {name!r}, expected some of {','.join(MODES)}")
+    return wanted
+
+
+def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """An argparse type: a number above zero."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < 1e6:
+            raise argparse.ArgumentTypeError(f"a number above 0 expected, got {text}")
+        return value
+
+    return parse
+
+
+if __name__ == "__main__":
+    run_script(main)

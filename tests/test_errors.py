@@ -1,0 +1,64 @@
+"""Every script's frame: exit codes, one line per mistake, no traceback unless asked for."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.sources import ROOT
+from utils.errors import InputError, StorageError, run_script
+
+
+def fail(error: BaseException) -> Callable[[], None]:
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "said"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 75, 75, ""),
+        (fail(InputError("a.yaml:1:1: no\nb.yaml: \x1b[31mred")), 2,
+         "error: a.yaml:1:1: no\nerror: b.yaml: \\x1b[31mred\n"),
+        (fail(StorageError("disk full at x, 3 MB needed")), 4, "error: disk full at x, 3 MB needed\n"),
+        (fail(KeyboardInterrupt()), 130, "interrupted\n"),
+        (fail(SystemExit(7)), 7, ""),
+    ],
+)  # fmt: skip
+def test_codes_and_lines(
+    main: Callable[[], int | None], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_script(main)
+    assert (caught.value.code, capsys.readouterr().err) == (code, said)
+
+
+def test_bugs_pass_through() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_script(fail(ZeroDivisionError()))
+
+
+def test_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--debug"])
+    with pytest.raises(SystemExit):
+        run_script(fail(InputError("no")))
+    said = capsys.readouterr().err
+    assert "Traceback" in said and said.endswith("\nerror: no\n")
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_goes_away_is_no_error(lines: int) -> None:
+    code = f"from utils.errors import run_script\nrun_script(lambda: print('line\\n' * {lines}))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 141
+    process.stderr.close()

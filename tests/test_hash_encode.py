@@ -1,0 +1,110 @@
+"""The hash encoding against plain PyTorch in float64: values, Jacobian, and the gradients of both."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.kernels.hash_encode import HashLevels, hash_encode, hash_encode_with_jacobian
+
+LEVELS = HashLevels.geometric(4, base=3, top=40, log2_rows=10)
+
+
+def encode_reference(points: Tensor, table: Tensor, levels: HashLevels, active: int) -> Tensor:
+    """Müller et al. (2022), section 3, corner by corner."""
+    outputs = []
+    for level, n in enumerate(levels.resolution.tolist()):
+        first, end = levels.first_row[level].item(), levels.first_row[level + 1].item()
+        u = (points * 0.5 + 0.5).clamp(0, 1) * n
+        base = u.detach().floor().clamp(max=n - 1).long()
+        fraction = u - base
+        value = torch.zeros(len(points), 2, dtype=points.dtype)
+        for corner in itertools.product((0, 1), repeat=3):
+            at = base + torch.tensor(corner)
+            if (n + 1) ** 3 <= end - first:
+                row = (at[:, 2] * (n + 1) + at[:, 1]) * (n + 1) + at[:, 0]
+            else:
+                row = (at[:, 0] ^ (at[:, 1] * 2654435761) ^ (at[:, 2] * 805459861)) & (end - first - 1)
+            weight = torch.stack([f if c else 1 - f for f, c in zip(fraction.T, corner, strict=True)]).prod(0)
+            value = value + weight[:, None] * table[first + row]
+        outputs.append(value if level < active else torch.zeros_like(value))
+    return torch.cat(outputs, -1)
+
+
+def inputs(count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return torch.rand(count, 3, generator=generator) * 1.8 - 0.9, torch.randn(LEVELS.rows, 2, generator=generator)
+
+
+def test_levels() -> None:
+    assert LEVELS.resolution.tolist()[0] == 3 and LEVELS.resolution.tolist()[-1] == 40
+    rows = LEVELS.first_row.diff().tolist()
+    assert rows[0] == 64 and rows[-1] == 1024
+
+
+@pytest.mark.parametrize("count", [0, 1, 300])
+@pytest.mark.parametrize("active", [4, 2])
+def test_values_and_gradients(count: int, active: int, device: torch.device) -> None:
+    points, table = inputs(count)
+    p64, t64 = points.double().requires_grad_(), table.double().requires_grad_()
+    expected = encode_reference(p64, t64, LEVELS, active)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(5))
+    wanted = torch.autograd.grad((expected * weights.double()).sum(), [p64, t64])
+
+    p, t = points.to(device).requires_grad_(), table.to(device).requires_grad_()
+    got = hash_encode(p, t, LEVELS.to(device), active=active)
+    grads = torch.autograd.grad((got * weights.to(device)).sum(), [p, t])
+    torch.testing.assert_close(got.cpu().double(), expected.detach(), atol=2e-5, rtol=1e-5)
+    for mine, truth in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(mine.cpu().double(), truth, atol=2e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_jacobian_and_its_gradients(count: int, device: torch.device) -> None:
+    """The double backward of an eikonal loss: gradients of the Jacobian in the table and in the points."""
+    points, table = inputs(count)
+    p64, t64 = points.double().requires_grad_(), table.double().requires_grad_()
+    features = encode_reference(p64, t64, LEVELS, 4)
+    columns = [
+        torch.autograd.grad(features[:, i].sum(), p64, create_graph=True)[0] for i in range(features.shape[1])
+    ]
+    jacobian = torch.stack(columns, -1)
+    generator = torch.Generator().manual_seed(7)
+    for_value, for_jacobian = (torch.randn(x.shape, generator=generator) for x in (features, jacobian))
+    loss = (features * for_value.double()).sum() + (jacobian * for_jacobian.double()).sum()
+    wanted = torch.autograd.grad(loss, [p64, t64])
+
+    p, t = points.to(device).requires_grad_(), table.to(device).requires_grad_()
+    value, slope = hash_encode_with_jacobian(p, t, LEVELS.to(device), active=4)
+    mine = (value * for_value.to(device)).sum() + (slope * for_jacobian.to(device)).sum()
+    grads = torch.autograd.grad(mine, [p, t])
+    torch.testing.assert_close(slope.cpu().double(), jacobian.detach(), atol=1e-4, rtol=1e-4)
+    for got, truth in zip(grads, wanted, strict=True):
+        scale = truth.abs().max().clamp_min(1.0) if truth.numel() else 1.0
+        torch.testing.assert_close(got.cpu().double() / scale, truth / scale, atol=1e-5, rtol=1e-4)
+
+
+def test_fine_levels_do_not_overflow_32_bits(device: torch.device) -> None:
+    levels = HashLevels.geometric(2, base=2000, top=65536, log2_rows=12)
+    table = torch.randn(levels.rows, 2, generator=torch.Generator().manual_seed(1))
+    points = torch.tensor([[0.3, -0.7, 0.9], [1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]])
+    got = hash_encode(points.to(device), table.to(device), levels.to(device), active=2).cpu()
+    # The points are float32, so the fraction within a cell is known to 65536 * 6e-8 only.
+    torch.testing.assert_close(got.double(), encode_reference(points.double(), table.double(), levels, 2), atol=0.1, rtol=0)
+
+
+def test_threads_do_not_change_the_sums() -> None:
+    """Bit-equal gradients with one and two threads: a level is scattered by one thread, in order."""
+    points, table = inputs(6000)
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            t = table.clone().requires_grad_()
+            value, slope = hash_encode_with_jacobian(points, t, LEVELS, active=4)
+            results.append(torch.autograd.grad(value.sin().sum() + slope.sin().sum(), t)[0])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)

@@ -1,0 +1,98 @@
+"""Each loss against numbers worked by hand; all of them finite on batches without samples."""
+
+import pytest
+import torch
+
+from dataio.batches import RayBatch
+from models.losses import ColorLoss, EikonalLoss, LossConfig, MaskLoss, Objective
+from models.model import Model
+from models.samples import DenseSamples, FieldSample
+from models.volume import MediumRendering, Rendering
+from tests.analytic import rays_at_sphere, sphere_model
+from utils.parts import parts
+
+LOSSES: dict[str, LossConfig] = {
+    "l1": ColorLoss(norm="l1"),
+    "l2": ColorLoss(norm="l2"),
+    "huber": ColorLoss(norm="huber"),
+    "masked": ColorLoss(masked=True),
+    "eikonal": EikonalLoss(random_points=5),
+    "mask": MaskLoss(),
+}
+
+
+def rendering(count: int, *, color: float = 0.5, opacity: float = 0.25, gradient: float = 2.0) -> Rendering:
+    rays = rays_at_sphere(count)
+    samples = DenseSamples.from_edges(rays, torch.arange(4.0).expand(count, 4))
+    slopes = torch.zeros(count, 3, 3)
+    slopes[..., 0] = gradient
+    field = FieldSample(torch.zeros(count, 3), torch.zeros(count, 3, 3), slopes)
+    return Rendering(
+        color=torch.full((count, 3), color),
+        opacity=torch.full((count,), opacity),
+        depth=torch.zeros(count),
+        normal=torch.zeros(count, 3),
+        media=[MediumRendering(samples, field, torch.zeros(count, 3))],
+    )
+
+
+def batch(count: int, *, color: float = 0.8, mask: float | None = 1.0) -> RayBatch:
+    return RayBatch(
+        rays_at_sphere(count),
+        torch.full((count, 3), color),
+        None if mask is None else torch.full((count,), mask),
+        None,
+        None,
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return sphere_model()
+
+
+def test_every_loss_is_tested_here() -> None:
+    assert set(parts(LossConfig).values()) == {type(loss) for loss in LOSSES.values()}
+
+
+@pytest.mark.parametrize(("name", "truth"), [("l1", 0.3), ("l2", 0.09), ("huber", 0.25), ("masked", 0.3)])
+def test_color(name: str, truth: float, model: Model) -> None:
+    assert LOSSES[name](rendering(4), batch(4), model).item() == pytest.approx(truth, rel=1e-5)
+
+
+def test_masked_color_counts_the_rays_within_the_mask(model: Model) -> None:
+    half = batch(4)
+    assert half.mask is not None
+    half.mask[:2] = 0
+    half.color[:2] = 0
+    assert ColorLoss(masked=True)(rendering(4), half, model).item() == pytest.approx(0.3, rel=1e-5)
+
+
+def test_eikonal(model: Model) -> None:
+    assert EikonalLoss()(rendering(4), batch(4), model).item() == pytest.approx(1.0, rel=1e-5)
+    # The sphere's sdf is exact: random points add nothing.
+    assert LOSSES["eikonal"](rendering(4), batch(4), model).item() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_mask(model: Model) -> None:
+    assert MaskLoss()(rendering(4), batch(4), model).item() == pytest.approx(1.38629, rel=1e-4)  # -log 0.25
+    assert MaskLoss()(rendering(4), batch(4, mask=None), model).item() == 0
+    certain = MaskLoss()(rendering(4, opacity=0.0), batch(4), model)
+    assert certain.item() == pytest.approx(6.9078, rel=1e-3)  # cut at 1e-3
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_finite_without_samples(name: str, model: Model) -> None:
+    assert torch.isfinite(LOSSES[name](rendering(0), batch(0), model))
+
+
+def test_the_objective_sums_what_the_schedules_say() -> None:
+    color = ColorLoss.model_validate({"weight": {"type": "linear", "start": 0.0, "end": 2.0}, "norm": "l2"})
+    objective = Objective(sphere_model(), {"color": color, "eikonal": EikonalLoss.model_validate({"weight": 0.5})})
+    rays = batch(32)
+    for progress, weight in ((0.0, 0.0), (0.5, 1.0), (1.0, 2.0)):
+        objective.update(progress, step=1)
+        report = objective(rays)
+        expected = weight * report.terms["color"] + 0.5 * report.terms["eikonal"]
+        torch.testing.assert_close(report.loss, expected)
+    assert report.terms["color"].item() == pytest.approx(report.squared_error.item(), rel=1e-5)

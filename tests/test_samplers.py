@@ -1,0 +1,151 @@
+"""What every sampler promises: sorted, in bounds, safe on empty rays; and where each one puts its samples."""
+
+import pytest
+import torch
+
+from dataio.cameras import Rays
+from models.samplers.base import Sampler, SamplerConfig
+from models.samplers.inverse_radius import InverseRadiusConfig
+from models.samplers.neus import NeusSamplerConfig, sample_pdf
+from models.samplers.occupancy_grid import OccupancyGridConfig
+from models.samples import PackedSamples, RaySamples
+from models.volume import clip
+from tests.analytic import hit_distance, rays_at_sphere, sphere_medium
+from utils.parts import parts
+
+SAMPLERS: dict[str, tuple[SamplerConfig, str]] = {
+    "neus": (NeusSamplerConfig(), "sphere"),
+    "inverse_radius": (InverseRadiusConfig(), "outside"),
+    "occupancy_grid": (OccupancyGridConfig(resolution=32, prune=False), "sphere"),
+    "occupancy_grid, pruned": (OccupancyGridConfig(resolution=32), "sphere"),
+}
+
+
+def sampled(name: str, rays: Rays, *, training: bool = False) -> RaySamples:
+    config, bounds = SAMPLERS[name]
+    sampler: Sampler = config.build().train(training)
+    medium = sphere_medium()
+    sampler.refresh(medium, 0)
+    return sampler(clip(rays, bounds), medium)
+
+
+def per_ray(samples: RaySamples, values: torch.Tensor) -> list[torch.Tensor]:
+    if isinstance(samples, PackedSamples):
+        edges = samples.offsets.tolist()
+        return [values[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return list(values)
+
+
+def test_every_part_of_the_folder_is_tested_here() -> None:
+    import experiment  # noqa: F401  (discovers the parts)
+
+    assert set(parts(SamplerConfig).values()) == {type(config) for config, _ in SAMPLERS.values()}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sorted_and_in_bounds(name: str, training: bool) -> None:
+    torch.manual_seed(0)
+    rays = rays_at_sphere(64, spread=1.2)
+    samples = sampled(name, rays, training=training)
+    clipped = clip(rays, SAMPLERS[name][1])
+    assert (samples.t1 >= samples.t0).all() and (samples.length >= 0).all()
+    assert ((samples.t >= samples.t0 - 1e-4) & (samples.t <= samples.t1 + 1e-4)).all()
+    slack = 0.05  # half a step of jitter, and the last section of NeuS
+    for r, t in enumerate(per_ray(samples, samples.t)):
+        assert (t.diff() >= -1e-6).all()
+        if len(t):
+            assert t.min() >= clipped.near[r] - slack and t.max() <= clipped.far[r] + slack
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_evaluation_is_a_function_of_the_rays(name: str) -> None:
+    rays = rays_at_sphere(16)
+    torch.manual_seed(1)
+    first = sampled(name, rays)
+    torch.manual_seed(2)
+    assert torch.equal(first.t, sampled(name, rays).t)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_no_rays_and_rays_that_miss(name: str) -> None:
+    assert sampled(name, rays_at_sphere(4)[:0]).t.numel() == 0
+    away = rays_at_sphere(8)
+    away = Rays(away.origins, -away.directions, away.near, away.far, away.camera)
+    samples = sampled(name, away)
+    if SAMPLERS[name][1] == "sphere":
+        assert samples.total(samples.length).abs().max() < 1e-6
+    else:
+        assert torch.isfinite(samples.t).all() and (samples.positions.norm(dim=-1) >= 1 - 1e-4).all()
+
+
+@pytest.mark.parametrize("name", ["neus", "occupancy_grid", "occupancy_grid, pruned"])
+def test_samples_lie_at_the_surface(name: str) -> None:
+    """Every ray that hits the sphere well has its densest samples at the hit."""
+    rays = rays_at_sphere(200, spread=0.6)
+    hit = hit_distance(rays)
+    samples = sampled(name, rays)
+    for r, t in enumerate(per_ray(samples, samples.t)):
+        if torch.isfinite(hit[r]):
+            assert (t - hit[r]).abs().min() < 0.03
+
+
+def test_pruning_keeps_what_is_seen() -> None:
+    """The pruned samples hold all but a thousandth of every ray's weight, in far fewer samples."""
+    rays = rays_at_sphere(300)
+    medium = sphere_medium(s=100.0)
+    weights = []
+    counts = []
+    for prune in (False, True):
+        sampler = OccupancyGridConfig(resolution=32, prune=prune).build().eval()
+        sampler.refresh(medium, 0)
+        samples = sampler(clip(rays, "sphere"), medium)
+        field = medium.field(samples.positions, samples.directions)
+        tau = medium.opacity.optical_depth(field, samples)
+        weights.append(1 - torch.exp(-samples.total(tau)))
+        counts.append(samples.t.numel())
+    assert (weights[0] - weights[1]).abs().max() < 0.02
+    assert counts[1] < 0.6 * counts[0]
+
+
+def test_inverse_radius_edges_are_even_in_one_over_r() -> None:
+    rays = clip(rays_at_sphere(20), "outside")
+    samples = InverseRadiusConfig(samples=8, reach=100.0).build().eval()(rays, sphere_medium())
+    edges = torch.cat([samples.t0, samples.t1[:, -1:]], 1)
+    inverse = 1 / rays.at(edges).norm(dim=-1)
+    torch.testing.assert_close(inverse.diff(), (inverse[:, -1:] - inverse[:, :1]).expand(-1, 8) / 8, atol=2e-5, rtol=1e-3)
+    torch.testing.assert_close(inverse[:, 0], torch.ones(20), atol=1e-4, rtol=0)
+    torch.testing.assert_close(inverse[:, -1], torch.full((20,), 0.01), atol=1e-5, rtol=1e-2)
+    torch.testing.assert_close(samples.length, -inverse.diff(), atol=1e-5, rtol=1e-3)
+
+
+def test_inverse_cdf_against_numbers_worked_by_hand() -> None:
+    edges = torch.tensor([[0.0, 1.0, 2.0, 4.0]])
+    samples = sample_pdf(edges, torch.tensor([[1.0, 0.0, 3.0]]), 4)
+    # Quantiles 1/8, 3/8, 5/8, 7/8 of a histogram with 1/4 in [0, 1] and 3/4 in [2, 4].
+    torch.testing.assert_close(samples, torch.tensor([[0.5, 2 + 1 / 3, 3.0, 3 + 2 / 3]]), atol=1e-3, rtol=0)
+
+
+def test_the_grid_follows_the_field_and_costs_a_share_of_its_cells() -> None:
+    medium = sphere_medium(s=1000.0)
+    sampler = OccupancyGridConfig(resolution=16, every=2, share=4).build()
+    sampler.refresh(medium, 0)
+    center = (torch.arange(16) + 0.5) / 8 - 1
+    radius = torch.stack(torch.meshgrid(center, center, center, indexing="ij"), -1).norm(dim=-1)
+    occupied = sampler.occupied.bool()
+    assert occupied[(radius - 0.6).abs() < 3**0.5 / 16].all()
+    assert not occupied[(radius - 0.6).abs() > 3**0.5 / 16 + 0.02].any()
+    before = medium.asked
+    sampler.refresh(medium, 1)
+    assert medium.asked == before
+    sampler.refresh(medium, 2)
+    assert medium.asked == before + 16**3 // 4
+
+
+def test_the_step_survives_a_checkpoint() -> None:
+    sampler = OccupancyGridConfig(resolution=8).build()
+    sampler.refresh(sphere_medium(s=100.0), 0)
+    other = OccupancyGridConfig(resolution=8).build()
+    other.load_state_dict(sampler.state_dict())
+    assert other.step == sampler.step != OccupancyGridConfig().step[1]
+    assert torch.equal(other.occupied, sampler.occupied)

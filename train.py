@@ -1,0 +1,75 @@
+"""Train a model: posed photographs in, a run folder out. The same command again resumes the run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import run_script
+
+if TYPE_CHECKING:
+    from experiment import ExperimentConfig
+
+EXAMPLE = """examples:
+  python train.py configs/neus_hash.yaml data.path=DATA train.minutes=10
+  python train.py configs/neus_hash.yaml data.path=DATA --check
+  torchrun --nproc-per-node=2 train.py configs/neus_hash.yaml data.path=DATA
+
+exit codes: 0 done, 2 bad input, 3 loss not finite, 4 storage, 75 or 130 stopped by a signal"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="a YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the config")
+    parser.add_argument("--check", action="store_true", help="check config and data, then stop")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved config, then stop")
+    parser.add_argument("--allow-config-change", action="store_true", help="resume although the config differs")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
+    args = parser.parse_args()
+
+    import experiment
+    from utils.config import to_yaml
+
+    config = experiment.read_config(args.config, args.overrides)
+    if args.print_config:
+        print(to_yaml(config), end="")
+        return 0
+    if args.check:
+        experiment.choose_device(config.device)
+        print(f"{args.config}: fits; {config.data.check()}")
+        return 0
+    return train(config, experiment.output_folder(config, args.config), args.allow_config_change)
+
+
+def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> int:
+    """Train until the budget is used or a signal comes; returns the exit code."""
+    import training
+    from utils import distributed
+
+    ranks = distributed.setup(config.device)
+    try:
+        run = training.open_training(config, folder, ranks, allow_config_change=allow_config_change)
+        if run is None:
+            return 0
+        stop = training.StopSignals()
+        try:
+            while run.progress < 1 and not distributed.any_rank(stop.received):
+                run.step_once()
+        except training.NumbersError as error:
+            print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
+            return 3
+        finally:
+            run.sampler.close()
+        run.finish()
+        return stop.exit_code if run.progress < 1 else 0
+    finally:
+        distributed.cleanup()
+
+
+if __name__ == "__main__":
+    run_script(main)

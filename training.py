@@ -1,0 +1,313 @@
+"""The training loop's state: what one step does, what is written on the way, how a run resumes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from dataio.batches import PixelSampler
+from dataio.scene import Scene
+from experiment import (
+    ExperimentConfig,
+    build_objective,
+    build_optimizer,
+    load_model,
+    read_config,
+    scene_state,
+)
+from models.frames import Frame, render_image
+from models.losses import Objective, Report
+from utils import distributed
+from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from utils.config import differences, to_yaml
+from utils.errors import InputError
+from utils.images import Picture, color_depth, color_normal, depth_range, side_by_side, to_uint8, write_png
+from utils.log import MetricsWriter, Progress
+from utils.metrics import psnr
+from utils.results import update_results
+
+MAX_BAD_STEPS = 10
+VALIDATION_PIXELS = 200 * 200  # a picture on the way may not cost more than this
+# What may differ between a run and its resumption: none of it changes what has been computed so far.
+FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
+             "train.keep_checkpoints", "output", "device", "data.path")  # fmt: skip
+
+
+class NumbersError(ArithmeticError):
+    """The loss stayed non-finite."""
+
+
+class Training:
+    """A run in progress: scene, objective, optimizer, logs, and the budget that is used."""
+
+    def __init__(self, config: ExperimentConfig, folder: Path, ranks: distributed.Ranks, scene: Scene) -> None:
+        self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
+        self.objective = build_objective(config, scene, ranks.device)
+        self.optimizer = build_optimizer(config.optimizer, self.objective.model)
+        self.sampler = PixelSampler(
+            scene,
+            rays=config.train.rays,
+            seed=config.seed,
+            rank=ranks.rank,
+            world=ranks.world,
+            device=ranks.device,
+        )
+        self.step, self.seconds, self.cpu_seconds, self.bad_steps = 0, 0.0, 0.0, 0
+        self.module: Any = self.objective
+
+    def start(self) -> None:
+        """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
+        if self.ranks.world > 1:
+            self.module = in_parallel(self.objective)
+        self.writer = MetricsWriter(self.folder, after=self.step or None, enabled=self.ranks.is_main)
+        self.progress = self._progress()
+        self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
+        self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
+        self.saved_at = self.clock
+        self.begun_at = self.step
+
+    def _progress(self) -> float:
+        train = self.config.train
+        if train.minutes is None:
+            return min(self.step / train.steps, 1.0)
+        elapsed = self.seconds + (time.perf_counter() - self.clock if hasattr(self, "clock") else 0.0)
+        share = torch.tensor(elapsed / (60 * train.minutes), device=self.ranks.device)
+        return min(float(distributed.mean_across_ranks(share)), 1.0)
+
+    def step_once(self) -> None:
+        """One step of optimization, and whatever is due after it."""
+        before = self.progress
+        # The random stream is a function of seed, step and rank: a resumed run draws what the unbroken one drew.
+        torch.manual_seed(((self.config.seed * 1_000_003 + self.step) * 4099 + self.ranks.rank) % 2**63)
+        self.objective.update(before, self.step)
+        self._set_learning_rates(before)
+        report: Report = self.module(next(self.sampler))
+        self.optimizer.zero_grad(set_to_none=True)
+        report.loss.backward()
+        self._descend(report.loss)
+        self.step += 1
+        self.progress = self._progress()
+        self._log(report)
+        self._save_if_due()
+        count = self.config.train.validations
+        if int(before * count) < int(self.progress * count):
+            self._validate()
+
+    def _set_learning_rates(self, progress: float) -> None:
+        factor = self.config.optimizer.schedule(progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def _descend(self, loss: Tensor) -> None:
+        """Take the step, unless a number is not finite: then skip it, and give up after a while."""
+        parameters = self.objective.model.parameters()
+        limit = self.config.optimizer.gradient_clip
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else float("inf"))
+        if bool(torch.isfinite(norm + loss)):
+            self.bad_steps = 0
+            self.optimizer.step()
+            return
+        self.bad_steps += 1
+        self.line.message(f"step {self.step}: loss {float(loss.detach())} or its gradient is not finite; step skipped")
+        if self.bad_steps > MAX_BAD_STEPS:
+            raise NumbersError(f"loss not finite in {self.bad_steps} steps in a row, last at step {self.step}")
+
+    def _log(self, report: Report) -> None:
+        rays = self.config.train.rays * self.ranks.world
+        due = self.step % self.config.train.log_every == 0
+        show = self.line.due() or self.progress >= 1
+        values = {}
+        if due or show:
+            error = float(report.squared_error)
+            values = {"loss": float(report.loss.detach()), "psnr": -10 * float(np.log10(max(error, 1e-10)))}
+        if due:
+            seconds = max(time.perf_counter() - self.clock, 1e-9)
+            rows = {f"train/{name}": value for name, value in values.items()}
+            rows |= {f"train/loss/{name}": float(term) for name, term in report.terms.items()}
+            rows |= {f"model/{name}": value for name, value in self.objective.model.statistics().items()}
+            rows["perf/rays_per_s"] = (self.step - self.begun_at) * rays / seconds
+            rows["perf/samples_per_ray"] = report.samples / self.config.train.rays
+            rows["opt/lr"] = self.optimizer.param_groups[0]["lr"]
+            self.writer.scalars(self.step, rows)
+        self.line.update(self.step, self.progress, values, rays=rays)
+
+    def _save_if_due(self) -> None:
+        train = self.config.train
+        if train.checkpoint_every:
+            due = self.step % train.checkpoint_every == 0
+        else:
+            late = time.perf_counter() - self.saved_at > 60 * train.checkpoint_minutes
+            due = self.step % 16 == 0 and distributed.any_rank(late)
+        if due:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint (main rank); every rank waits until it stands."""
+        if self.ranks.is_main:
+            state = {
+                "model": self.objective.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "sampler": self.sampler.state_dict(),
+                "scene": scene_state(self.scene),
+                "progress": self.progress,
+                "clocks": [self.seconds + time.perf_counter() - self.clock, self.cpu()],
+            }
+            info = {"world": self.ranks.world}
+            save_checkpoint(
+                self.folder / "checkpoints", self.step, state, info=info, keep=self.config.train.keep_checkpoints
+            )
+        distributed.barrier()
+        self.saved_at = time.perf_counter()
+
+    def load(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint; raises InputError when it belongs to another model."""
+        state, manifest = load_checkpoint(checkpoint)
+        load_model(self.objective.model, state["model"], str(checkpoint))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.step = int(manifest["step"])
+        self.seconds, self.cpu_seconds = state["clocks"]
+
+    def cpu(self) -> float:
+        """CPU seconds of training so far, this rank's."""
+        return self.cpu_seconds + time.process_time() - self.cpu_clock
+
+    def _validate(self) -> None:
+        """Render one held-out view: rgb | depth | normal beside the photograph, and its PSNR."""
+        views = self.scene.splits["test"]
+        if self.ranks.is_main and len(views):
+            view = int(views[self.step % len(views)])
+            photograph = self.scene.images[view]
+            shrink = min(1.0, (VALIDATION_PIXELS / (photograph.shape[0] * photograph.shape[1])) ** 0.5)
+            cameras = self.scene.cameras.scaled(shrink).to(self.ranks.device)
+            frame = render_image(self.objective.model, cameras, view)
+            photograph = resize(photograph, frame.depth.shape)
+            truth = torch.from_numpy(photograph).float() / 255
+            quality = float(psnr(frame.color, truth))
+            picture = _panel(photograph, frame)
+            write_png(self.folder / "images" / f"step_{self.step:08d}.png", picture)
+            self.writer.image(self.step, "val/rgb_depth_normal", picture)
+            self.writer.scalars(self.step, {"val/psnr": quality})
+            self.line.message(f"step {self.step}: held-out view {self.scene.names[view]}: PSNR {quality:.2f} dB")
+        distributed.barrier()
+
+    def finish(self) -> None:
+        """The last checkpoint, and the run's own numbers in metrics.json."""
+        self.save()
+        if self.ranks.is_main:
+            seconds = self.seconds + time.perf_counter() - self.clock
+            rays = self.step * self.config.train.rays * self.ranks.world
+            train = {
+                "steps": self.step,
+                "seconds": seconds,
+                "cpu_seconds": self.cpu(),
+                "rays_per_second": rays / max(seconds, 1e-9),
+                "peak_memory_mb": peak_memory_mb(self.ranks.device),
+            }
+            update_results(self.folder / "metrics.json", train=train)
+        self.line.close()
+        self.writer.close()
+        if self.ranks.is_main:
+            print(f"{self.folder}: {self.step} steps, {100 * self.progress:.0f} % of the budget")
+
+
+def in_parallel(objective: Objective) -> DistributedDataParallel:
+    """The objective under DDP. Grids are the same on every rank by construction: no broadcast at each step."""
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in torch 2.13
+    return DistributedDataParallel(objective, **{name: False})
+
+
+def open_training(
+    config: ExperimentConfig, folder: Path, ranks: distributed.Ranks, *, allow_config_change: bool
+) -> Training | None:
+    """Load data and model, and resume what the folder holds; None when that run is complete already.
+
+    Raises InputError for unusable data, a folder of another run, or a config that differs from the run's own.
+    """
+    _compare_with_saved(config, folder, allow_config_change)
+    scene = config.data.load()
+    _warn_about(config, scene, ranks)
+    training = Training(config, folder, ranks, scene)
+    checkpoint = newest_checkpoint(folder / "checkpoints")
+    if checkpoint is not None:
+        training.load(checkpoint)
+    if ranks.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(to_yaml(config), "utf-8")
+    training.start()
+    if checkpoint is not None:
+        training.line.message(f"{folder}: resumed at step {training.step}")
+    if training.progress >= 1:
+        print(f"{folder}: complete, {training.step} steps; raise train.steps or train.minutes to go on")
+        training.sampler.close()
+        return None
+    return training
+
+
+def _compare_with_saved(config: ExperimentConfig, folder: Path, allowed: bool) -> None:
+    saved = folder / "config.yaml"
+    if not saved.is_file():
+        return
+    changed = [line for line in differences(read_config(saved), config) if not line.startswith(FREE_KEYS)]
+    if changed and not allowed:
+        raise InputError(
+            f"{saved}: the run was started with another config - {'; '.join(changed)}"
+            " - name another output=FOLDER, or go on with --allow-config-change"
+        )
+
+
+def _warn_about(config: ExperimentConfig, scene: Scene, ranks: distributed.Ranks) -> None:
+    if scene.masks is None and config.model.background is None and ranks.is_main:
+        print(
+            "warning: these photographs have no masks and the model has no background; what lies behind the object"
+            " will spoil it - configs/neus_hash_open.yaml has one",
+            file=sys.stderr,
+        )
+
+
+def resize(picture: Picture, shape: Sequence[int]) -> Picture:
+    """[H, W, 3] to another (height, width) by area averages."""
+    return np.asarray(cv2.resize(picture, (shape[1], shape[0]), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _panel(photograph: Picture, frame: Frame) -> Picture:
+    depth, solid = frame.depth.numpy(), frame.opacity.numpy() > 0.5
+    low, high = depth_range(depth, solid)
+    colored = [color_depth(depth, solid, low, high), color_normal(frame.normal.numpy(), solid)]
+    return side_by_side([photograph, to_uint8(frame.color.numpy()), *colored])
+
+
+class StopSignals:
+    """SIGTERM, SIGINT and SIGUSR1 set a flag; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received, self.exit_code = False, 0
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.received:
+            os._exit(self.exit_code)
+        self.received = True
+        self.exit_code = 130 if number == signal.SIGINT else 75
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak resident memory of this process, or of its GPU allocations on CUDA; MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

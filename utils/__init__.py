@@ -1,0 +1,1 @@
+"""What knows nothing of rays: configuration, schedules, checkpoints, logs, metrics, meshes, pictures."""

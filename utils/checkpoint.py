@@ -1,0 +1,265 @@
+"""Checkpoints that survive kill -9, a full disk and flipped bits.
+
+A checkpoint is a folder `step_00001000/` of `state.pt` (tensors and plain values) and `manifest.json` (sizes
+and digests). It is written under a temporary name beside its place, synced, read back, and only then renamed:
+a kill at any moment leaves the newest complete one loadable. The digests prove integrity, not origin.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+from collections import OrderedDict
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.errors import InputError, StorageError, printable
+
+__all__ = ["StorageError", "load_checkpoint", "newest_checkpoint", "save_checkpoint"]
+
+FORMAT = 1
+STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
+MAX_MANIFEST_BYTES = 1 << 24
+_PLAIN = (str, int, float, bool, type(None), torch.Tensor, torch.nn.Parameter)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def save_checkpoint(
+    folder: Path, step: int, state: dict[str, Any], *, info: dict[str, Any], keep: int = 3
+) -> Path:
+    """Write `state` as `folder/step_<step>/` atomically, point `latest` to it, and prune.
+
+    `state` holds tensors, numbers, text, None, and dicts and lists of them; `info` is JSON and goes into the
+    manifest. The `keep` newest checkpoints up to `step` stay; later ones belong to a course of the run that
+    was abandoned, and go. Returns the checkpoint's folder. Raises `TypeError` for other values in `state`,
+    and `StorageError` when the disk does not take it; the checkpoints before are then as they were.
+    """
+    _check_plain(state, "state")
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    target = folder / f"step_{step:08d}"
+    temporary = _temporary(target)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        _write(temporary / STATE, data)
+        _write(temporary / MANIFEST, _manifest(step, data, info))
+        _sync_folder(temporary)
+        _read_verified(temporary)
+        _publish(temporary, target)
+    except OSError as error:
+        raise _storage_error(error, folder, len(data)) from error
+    except InputError as error:
+        raise StorageError(f"{error} - right after it was written; is the disk failing?") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _prune(folder, step, keep)
+    return target
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state (tensors on the CPU) and the manifest of the checkpoint folder `path`.
+
+    Raises `InputError` when it is missing, incomplete, damaged, of a newer format or not one of ours.
+    """
+    data, manifest = _read_verified(path)
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises what it likes
+        reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise InputError(f"{path / STATE}: not tensors and plain values: {reason[:200]}") from error
+    if not isinstance(state, dict):
+        raise InputError(f"{path / STATE}: expected a mapping, got {type(state).__name__}")
+    return state, manifest
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder` whose digests hold, or None when there are no checkpoints.
+
+    Damaged ones are passed over, with a warning on stderr; what dead processes left half written is removed.
+    Raises `InputError` when there are checkpoints and all are damaged: to start over is the user's decision.
+    """
+    _sweep(folder)
+    checkpoints = _checkpoints(folder)
+    for _, path in reversed(checkpoints):
+        try:
+            _read_verified(path)
+        except InputError as error:
+            print(f"warning: {printable(str(error))} - trying the checkpoint before", file=sys.stderr)
+        else:
+            return path
+    if checkpoints:
+        raise InputError(f"{folder}: no checkpoint can be read - move the folder away to start over")
+    return None
+
+
+def _check_plain(value: object, name: str) -> None:
+    """Refuse what the restricted unpickler would refuse later, when it is too late."""
+    if type(value) in (dict, OrderedDict):
+        assert isinstance(value, dict)
+        for key, item in value.items():
+            _check_plain(key, f"{name}: key {key!r}")
+            _check_plain(item, f"{name}.{key}")
+    elif type(value) in (list, tuple):
+        assert isinstance(value, (list, tuple))
+        for index, item in enumerate(value):
+            _check_plain(item, f"{name}.{index}")
+    elif type(value) not in _PLAIN:
+        raise TypeError(f"{name}: a checkpoint holds tensors and plain values, not {type(value).__name__}")
+
+
+def _manifest(step: int, data: bytes, info: dict[str, Any]) -> bytes:
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    files = {STATE: {"bytes": len(data), "blake2b": _digest(data)}}
+    return _sealed({"format": FORMAT, "step": step, "files": files, "versions": versions, "info": info})
+
+
+def _sealed(manifest: dict[str, Any]) -> bytes:
+    """The manifest as text, with a digest of itself as its last entry."""
+    digest = _digest(json.dumps(manifest).encode())
+    return (json.dumps({**manifest, "blake2b": digest}, indent=2) + "\n").encode()
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=32).hexdigest()
+
+
+def _read_verified(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Content of `state.pt` and the manifest, after checking them; raises `InputError`."""
+    manifest = _read_manifest(path)
+    try:
+        size, digest = manifest["files"][STATE]["bytes"], manifest["files"][STATE]["blake2b"]
+        actual = (path / STATE).stat().st_size
+        if actual != size:
+            raise InputError(f"{path / STATE}: damaged: {actual} bytes, expected {size}")
+        data = (path / STATE).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path / STATE}: cannot be read: {error.strerror}") from None
+    except (KeyError, TypeError):
+        raise InputError(f"{path / MANIFEST}: not the manifest of a checkpoint") from None
+    if _digest(data) != digest:
+        raise InputError(f"{path / STATE}: damaged: its content is not what was written")
+    return data, manifest
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise InputError(f"{file}: too large for a manifest")
+        text = file.read_bytes()
+        manifest = json.loads(text)
+        version = manifest["format"]
+    except OSError as error:
+        raise InputError(f"{path}: not a complete checkpoint: {MANIFEST}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{file}: damaged, or not the manifest of a checkpoint") from None
+    if isinstance(version, int) and version > FORMAT:
+        raise InputError(f"{file}: format {version}, this program reads up to {FORMAT} - use a newer program")
+    entries = {key: value for key, value in manifest.items() if key != "blake2b"}
+    if _sealed(entries) != text:
+        raise InputError(f"{file}: damaged: its content is not what was written")
+    return entries
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Give the finished folder its name, then let `latest` say it; each is on the disk before the next."""
+    folder = target.parent
+    if target.exists():  # a rewound run comes to the same step again
+        _discard(target)
+    os.rename(temporary, target)
+    _sync_folder(folder)
+    pointer = _temporary(folder / LATEST)
+    try:
+        _write(pointer, f"{target.name}\n".encode())
+        os.replace(pointer, folder / LATEST)
+    finally:
+        pointer.unlink(missing_ok=True)
+    _sync_folder(folder)
+
+
+def _prune(folder: Path, step: int, keep: int) -> None:
+    checkpoints = _checkpoints(folder)
+    kept = [path for number, path in checkpoints if number <= step][-max(keep, 1) :]
+    for _, path in checkpoints:
+        if path not in kept:
+            try:
+                _discard(path)
+            except OSError as error:
+                print(f"warning: {path}: cannot be removed: {error.strerror}", file=sys.stderr)
+
+
+def _discard(path: Path) -> None:
+    """Remove a checkpoint in such a way that a kill halfway leaves none that looks whole."""
+    trash = _temporary(path.with_name(f"{path.name}-old"))
+    os.rename(path, trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Step and folder of each checkpoint, in ascending order."""
+    found = ((re.fullmatch(r"step_(\d{8,})", path.name), path) for path in folder.glob("step_*"))
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name beside `path` that says who may still be writing to it."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files and folders of processes of this machine that are gone."""
+    host = re.escape(socket.gethostname())
+    for path in folder.glob(".*.tmp"):
+        match = re.fullmatch(rf"\..+\.{host}\.(\d+)\.tmp", path.name)
+        # Our own number on it: from a process before us, as after the restart of a container.
+        if match and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _storage_error(error: OSError, folder: Path, size: int) -> StorageError:
+    if error.errno in _FULL:
+        return StorageError(f"disk full at {folder}, {max(1, -(-size // 10**6))} MB needed")
+    return StorageError(f"{folder}: checkpoint not written: {error.strerror or error}")

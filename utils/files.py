@@ -1,0 +1,53 @@
+"""Files that are whole or not there: written beside their place, then moved into it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from utils.errors import StorageError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path` (made if missing), moved there when the block succeeds.
+
+    The temporary name keeps the suffix, because writers choose the format by it. After an exception in the
+    block the temporary file is gone and an older file at `path` is as it was. Raises StorageError where the
+    disk refuses.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+    except (StorageError, BrokenPipeError):  # the latter is about standard output
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(f"{path}: not written ({reason}) - free space or choose another folder") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all. Raises StorageError where the disk refuses."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` as JSON, whole or not at all. Raises ValueError for NaN and infinity, which JSON lacks."""
+    write_bytes(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _flush(path: Path) -> None:
+    """Wait until the file's content is on the disk, so that the move cannot overtake it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

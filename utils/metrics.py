@@ -1,0 +1,65 @@
+"""How like two pictures are: PSNR and SSIM, defined so that the numbers can be compared."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+HIGHEST_PSNR = 100.0  # of equal pictures, so that a mean over views stays a number
+WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
+SSIM_DEFINITION = "gaussian window 11, sigma 1.5, K1 0.01, K2 0.03, population covariance, whole windows, RGB"
+
+
+def psnr(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Peak signal-to-noise ratio in dB, 10 log10(1 / mean squared error), at most `HIGHEST_PSNR`.
+
+    prediction, target: [..., 3] color in [0, 1]. mask: [...] bool or in [0, 1], the pixels that count (over
+    0.5). Returns a scalar. Raises ValueError for shapes that differ and for an empty mask. Differentiable in
+    the colors.
+    """
+    _check_shapes(prediction, target)
+    if mask is not None:
+        chosen = mask if mask.dtype == torch.bool else mask > 0.5
+        prediction, target = prediction[chosen], target[chosen]
+    if prediction.numel() == 0:
+        raise ValueError("psnr of no pixels")
+    error = (prediction - target).square().mean()
+    return -10.0 * torch.log10(error.clamp_min(10.0 ** (-HIGHEST_PSNR / 10.0)))
+
+
+def ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity: Gaussian window of 11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1.
+
+    prediction, target: [H, W, C] color in [0, 1], at least 11 pixels high and wide. Windows lie wholly inside
+    the picture; the mean is over windows and channels, covariances are those of the population. This is
+    skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False).
+    Returns a scalar, at most 1. Raises ValueError for shapes that differ or pictures smaller than the window.
+    Differentiable in both. Source: Wang et al. 2004, eq. 13.
+    """
+    _check_shapes(prediction, target)
+    if prediction.ndim != 3 or min(prediction.shape[:2]) < WINDOW:
+        raise ValueError(f"ssim needs [H, W, C] of at least {WINDOW} pixels, got {tuple(prediction.shape)}")
+    x, y = prediction.movedim(-1, 0), target.movedim(-1, 0)
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
+    variance_x, variance_y = mean_xx - mean_x.square(), mean_yy - mean_y.square()
+    covariance = mean_xy - mean_x * mean_y
+    c1, c2 = K1**2, K2**2
+    likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    largest = (mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2)
+    return (likeness / largest).mean()
+
+
+def _blur(stack: Tensor) -> Tensor:
+    """[K, C, H, W] under the Gaussian window, without the border: [K, C, H-10, W-10]."""
+    offsets = torch.arange(WINDOW, dtype=stack.dtype, device=stack.device) - WINDOW // 2
+    kernel = torch.exp(-0.5 * (offsets / SIGMA).square())
+    kernel = kernel / kernel.sum()
+    flat = stack.flatten(0, 1)[:, None]
+    blurred = F.conv2d(F.conv2d(flat, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    return blurred.view(*stack.shape[:2], *blurred.shape[-2:])
+
+
+def _check_shapes(prediction: Tensor, target: Tensor) -> None:
+    if prediction.shape != target.shape:
+        raise ValueError(f"one shape expected, got {tuple(prediction.shape)} and {tuple(target.shape)}")
