@@ -48,7 +48,7 @@ def _axis_exit(p: float, d: float, n: int):
     """Distance along the ray to the cell's wall ahead on one axis, infinite for a ray parallel to the wall."""
     u = (p * 0.5 + 0.5) * float(n)
     wall = wp.floor(u) + wp.where(d > 0.0, 1.0, 0.0)
-    distance = 1.0e10
+    distance = float(1.0e10)
     if wp.abs(d) > 1.0e-9:
         distance = (wall - u) * 2.0 / (float(n) * d)
     return distance
@@ -59,7 +59,7 @@ def _next(
     k: int, o: wp.vec3, d: wp.vec3, start: float, end: float, step: float, n: int, occupied: wp.array(dtype=wp.uint8)
 ):
     """Index of the first lattice interval from k on that is to be sampled, -1 if none is left."""
-    result = -1
+    result = int(-1)
     while result < 0 and start + (float(k) + 0.5) * step < end:
         p = o + d * (start + (float(k) + 0.5) * step)
         inside = wp.max(wp.max(wp.abs(p[0]), wp.abs(p[1])), wp.abs(p[2])) <= 1.0
@@ -88,7 +88,7 @@ def _count(
     o = wp.vec3(origins[r, 0], origins[r, 1], origins[r, 2])
     d = wp.vec3(directions[r, 0], directions[r, 1], directions[r, 2])
     start = near[r] + (jitter[r] - 1.0) * step
-    count = 0
+    count = int(0)
     k = _next(wp.where(jitter[r] < 0.5, 1, 0), o, d, start, far[r], step, n, occupied)
     while k >= 0:
         count += 1

@@ -80,7 +80,7 @@ def _run(kernel: Any, values: Tensor, offsets: Tensor) -> Tensor:
 @wp.kernel(enable_backward=False)
 def _exclusive_sum(first: int, values: wp.array(dtype=float), offsets: wp.array(dtype=int), out: wp.array(dtype=float)):
     r = first + wp.tid()
-    running = 0.0
+    running = float(0.0)
     for i in range(offsets[r], offsets[r + 1]):
         out[i] = running
         running += values[i]
@@ -91,7 +91,7 @@ def _reverse_exclusive_sum(
     first: int, values: wp.array(dtype=float), offsets: wp.array(dtype=int), out: wp.array(dtype=float)
 ):
     r = first + wp.tid()
-    running = 0.0
+    running = float(0.0)
     last = offsets[r + 1] - 1
     for k in range(offsets[r + 1] - offsets[r]):
         i = last - k
@@ -103,7 +103,7 @@ def _reverse_exclusive_sum(
 def _total(first: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)):
     r = first + wp.tid()
     for k in range(values.shape[1]):
-        running = 0.0
+        running = float(0.0)
         for i in range(offsets[r], offsets[r + 1]):
             running += values[i, k]
         out[r, k] = running
