@@ -12,13 +12,14 @@ ARGS   ?=
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMEXPR_NUM_THREADS=1
 PYTEST     := $(ONE_THREAD) $(PY) -m pytest -q
 
-.PHONY: help setup demo test nightly lint types check bench bench-gpu clean
+.PHONY: help setup demo test nightly lint types check schema bench bench-gpu clean
 
 help:
 	@echo "make demo       train on a made-up scene, then render it, extract its mesh and score both"
 	@echo "make test       all quick tests (those for a GPU are skipped where there is none)"
 	@echo "make check      lint and types"
 	@echo "make nightly    the slow tests too"
+	@echo "make schema     write configs/schema.json anew, from which editors complete and check a config"
 	@echo "make bench      time a training step; bench-gpu: the GPU tests, then the same on the GPU"
 	@echo "make clean      remove the virtual environment and the caches; runs/ stays"
 
@@ -53,8 +54,8 @@ demo: $(VENV)/.installed
 	@start=$$(date +%s); set -e; \
 	$(PY) train.py configs/demo.yaml $(ARGS); \
 	$(PY) render.py runs/demo; \
-	$(PY) extract_mesh.py runs/demo --out runs/demo/meshes/demo.glb; \
-	$(PY) evaluate.py runs/demo --mesh runs/demo/meshes/demo.glb; \
+	$(PY) extract_mesh.py runs/demo --out runs/demo/meshes/mesh.ply --out runs/demo/meshes/mesh.glb; \
+	$(PY) evaluate.py runs/demo; \
 	echo "demo: done in $$(($$(date +%s) - start)) s; pictures, video, mesh and metrics.json are under runs/demo"
 
 # --- checks ------------------------------------------------------------------------------------------------------
@@ -73,12 +74,16 @@ types: $(VENV)/.installed-dev
 
 check: lint types
 
+schema: $(VENV)/.installed
+	@$(PY) -c "import experiment; print(experiment.schema_text(), end='')" > configs/schema.json.tmp
+	@mv configs/schema.json.tmp configs/schema.json
+
 bench: $(VENV)/.installed
-	@$(PY) benchmarks/train_step.py $(ARGS)
+	@$(PY) -m benchmarks.train_step $(ARGS)
 
 bench-gpu: $(VENV)/.installed-dev
 	@$(PYTEST) -m cuda
-	@$(PY) benchmarks/train_step.py --device cuda $(ARGS)
+	@$(PY) -m benchmarks.train_step --device cuda $(ARGS)
 
 clean:
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

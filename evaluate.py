@@ -95,7 +95,7 @@ def measure_mesh(
     from utils.mesh import read_mesh
     from utils.mesh_metrics import compare_meshes
 
-    truth = read_mesh(reference) if reference is not None else known_surface(run, scene)
+    truth = read_mesh(reference, up=run.up) if reference is not None else known_surface(run, scene)
     if truth is None:
         if mesh is not None:
             raise InputError(f"{mesh}: the data know no true surface to compare with - give --reference")
@@ -104,7 +104,7 @@ def measure_mesh(
     if mesh is None and reference is None and not path.is_file():
         print(f"no mesh to measure: python extract_mesh.py {run.folder}")
         return None
-    return {"file": path.name, **compare_meshes(read_mesh(path), truth, crop=crop).as_dict()}
+    return {"file": path.name, **compare_meshes(read_mesh(path, up=run.up), truth, crop=crop).as_dict()}
 
 
 def known_surface(run: Run, scene: Scene) -> trimesh.Trimesh | None:

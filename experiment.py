@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ from dataio.scene import AutoData, DataConfig, Scene
 from models.losses import LossConfig, Objective
 from models.model import Model, ModelConfig
 from utils.checkpoint import load_checkpoint, newest_checkpoint
-from utils.config import Choice, StrictModel, discover, load_config
+from utils.config import Choice, StrictModel, discover, json_schema, load_config
 from utils.errors import InputError
-from utils.schedule import Schedule
+from utils.schedule import Schedule, constant
 
 for package in ("dataio", "models.fields", "models.samplers"):
     discover(package)  # a part is found by lying in its folder
@@ -31,7 +32,7 @@ class OptimizerConfig(StrictModel):
 
     lr: float = Field(5e-4, gt=0, description="learning rate of everything not named in `parts`")
     parts: dict[str, float] = Field({}, description="learning rate by the start of a parameter's name")
-    schedule: Schedule = Field(1.0, description="multiplies every learning rate")
+    schedule: Schedule = Field(constant(1.0), description="multiplies every learning rate")
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
@@ -68,11 +69,16 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
     return load_config(path, overrides, ExperimentConfig)
 
 
+def schema_text() -> str:
+    """The JSON schema of a config, as configs/schema.json holds it for editors: `make schema` writes it there."""
+    return json.dumps(json_schema(ExperimentConfig), indent=1) + "\n"
+
+
 def output_folder(config: ExperimentConfig, config_path: str | Path) -> Path:
     """The run folder: `output`, or runs/CONFIG-DATA."""
     if config.output:
         return Path(config.output)
-    data = Path(config.data.path).resolve().name if config.data.path else config.data.type
+    data = Path(config.data.path).resolve().name if config.data.path else config.data.model_dump()["type"]
     return Path("runs") / f"{Path(config_path).stem}-{data}"
 
 
@@ -176,8 +182,8 @@ class Run:
     @torch.no_grad()
     def surface_color(self, points: Tensor, normals: Tensor) -> Tensor:
         """Color [N, 3] in [0, 1] of surface points seen along their normals; both [N, 3] scene frame."""
-        to = {"device": self.device, "dtype": torch.float32}
-        return self.model.foreground.field(points.to(**to), -normals.to(**to)).color.to(points.device)
+        x, normals = points.to(self.device, torch.float32), normals.to(self.device, torch.float32)
+        return self.model.foreground.field(x, -normals).color.to(points.device)
 
     def world_points(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """[N, 3] scene frame -> world frame."""

@@ -228,7 +228,8 @@ def in_parallel(objective: Objective) -> DistributedDataParallel:
     """The objective under DDP. Grids are the same on every rank by construction: no broadcast at each step."""
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in torch 2.13
-    return DistributedDataParallel(objective, **{name: False})
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(objective, **options)
 
 
 def open_training(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +15,7 @@ from models.model import Model
 from models.volume import Rendering
 from utils.config import Part
 from utils.distributed import mean_across_ranks
-from utils.schedule import Schedule
+from utils.schedule import Schedule, constant
 
 if TYPE_CHECKING:
     from dataio.batches import RayBatch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class LossConfig(Part):
     """A term of the objective. Means over samples are taken over all ranks' samples."""
 
-    weight: Schedule = Field(1.0, description="a number or a schedule over the run")
+    weight: Schedule = Field(constant(1.0), description="a number or a schedule over the run")
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
         """The unweighted term, a scalar; finite also for an empty batch."""
@@ -38,8 +39,8 @@ class ColorLoss(LossConfig):
     masked: bool = Field(False, description="count only rays within the masks, as NeuS does with masks")
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        distance = {"l1": F.l1_loss, "l2": F.mse_loss, "huber": _huber}[self.norm]
-        per_ray = distance(rendering.color, batch.color, reduction="none").mean(-1)
+        distances: dict[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "huber": _huber}
+        per_ray = distances[self.norm](rendering.color, batch.color, reduction="none").mean(-1)
         if batch.weight is not None:
             per_ray = per_ray * batch.weight
         if self.masked and batch.mask is not None:

@@ -6,6 +6,7 @@ Every opacity returns tau >= 0 per interval; the renderer needs nothing else. Si
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from models.samples import FieldSample, RaySamples
 from utils.config import Part
-from utils.schedule import Schedule
+from utils.schedule import Schedule, constant
 
 # A ray may lose this share of its light in what an occupancy grid leaves out on one side of a surface.
 NEGLIGIBLE = 5e-3
@@ -66,9 +67,11 @@ class LogisticConfig(OpacityConfig):
 
     type: Literal["logistic"] = "logistic"
     initial_s: float = Field(math.exp(3.0), gt=0, description="s = exp(10 v), v = 0.3 at the start")
-    anneal: Schedule = Field(1.0, description="0: half the slope as if the ray met every surface; 1: the true cosine")
+    anneal: Schedule = Field(
+        constant(1.0), description="0: half the slope as if the ray met every surface; 1: the true cosine"
+    )
 
-    def build(self) -> Opacity:
+    def build(self) -> Logistic:
         return Logistic(self)
 
 
@@ -130,7 +133,7 @@ class DensityConfig(OpacityConfig):
         "softplus", description="exp is cut at exp(15); leaky_relu and rrelu are cut at 0 from below"
     )
 
-    def build(self) -> Opacity:
+    def build(self) -> Density:
         return Density(self)
 
 
@@ -146,7 +149,7 @@ class Density(Opacity):
 
     def density(self, value: Tensor) -> Tensor:
         """Density per scene unit, [*N] >= 0."""
-        functions = {
+        functions: dict[str, Callable[[Tensor], Tensor]] = {
             "relu": F.relu,
             "softplus": F.softplus,
             "abs": torch.abs,

@@ -132,7 +132,10 @@ class PackedSamples(RaySamples):
         kept = torch.nn.functional.pad(keep.cumsum(0, dtype=torch.int32), (1, 0))
         return PackedSamples(
             self.rays,
-            *(x[index] for x in (self.t0, self.t1, self.t, self.length)),
+            self.t0[index],
+            self.t1[index],
+            self.t[index],
+            self.length[index],
             ray_index=self.ray_index[index],
             offsets=kept[self.offsets.long()],
         )

@@ -8,7 +8,7 @@ which one it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -100,7 +100,7 @@ class Rendering:
     media: list[MediumRendering]
 
 
-def render_rays(rays: Rays, media: Sequence[Medium], background: Tensor) -> Rendering:
+def render_rays(rays: Rays, media: Sequence[Callable[[Rays], MediumRendering]], background: Tensor) -> Rendering:
     """Compose media from near to far over a background color [3].
 
     Differentiable in everything the fields and opacities own.
@@ -108,7 +108,8 @@ def render_rays(rays: Rays, media: Sequence[Medium], background: Tensor) -> Rend
     count = len(rays)
     color, distance = rays.origins.new_zeros(count, 3), rays.origins.new_zeros(count)
     normal, through = rays.origins.new_zeros(count, 3), rays.origins.new_ones(count)
-    opacity, parts = None, []
+    opacity: Tensor | None = None
+    parts: list[MediumRendering] = []
     for medium in media:
         reached = None if opacity is None else (through.detach() > VISIBLE).nonzero()[:, 0]
         part = medium(rays if reached is None else rays[reached])

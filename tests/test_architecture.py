@@ -16,7 +16,7 @@ ALLOWED = {
     "utils": ("utils",),
     "experiment": ("dataio", "models", "utils"),
     "training": ("experiment", "dataio", "models", "utils"),
-    "benchmarks": ("benchmarks", "experiment", "dataio", "models", "utils"),
+    "benchmarks": ("benchmarks", "training", "experiment", "dataio", "models", "utils"),
     "": ("training", "experiment", "dataio", "models", "utils"),  # the scripts: anything but one another
 }
 # Parts that never know one another; they meet in models/volume.py.

@@ -9,7 +9,7 @@ from models.kernels.march import march
 def march_reference(origin, direction, near, far, jitter, occupied, step):
     """Starts of all lattice steps whose mid-point lies in [near, far) and in an occupied cell, in float64."""
     n = occupied.shape[0]
-    starts = []
+    starts: list[float] = []
     k = 0
     while True:
         start = near + (k + jitter - 1) * step

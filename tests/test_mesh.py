@@ -215,6 +215,8 @@ def test_glb_is_y_up(tmp_path: Path, up: tuple[float, float, float]) -> None:
     write_mesh(tmp_path / "mesh.glb", mesh, up=up)
     back = read_mesh(tmp_path / "mesh.glb")
     assert back.vertices[:, 1] == pytest.approx(mesh.vertices @ np.array(up), abs=1e-5)
+    again = read_mesh(tmp_path / "mesh.glb", up=up)
+    assert again.vertices == pytest.approx(mesh.vertices, abs=1e-5)
     assert back.volume == pytest.approx(mesh.volume, rel=1e-4)
     colors = vertex_colors(back)
     assert colors is not None and colors[0].tolist() == [255, 55, 0, 255], "glTF colors are linear"

@@ -113,7 +113,8 @@ def test_inverse_radius_edges_are_even_in_one_over_r() -> None:
     samples = InverseRadiusConfig(samples=8, reach=100.0).build().eval()(rays, sphere_medium())
     edges = torch.cat([samples.t0, samples.t1[:, -1:]], 1)
     inverse = 1 / rays.at(edges).norm(dim=-1)
-    torch.testing.assert_close(inverse.diff(), (inverse[:, -1:] - inverse[:, :1]).expand(-1, 8) / 8, atol=2e-5, rtol=1e-3)
+    even = (inverse[:, -1:] - inverse[:, :1]).expand(-1, 8) / 8
+    torch.testing.assert_close(inverse.diff(), even, atol=2e-5, rtol=1e-3)
     torch.testing.assert_close(inverse[:, 0], torch.ones(20), atol=1e-4, rtol=0)
     torch.testing.assert_close(inverse[:, -1], torch.full((20,), 0.01), atol=1e-5, rtol=1e-2)
     torch.testing.assert_close(samples.length, -inverse.diff(), atol=1e-5, rtol=1e-3)

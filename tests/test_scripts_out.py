@@ -168,6 +168,9 @@ def test_mesh_is_measured_against_what_is_known(tmp_path: Path) -> None:
     write_mesh(tmp_path / "meshes" / "mesh.ply", ball)
     score = evaluate.measure_mesh(run, scene_with(ball), None, None, None)
     assert score is not None and score["chamfer"] < 1e-6 and score["file"] == "mesh.ply"
+    write_mesh(tmp_path / "turned.glb", ball, up=run.up)
+    score = evaluate.measure_mesh(run, scene_with(ball), tmp_path / "turned.glb", None, None)
+    assert score is not None and score["chamfer"] < 1e-6
     other = tmp_path / "other.obj"
     write_mesh(other, trimesh.creation.icosphere(subdivisions=3, radius=1.05))
     score = evaluate.measure_mesh(run, scene_with(None), tmp_path / "meshes" / "mesh.ply", other, None)

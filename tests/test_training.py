@@ -140,7 +140,7 @@ def gradients_of_a_share(out: str, config: str) -> None:
 
 def objective_and_batch(config: str) -> tuple[experiment.Objective, RayBatch]:
     """A model after its first grid refresh, without jitter, and a batch of rays; the same in every process."""
-    settings = [*SMALL, "losses.eikonal.random_points=0"]
+    settings = [*SMALL, "losses.eikonal.random_points=0", "model.foreground.field.feature_scale=1"]
     read = experiment.read_config(ROOT / "configs" / f"{config}.yaml", settings)
     scene = read.data.load()
     objective = experiment.build_objective(read, scene, torch.device("cpu"))
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     assert run is not None
     with torch.no_grad():
         weights = [p.clone() for p in run.objective.model.parameters()]
-        run.objective.model.foreground.field.color.layers[0].bias.fill_(float("nan"))
+        run.objective.model.get_parameter("foreground.field.color.layers.0.bias").fill_(float("nan"))
     with pytest.raises(training.NumbersError, match="not finite"):
         for _ in range(40):
             run.step_once()

@@ -11,7 +11,9 @@ from tests.analytic import RADIUS, color_at, hit_distance, rays_at_sphere, spher
 
 
 @pytest.mark.parametrize(
-    "sampler", [{"type": "occupancy_grid", "resolution": 32, "step": [0.004, 0.01]}, {"type": "neus"}], ids=["packed", "dense"]
+    "sampler",
+    [{"type": "occupancy_grid", "resolution": 32, "step": [0.004, 0.01]}, {"type": "neus"}],
+    ids=["packed", "dense"],
 )
 def test_a_sharp_sphere_looks_like_the_surface(sampler: dict[str, object]) -> None:
     model = sphere_model(s=2000.0, sampler=sampler).eval()

@@ -138,9 +138,7 @@ def check_suffix(path: Path) -> None:
 
 def for_glb(mesh: trimesh.Trimesh, up: ArrayLike) -> trimesh.Trimesh:
     """A copy turned so that `up` [3] becomes +Y, with linear colors: as glTF 2.0 (3.3, 3.7.2.1) asks."""
-    turn = np.eye(4)
-    turn[:3, :3] = _rotation_between(np.asarray(up, np.float64), np.array([0.0, 1.0, 0.0]))
-    turned = transformed(mesh, turn)
+    turned = transformed(mesh, _to_y_up(up))
     colors = vertex_colors(turned)
     if colors is None:
         return turned
@@ -149,10 +147,11 @@ def for_glb(mesh: trimesh.Trimesh, up: ArrayLike) -> trimesh.Trimesh:
     return with_colors(turned, np.column_stack([np.rint(255.0 * linear).astype(np.uint8), colors[:, 3]]))
 
 
-def read_mesh(path: Path) -> trimesh.Trimesh:
+def read_mesh(path: Path, *, up: ArrayLike | None = None) -> trimesh.Trimesh:
     """Read a triangle mesh from any format that trimesh knows, its vertices as they are in the file.
 
-    Raises InputError when the file is missing, unreadable, has no faces or vertices that are not finite.
+    up: [3], turns a .glb, whose up is +Y, back into the frame with this up: the inverse of `write_mesh`. Raises
+    InputError when the file is missing, unreadable, has no faces or vertices that are not finite.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file, a mesh was expected")
@@ -167,7 +166,16 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
         raise InputError(f"{path}: the mesh has vertices that are not finite")
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         raise InputError(f"{path}: faces name vertices that do not exist")
+    if up is not None and path.suffix.lower() == ".glb":
+        return transformed(mesh, _to_y_up(up).T)
     return mesh
+
+
+def _to_y_up(up: ArrayLike) -> Floats:
+    """The rotation [4, 4] that turns the direction `up` into +Y."""
+    turn = np.eye(4)
+    turn[:3, :3] = _rotation_between(np.asarray(up, np.float64), np.array([0.0, 1.0, 0.0]))
+    return turn
 
 
 def _rotation_between(start: Floats, end: Floats) -> Floats:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.fields.base import Encoding, EncodingConfig
 from models.kernels.hash_encode import FEATURES, HashLevels, hash_encode, hash_encode_with_jacobian
-from utils.schedule import Schedule
+from utils.schedule import Schedule, constant
 
 
 class HashGridConfig(EncodingConfig):
@@ -22,7 +22,7 @@ class HashGridConfig(EncodingConfig):
     base: int = Field(16, ge=1, le=1024, description="cells over the cube's side at the coarsest level")
     top: int = Field(1024, ge=1, le=65536, description="cells over the cube's side at the finest level")
     log2_rows: int = Field(17, ge=4, le=24, description="at most 2^this rows per level")
-    active: Schedule = Field(1.0, description="share of the levels in use, coarse to fine")
+    active: Schedule = Field(constant(1.0), description="share of the levels in use, coarse to fine")
     initial: float = Field(1e-4, gt=0, description="entries start uniform in +/- this")
 
     def build(self) -> HashGrid:
@@ -36,6 +36,8 @@ class HashGrid(Encoding):
     """
 
     keeps_input = True
+    resolution: Tensor
+    first_row: Tensor
 
     def __init__(self, config: HashGridConfig) -> None:
         super().__init__()

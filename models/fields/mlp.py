@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -79,6 +79,10 @@ class Mlp(nn.Module):
             ahead = outputs if i == config.layers else config.width - (inputs if i + 1 in config.skip else 0)
             self.layers.append(Linear(widths[i], ahead, weight_norm=config.weight_norm))
 
+    def linears(self) -> list[Linear]:
+        """The layers, input to output."""
+        return cast(list[Linear], list(self.layers))
+
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.shape[:-1].numel() <= TILE:
             return self._forward(x)
@@ -87,7 +91,7 @@ class Mlp(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         h = x
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.linears()):
             if i in self.skip:
                 h = torch.cat([h, x], -1) / math.sqrt(2)
             h = F.linear(h, layer.weight(), layer.bias)
@@ -98,7 +102,7 @@ class Mlp(nn.Module):
     def with_pullback(self, x: Tensor) -> tuple[Tensor, Pullback]:
         """x: [*N, inputs]. Returns the output and `pullback(channel)`, the gradient [*N, inputs] of that output."""
         h, slopes, weights = x, [], []
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.linears()):
             if i in self.skip:
                 h = torch.cat([h, x], -1) / math.sqrt(2)
             weights.append(layer.weight())
@@ -130,7 +134,7 @@ def geometric_initialization(mlp: Mlp, *, radius: float, inside_out: bool, featu
     Atzmon and Lipman, "SAL" (2020); Gropp et al., "IGR" (2020); weights as in IDR, NeuS, VolSDF and UNISURF.
     """
     last = len(mlp.layers) - 1
-    for i, layer in enumerate(mlp.layers):
+    for i, layer in enumerate(mlp.linears()):
         outputs, inputs = layer.direction.shape
         if i == last:
             sign = -1.0 if inside_out else 1.0
