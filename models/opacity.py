@@ -67,6 +67,9 @@ class LogisticConfig(OpacityConfig):
 
     type: Literal["logistic"] = "logistic"
     initial_s: float = Field(math.exp(3.0), gt=0, description="s = exp(10 v), v = 0.3 at the start")
+    least_s: Schedule = Field(
+        constant(1e-6), description="lower bound on s over the run: sharpens a short run in time"
+    )
     anneal: Schedule = Field(
         constant(1.0), description="0: half the slope as if the ray met every surface; 1: the true cosine"
     )
@@ -76,10 +79,10 @@ class LogisticConfig(OpacityConfig):
 
 
 class Logistic(Opacity):
-    """tau = relu(log sigmoid(s f0) - log sigmoid(s f1)), f0, f1 = f -/+ cos * length / 2.
+    """tau = relu(log sigmoid(s f0) - log sigmoid(s f1)), f0, f1 = f + cos * (t0 - t), f + cos * (t1 - t).
 
-    f is the sdf at the middle of the interval, cos <= 0 the (annealed) slope of the sdf along the ray. Algebraically
-    1 - exp(-tau) is the alpha of Wang et al., "NeuS" (2021), eq. 13, without the paper code's 1e-5.
+    f is the sdf at t (the middle of the interval in the paper), cos <= 0 its (annealed) slope along the ray.
+    Algebraically 1 - exp(-tau) is the alpha of Wang et al., "NeuS" (2021), eq. 13, without the paper code's 1e-5.
     """
 
     surface_level = 0.0
@@ -88,16 +91,16 @@ class Logistic(Opacity):
     def __init__(self, config: LogisticConfig) -> None:
         super().__init__()
         self.log_s = nn.Parameter(torch.tensor(math.log(config.initial_s) / 10))
-        self.schedule = config.anneal
-        self.anneal = config.anneal(0.0)
+        self.config = config
+        self.update(0.0)
 
     def update(self, progress: float) -> None:
-        self.anneal = self.schedule(progress)
+        self.anneal, self.least_s = self.config.anneal(progress), self.config.least_s(progress)
 
     @property
     def s(self) -> Tensor:
-        """Inverse width of the logistic, 1 / scene units; clipped to 1e-6 .. 1e6 as published."""
-        return torch.exp(self.log_s * 10).clamp(1e-6, 1e6)
+        """Inverse width of the logistic, 1 / scene units; clipped to 1e-6 .. 1e6 as published, or to `least_s`."""
+        return torch.exp(self.log_s * 10).clamp(self.least_s, 1e6)
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         if sample.gradient is None:
@@ -106,9 +109,9 @@ class Logistic(Opacity):
         slope = -F.relu(-cosine)
         if self.anneal < 1:
             slope = -(F.relu(0.5 - 0.5 * cosine) * (1 - self.anneal)) + slope * self.anneal
-        half = slope * samples.length / 2
-        s = self.s
-        return F.relu(F.logsigmoid(s * (sample.value - half)) - F.logsigmoid(s * (sample.value + half)))
+        before = sample.value + slope * (samples.t0 - samples.t)
+        after = sample.value + slope * (samples.t1 - samples.t)
+        return F.relu(F.logsigmoid(self.s * before) - F.logsigmoid(self.s * after))
 
     def occupied(self, value: Tensor, reach: float) -> Tensor:
         # Outside, -log sigmoid(s f) ~ exp(-s f) of light is lost; inside, log sigmoid(s f) ~ s f is all that is left.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Samples behind less light than this are dropped.
 HIDDEN = 1e-3
+# Values that fall less than this per unit of distance say nothing about where the ray meets the surface.
+STEEP = 0.1
 
 
 class OccupancyGridConfig(SamplerConfig):
@@ -73,10 +76,19 @@ class OccupancyGrid(Sampler):
         return self._prune(samples, medium) if self.config.prune else samples
 
     def _prune(self, samples: PackedSamples, medium: Probed) -> PackedSamples:
-        """Drop what a value alone shows to be transparent or hidden, before gradients and colors are computed."""
+        """Drop what a value alone shows to be transparent or hidden, before gradients and colors are computed.
+
+        What is left is evaluated where its interval meets the surface, if it does: there the color is seen.
+        """
         value = medium.value(samples.positions)
         through = torch.exp(-samples.exclusive_sum(medium.probe(value, samples)))
-        return samples.where((through > HIDDEN) & medium.occupied(value, self.step))
+        keep = (through > HIDDEN) & medium.occupied(value, self.step)
+        kept = samples.where(keep)
+        if medium.width() is None:
+            return kept
+        slope = (value - samples.preceding(value)) / (samples.t - samples.preceding(samples.t)).clamp_min(1e-6)
+        meets = kept.t - (value / slope.clamp_max(-STEEP))[keep]
+        return replace(kept, t=torch.where((kept.t0 <= meets) & (meets <= kept.t1), meets, kept.t))
 
     @torch.no_grad()
     def refresh(self, medium: Probed, step: int) -> None:
