@@ -59,7 +59,7 @@ class ExperimentConfig(StrictModel):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     data: Choice[DataConfig] = AutoData()
     model: ModelConfig
-    losses: dict[str, Choice[LossConfig]]
+    losses: dict[str, Choice[LossConfig]] = Field(min_length=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
 

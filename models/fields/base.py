@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,7 +14,10 @@ from utils.config import Part
 class EncodingConfig(Part):
     """Lifts points to features."""
 
-    def build(self) -> Encoding:
+    any_dimensions: ClassVar[bool] = False  # whether `build` takes more than the three of space
+
+    def build(self, dimensions: int = 3) -> Encoding:
+        """An encoding of points [*N, dimensions]."""
         raise TypeError("an encoding config says how it is built")
 
 

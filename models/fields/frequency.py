@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ class FrequencyConfig(EncodingConfig):
     """x, sin(2^k x), cos(2^k x) for k = 0 ... levels - 1; no factor pi, as in all the published codes."""
 
     type: Literal["frequency"] = "frequency"
+    any_dimensions: ClassVar[bool] = True
     levels: int = Field(6, ge=0, le=20)
 
     def build(self, dimensions: int = 3) -> Frequency:

@@ -25,7 +25,7 @@ class HashGridConfig(EncodingConfig):
     active: Schedule = Field(constant(1.0), description="share of the levels in use, coarse to fine")
     initial: float = Field(1e-4, gt=0, description="entries start uniform in +/- this")
 
-    def build(self) -> HashGrid:
+    def build(self, dimensions: int = 3) -> HashGrid:
         return HashGrid(self)
 
 

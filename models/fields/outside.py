@@ -33,19 +33,15 @@ class OutsideConfig(FieldConfig):
 class Outside(Field):
     """value: raw density. Points inside the unit sphere are moved onto it.
 
-    With a frequency encoding the input is (x/r, 1/r), as in Zhang et al., "NeRF++" (2020), section 4. A grid covers
+    An encoding that takes four dimensions gets (x/r, 1/r), as in Zhang et al., "NeRF++" (2020), section 4. A grid covers
     three dimensions only: it gets (1 - 1/(2r)) x/r, the outside of the sphere brought into the shell between radius
     1/2 and 1 (Barron et al., "Mip-NeRF 360" (2022), eq. 10, halved).
     """
 
     def __init__(self, config: OutsideConfig) -> None:
         super().__init__()
-        self.inverted = isinstance(config.encoding, FrequencyConfig)
-        self.encoding = (
-            config.encoding.build(dimensions=4)
-            if isinstance(config.encoding, FrequencyConfig)
-            else config.encoding.build()
-        )
+        self.inverted = config.encoding.any_dimensions
+        self.encoding = config.encoding.build(dimensions=4 if self.inverted else 3)
         self.view_encoding = config.view_encoding.build()
         self.density = Mlp(self.encoding.width, 1 + config.features, config.density)
         self.color = Mlp(self.view_encoding.width + config.features, 3, config.color)

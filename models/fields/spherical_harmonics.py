@@ -17,7 +17,7 @@ class SphericalHarmonicsConfig(EncodingConfig):
     type: Literal["spherical_harmonics"] = "spherical_harmonics"
     degree: int = Field(3, ge=0, le=3)
 
-    def build(self) -> SphericalHarmonics:
+    def build(self, dimensions: int = 3) -> SphericalHarmonics:
         return SphericalHarmonics(self)
 
 
