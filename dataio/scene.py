@@ -64,9 +64,10 @@ class DataConfig(Part):
     priority: ClassVar[int] = 0  # of several formats that recognize a folder, the highest is taken
 
     path: str | None = Field(default=None, description="folder or file of the data")
-    masks: Literal["auto", "composite", "off"] = Field(
+    masks: Literal["auto", "composite", "keep", "off"] = Field(
         default="auto",
-        description="composite: background color where the mask says so; auto: if there are masks",
+        description="composite: background color where the mask says so; keep: pictures as they are, masks beside"
+        " them; auto: composite if there are masks",
     )
     background: Literal["white", "black"] | tuple[Unit, Unit, Unit] = Field(
         default="white", description="color behind masked images, a name or [r, g, b] in 0..1"
@@ -199,8 +200,8 @@ def _read_all(config: DataConfig, views: Views) -> list[_Picture]:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         pictures = list(pool.map(lambda view: _read(config, views, view), range(len(views.names))))
     lacking = [shown(path) for path, p in zip(views.images, pictures, strict=True) if p.mask is None]
-    if config.masks == "composite" and len(lacking) == len(pictures):
-        raise InputError(f"data.masks: composite - {shown(views.source)} has neither masks nor alpha")
+    if config.masks in ("composite", "keep") and len(lacking) == len(pictures):
+        raise InputError(f"data.masks: {config.masks} - {shown(views.source)} has neither masks nor alpha")
     if lacking and len(lacking) < len(pictures):
         raise InputError(f"{lacking[0]} - has no mask or alpha, others have - expected all or none")
     return pictures
@@ -214,7 +215,8 @@ def _read(config: DataConfig, views: Views, view: int) -> _Picture:
     width, height = (max(1, round(int(n) / config.downscale)) for n in views.size[view])
     if mask is not None and config.masks != "off":
         # Composite first: straight colors must not be averaged without their alpha.
-        color = images.composited(color, mask, background_color(config))
+        if config.masks != "keep":
+            color = images.composited(color, mask, background_color(config))
         mask = images.resized(mask, (width, height))
     depth = None
     if views.depths is not None:

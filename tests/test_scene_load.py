@@ -73,6 +73,9 @@ def test_alpha_is_a_mask(tmp_path):
     assert scene.masks is not None and np.array_equal(scene.masks[3], raw[..., 3])
     assert np.array_equal(scene.images[3], composited(raw[..., :3], raw[..., 3], (0.0, 1.0, 0.0)))
     assert scene.background == (0.0, 1.0, 0.0)
+    keep = TransformsData(path=str(tmp_path), masks="keep").load()
+    assert keep.masks is not None and np.array_equal(keep.masks[3], raw[..., 3])
+    assert np.array_equal(keep.images[3], raw[..., :3]) and keep.background == (1.0, 1.0, 1.0)
     off = TransformsData(path=str(tmp_path), masks="off").load()
     assert off.masks is None and off.background is None and np.array_equal(off.images[3], raw[..., :3])
 
@@ -82,6 +85,8 @@ def test_masks_are_asked_for_but_missing(tmp_path):
     assert TransformsData(path=str(tmp_path)).load().masks is None
     with pytest.raises(InputError, match="neither masks nor alpha"):
         TransformsData(path=str(tmp_path), masks="composite").load()
+    with pytest.raises(InputError, match="neither masks nor alpha"):
+        TransformsData(path=str(tmp_path), masks="keep").load()
     made_data.picture(tmp_path / "images/004.png", 4, "RGBA")
     with pytest.raises(InputError, match="000.png.*all or none"):
         TransformsData(path=str(tmp_path)).load()
