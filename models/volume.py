@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.fields.base import FieldConfig
 from models.opacity import OpacityConfig
@@ -82,6 +83,14 @@ class MediumRendering:
         """[*N] share of a ray's light that ends in each interval, for light that enters the medium in full."""
         return torch.exp(-self.samples.exclusive_sum(self.tau)) * -torch.expm1(-self.tau)
 
+    def seen(self) -> Tensor:
+        """[R, 7] per ray: color, mean distance and normal, each times the weight; no normal without a gradient."""
+        weight, gradient = self.weight()[..., None], self.field.gradient
+        normal = torch.zeros_like(self.field.color) if gradient is None else F.normalize(gradient.detach(), dim=-1)
+        return self.samples.total(
+            torch.cat([self.field.color * weight, self.samples.t[..., None] * weight, normal * weight.detach()], -1)
+        )
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -105,35 +114,19 @@ def render_rays(rays: Rays, media: Sequence[Callable[[Rays], MediumRendering]], 
 
     Differentiable in everything the fields and opacities own.
     """
-    count = len(rays)
-    color, distance = rays.origins.new_zeros(count, 3), rays.origins.new_zeros(count)
-    normal, through = rays.origins.new_zeros(count, 3), rays.origins.new_ones(count)
-    opacity: Tensor | None = None
+    seen, light = rays.origins.new_zeros(len(rays), 7), [rays.origins.new_ones(len(rays))]
     parts: list[MediumRendering] = []
     for medium in media:
-        reached = None if opacity is None else (through.detach() > VISIBLE).nonzero()[:, 0]
-        part = medium(rays if reached is None else rays[reached])
-        samples, weight = part.samples, part.weight()
-        add = [part.field.color * weight[..., None], (weight * samples.t)[..., None]]
-        if part.field.gradient is not None:
-            unit = torch.nn.functional.normalize(part.field.gradient.detach(), dim=-1)
-            add.append(unit * weight.detach()[..., None])
-        sums = samples.total(torch.cat(add, -1))
-        left = torch.exp(-samples.total(part.tau))
-        if reached is None:
-            color, distance = sums[:, :3], sums[:, 3]
-            normal = sums[:, 4:].detach() if sums.shape[1] > 4 else normal
-            through, opacity = left, 1 - left
-        else:
-            ahead = through[reached]
-            color = color.index_add(0, reached, ahead[:, None] * sums[:, :3])
-            distance = distance.index_add(0, reached, ahead * sums[:, 3])
-            through = through.index_copy(0, reached, ahead * left)
+        reached = (light[-1].detach() > VISIBLE).nonzero()[:, 0]
+        part = medium(rays[reached])
+        ahead = light[-1][reached]
+        seen = seen.index_add(0, reached, ahead[:, None] * part.seen())
+        light.append(light[-1].index_copy(0, reached, ahead * torch.exp(-part.samples.total(part.tau))))
         parts.append(part)
-    assert opacity is not None
-    ended = 1 - through
-    depth = torch.where(ended > VISIBLE, distance / ended.clamp_min(VISIBLE), torch.zeros_like(distance))
-    return Rendering(color + through[:, None] * background, opacity, depth, normal, parts)
+    ended = 1 - light[-1]
+    depth = torch.where(ended > VISIBLE, seen[:, 3] / ended.clamp_min(VISIBLE), torch.zeros_like(ended))
+    color = seen[:, :3] + light[-1][:, None] * background
+    return Rendering(color, opacity=1 - light[1], depth=depth, normal=seen[:, 4:].detach(), media=parts)
 
 
 def clip(rays: Rays, bounds: str) -> Rays:
