@@ -33,9 +33,9 @@ class OutsideConfig(FieldConfig):
 class Outside(Field):
     """value: raw density. Points inside the unit sphere are moved onto it.
 
-    An encoding that takes four dimensions gets (x/r, 1/r), as in Zhang et al., "NeRF++" (2020), section 4. A grid covers
-    three dimensions only: it gets (1 - 1/(2r)) x/r, the outside of the sphere brought into the shell between radius
-    1/2 and 1 (Barron et al., "Mip-NeRF 360" (2022), eq. 10, halved).
+    An encoding that takes four dimensions gets (x/r, 1/r), as in Zhang et al., "NeRF++" (2020), section 4. A grid
+    covers three dimensions only: it gets (1 - 1/(2r)) x/r, the outside of the sphere brought into the shell between
+    radius 1/2 and 1 (Barron et al., "Mip-NeRF 360" (2022), eq. 10, halved).
     """
 
     def __init__(self, config: OutsideConfig) -> None:
