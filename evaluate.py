@@ -18,6 +18,7 @@ EXAMPLE = """examples:
   python evaluate.py runs/demo
   python evaluate.py runs/figure --mesh figure.ply --reference data/figure/mesh.ply
   python evaluate.py runs/figure_dtu --data data/figure --background black
+  python evaluate.py runs/skull data.masks=keep      the PSNR within masks that training did not see
 
 Writes RUN/metrics.json. Mesh distances are in units of the reference's bounding-sphere radius."""
 
@@ -27,6 +28,7 @@ def main() -> int:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="run folder or checkpoint folder")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the run's config")
     parser.add_argument("--mesh", type=Path, metavar="FILE", help="default: RUN/meshes/mesh.ply")
     parser.add_argument("--reference", type=Path, metavar="FILE", help="true surface, same frame")
     parser.add_argument("--crop", type=float, metavar="C", help="drop what is C radii outside its box")
@@ -40,7 +42,7 @@ def main() -> int:
     from experiment import Run
     from utils.results import update_results
 
-    overrides = [f"data.background={args.background}"] if args.background else []
+    overrides = args.overrides + ([f"data.background={args.background}"] if args.background else [])
     run = Run.open(args.run, device=args.device, overrides=overrides)
     scene = run.load_scene(args.data)
     mesh_score = measure_mesh(run, scene, args.mesh, args.reference, args.crop)

@@ -144,7 +144,7 @@ def objective_and_batch(config: str) -> tuple[experiment.Objective, RayBatch]:
     read = experiment.read_config(ROOT / "configs" / f"{config}.yaml", settings)
     scene = read.data.load()
     objective = experiment.build_objective(read, scene, torch.device("cpu"))
-    objective.update(0.5, 0)
+    objective.update(0.0, 0)
     objective.eval()
     sampler = training.PixelSampler(scene, rays=128, seed=0, rank=0, world=1, device=torch.device("cpu"))
     batch = next(sampler)
