@@ -73,9 +73,9 @@ class Training:
         if self.ranks.world > 1:
             self.module = in_parallel(self.objective)
         self.writer = MetricsWriter(self.folder, after=self.step or None, enabled=self.ranks.is_main)
+        self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
         self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
-        self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.saved_at = self.clock
         self.begun_at = self.step
 
@@ -83,8 +83,7 @@ class Training:
         train = self.config.train
         if train.minutes is None:
             return min(self.step / train.steps, 1.0)
-        elapsed = self.seconds + (time.perf_counter() - self.clock if hasattr(self, "clock") else 0.0)
-        share = torch.tensor(elapsed / (60 * train.minutes), device=self.ranks.device)
+        share = torch.tensor(self.elapsed() / (60 * train.minutes), device=self.ranks.device)
         return min(float(distributed.mean_across_ranks(share)), 1.0)
 
     def step_once(self) -> None:
@@ -113,9 +112,10 @@ class Training:
 
     def _descend(self, loss: Tensor) -> None:
         """Take the step, unless a number is not finite: then skip it, and give up after a while."""
-        parameters = self.objective.model.parameters()
-        limit = self.config.optimizer.gradient_clip
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else float("inf"))
+        parameters = list(self.objective.model.parameters())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.config.optimizer.gradient_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.gradient_clip, norm)
         if bool(torch.isfinite(norm + loss)):
             self.bad_steps = 0
             self.optimizer.step()
@@ -163,7 +163,7 @@ class Training:
                 "sampler": self.sampler.state_dict(),
                 "scene": scene_state(self.scene),
                 "progress": self.progress,
-                "clocks": [self.seconds + time.perf_counter() - self.clock, self.cpu()],
+                "clocks": [self.elapsed(), self.cpu()],
             }
             info = {"world": self.ranks.world}
             save_checkpoint(
@@ -180,6 +180,10 @@ class Training:
         self.sampler.load_state_dict(state["sampler"])
         self.step = int(manifest["step"])
         self.seconds, self.cpu_seconds = state["clocks"]
+
+    def elapsed(self) -> float:
+        """Wall seconds of training so far, resumptions included."""
+        return self.seconds + time.perf_counter() - self.clock
 
     def cpu(self) -> float:
         """CPU seconds of training so far, this rank's."""
@@ -208,7 +212,7 @@ class Training:
         """The last checkpoint, and the run's own numbers in metrics.json."""
         self.save()
         if self.ranks.is_main:
-            seconds = self.seconds + time.perf_counter() - self.clock
+            seconds = self.elapsed()
             rays = self.step * self.config.train.rays * self.ranks.world
             train = {
                 "steps": self.step,

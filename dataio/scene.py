@@ -1,6 +1,7 @@
 """What every loader returns: a `Scene`; and what all loaders share: config, images, splits, frame."""
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -87,13 +88,13 @@ class DataConfig(Part):
     allow_outside: bool = Field(default=False, description="let data files name files outside their folder")
 
     @classmethod
+    @abstractmethod
     def recognizes(cls, path: Path) -> bool:
         """Whether the folder or file looks like this format."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parse(self) -> Views:
         """Read what the format's file says, without decoding images. Raises InputError."""
-        raise NotImplementedError
 
     def load(self) -> Scene:
         """The scene: checked, images in memory, in scene units. Raises InputError."""
@@ -209,11 +210,13 @@ def _read_all(config: DataConfig, views: Views) -> list[_Picture]:
 
 def _read(config: DataConfig, views: Views, view: int) -> _Picture:
     color, mask = images.read_image(views.images[view])
-    if views.masks is not None and config.masks != "off":
+    if config.masks == "off":
+        mask = None
+    elif views.masks is not None:
         mask = images.read_mask(views.masks[view])
         _same_size(views.masks[view], mask, color)
     width, height = (max(1, round(int(n) / config.downscale)) for n in views.size[view])
-    if mask is not None and config.masks != "off":
+    if mask is not None:
         # Composite first: straight colors must not be averaged without their alpha.
         if config.masks != "keep":
             color = images.composited(color, mask, background_color(config))
@@ -223,7 +226,7 @@ def _read(config: DataConfig, views: Views, view: int) -> _Picture:
         depth = images.read_depth(views.depths[view], views.depth_unit)
         _same_size(views.depths[view], depth, color)
         depth = images.subsampled(depth, (width, height))
-    return _Picture(images.resized(color, (width, height)), mask if config.masks != "off" else None, depth)
+    return _Picture(images.resized(color, (width, height)), mask, depth)
 
 
 def _same_size(path: Path, picture: npt.NDArray[np.generic], color: UInt8) -> None:

@@ -111,7 +111,8 @@ class Logistic(Opacity):
             slope = -(F.relu(0.5 - 0.5 * cosine) * (1 - self.anneal)) + slope * self.anneal
         before = sample.value + slope * (samples.t0 - samples.t)
         after = sample.value + slope * (samples.t1 - samples.t)
-        return F.relu(F.logsigmoid(self.s * before) - F.logsigmoid(self.s * after))
+        s = self.s
+        return F.relu(F.logsigmoid(s * before) - F.logsigmoid(s * after))
 
     def occupied(self, value: Tensor, reach: float) -> Tensor:
         # Outside, -log sigmoid(s f) ~ exp(-s f) of light is lost; inside, log sigmoid(s f) ~ s f is all that is left.
