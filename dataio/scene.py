@@ -1,7 +1,6 @@
 """What every loader returns: a `Scene`; and what all loaders share: config, images, splits, frame."""
 
 import os
-from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -88,13 +87,13 @@ class DataConfig(Part):
     allow_outside: bool = Field(default=False, description="let data files name files outside their folder")
 
     @classmethod
-    @abstractmethod
     def recognizes(cls, path: Path) -> bool:
         """Whether the folder or file looks like this format."""
+        raise NotImplementedError
 
-    @abstractmethod
     def parse(self) -> Views:
         """Read what the format's file says, without decoding images. Raises InputError."""
+        raise NotImplementedError
 
     def load(self) -> Scene:
         """The scene: checked, images in memory, in scene units. Raises InputError."""
