@@ -27,6 +27,7 @@ from experiment import (
     load_model,
     read_config,
     scene_state,
+    use_threads,
 )
 from models.frames import Frame, render_image
 from models.losses import Objective, Report
@@ -43,7 +44,7 @@ MAX_BAD_STEPS = 10
 VALIDATION_PIXELS = 200 * 200  # a picture on the way may not cost more than this
 # What may differ between a run and its resumption: none of it changes what has been computed so far.
 FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
-             "train.keep_checkpoints", "output", "device", "data.path")  # fmt: skip
+             "train.keep_checkpoints", "train.threads", "output", "device", "data.path")  # fmt: skip
 
 
 class NumbersError(ArithmeticError):
@@ -244,6 +245,7 @@ def open_training(
     Raises InputError for unusable data, a folder of another run, or a config that differs from the run's own.
     """
     _compare_with_saved(config, folder, allow_config_change)
+    use_threads(config.train.threads)
     scene = config.data.load()
     _warn_about(config, scene, ranks)
     training = Training(config, folder, ranks, scene)

@@ -1,6 +1,7 @@
 """What every test shares: one thread per process, the skip of GPU tests, the data beside the repository."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,13 @@ settings.register_profile("nightly", deadline=None, max_examples=2000)
 settings.load_profile("default")
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def numbers_as_they_are() -> Iterator[None]:
+    """Training treats denormals as zero in its process; a test after it does not."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 def shared_data(name: str) -> Path:

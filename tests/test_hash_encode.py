@@ -1,4 +1,4 @@
-"""The hash encoding against plain PyTorch in float64: values, Jacobian, and the gradients of both."""
+"""The hash encoding against plain PyTorch in float64: values, input gradient, and the gradients of both."""
 
 import itertools
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels.hash_encode import HashLevels, hash_encode, hash_encode_with_jacobian
+from models.kernels.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
+from models.kernels.launch import set_threads
 
 LEVELS = HashLevels.geometric(4, base=3, top=40, log2_rows=10)
 
@@ -61,28 +62,47 @@ def test_values_and_gradients(count: int, active: int, device: torch.device) -> 
 
 
 @pytest.mark.parametrize("count", [0, 1, 300])
-def test_jacobian_and_its_gradients(count: int, device: torch.device) -> None:
-    """The double backward of an eikonal loss: gradients of the Jacobian in the table and in the points."""
+@pytest.mark.parametrize("active", [4, 2])
+def test_pullback_and_its_gradients(count: int, active: int, device: torch.device) -> None:
+    """The double backward of an eikonal loss: gradients of the input gradient in table, points and weights."""
     points, table = inputs(count)
-    p64, t64 = points.double().requires_grad_(), table.double().requires_grad_()
-    features = encode_reference(p64, t64, LEVELS, 4)
-    columns = [
-        torch.autograd.grad(features[:, i].sum(), p64, create_graph=True)[0] for i in range(features.shape[1])
-    ]
-    jacobian = torch.stack(columns, -1)
     generator = torch.Generator().manual_seed(7)
-    for_value, for_jacobian = (torch.randn(x.shape, generator=generator) for x in (features, jacobian))
-    loss = (features * for_value.double()).sum() + (jacobian * for_jacobian.double()).sum()
-    wanted = torch.autograd.grad(loss, [p64, t64])
+    weight, for_value, for_gradient = (torch.randn(count, n, generator=generator) for n in (8, 8, 3))
+    p64, t64, w64 = (x.double().requires_grad_() for x in (points, table, weight))
+    features = encode_reference(p64, t64, LEVELS, active)
+    pulled = torch.autograd.grad((features * w64).sum(), p64, create_graph=True)[0]
+    loss = (features * for_value.double()).sum() + (pulled * for_gradient.double()).sum()
+    wanted = torch.autograd.grad(loss, [p64, t64, w64])
 
-    p, t = points.to(device).requires_grad_(), table.to(device).requires_grad_()
-    value, slope = hash_encode_with_jacobian(p, t, LEVELS.to(device), active=4)
-    mine = (value * for_value.to(device)).sum() + (slope * for_jacobian.to(device)).sum()
-    grads = torch.autograd.grad(mine, [p, t])
-    torch.testing.assert_close(slope.cpu().double(), jacobian.detach(), atol=1e-4, rtol=1e-4)
+    p, t, w = (x.to(device).requires_grad_() for x in (points, table, weight))
+    value, pullback = hash_encode_with_pullback(p, t, LEVELS.to(device), active=active)
+    slope = pullback(w)
+    mine = (value * for_value.to(device)).sum() + (slope * for_gradient.to(device)).sum()
+    grads = torch.autograd.grad(mine, [p, t, w])
+    torch.testing.assert_close(slope.cpu().double(), pulled.detach(), atol=1e-3, rtol=1e-4)
     for got, truth in zip(grads, wanted, strict=True):
         scale = truth.abs().max().clamp_min(1.0) if truth.numel() else 1.0
         torch.testing.assert_close(got.cpu().double() / scale, truth / scale, atol=1e-5, rtol=1e-4)
+
+
+def test_pullback_alone_reaches_the_table(device: torch.device) -> None:
+    """A loss on the input gradient only, whose weights do not depend on the features."""
+    points, table = inputs(40)
+    p64, t64 = points.double().requires_grad_(), table.double().requires_grad_()
+    pulled = torch.autograd.grad(encode_reference(p64, t64, LEVELS, 4).sum(), p64, create_graph=True)[0]
+    wanted = torch.autograd.grad(pulled.square().sum(), t64)[0]
+    t = table.to(device).requires_grad_()
+    value, pullback = hash_encode_with_pullback(points.to(device), t, LEVELS.to(device), active=4)
+    got = torch.autograd.grad(pullback(torch.ones_like(value)).square().sum(), t)[0]
+    torch.testing.assert_close(got.cpu().double(), wanted, atol=1e-2, rtol=1e-4)
+
+
+def test_beyond_the_cube_nothing_changes(device: torch.device) -> None:
+    _, table = inputs(0)
+    points = torch.tensor([[1.5, 0.2, -0.3], [0.1, -2.0, 0.4]])
+    value, pullback = hash_encode_with_pullback(points.to(device), table.to(device), LEVELS.to(device), active=4)
+    gradient = pullback(torch.ones_like(value)).cpu()
+    assert gradient[0, 0] == 0 and gradient[1, 1] == 0 and gradient[0, 1] != 0 and gradient[1, 2] != 0
 
 
 def test_fine_levels_do_not_overflow_32_bits(device: torch.device) -> None:
@@ -99,13 +119,13 @@ def test_threads_do_not_change_the_sums() -> None:
     """Bit-equal gradients with one and two threads: a level is scattered by one thread, in order."""
     points, table = inputs(6000)
     results = []
-    before = torch.get_num_threads()
     try:
         for threads in (1, 2):
-            torch.set_num_threads(threads)
+            set_threads(threads)
             t = table.clone().requires_grad_()
-            value, slope = hash_encode_with_jacobian(points, t, LEVELS, active=4)
+            value, pullback = hash_encode_with_pullback(points, t, LEVELS, active=4)
+            slope = pullback(value.cos())
             results.append(torch.autograd.grad(value.sin().sum() + slope.sin().sum(), t)[0])
     finally:
-        torch.set_num_threads(before)
+        set_threads(1)
     assert torch.equal(*results)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from models.kernels.march import march
+from models.kernels.march import blocks, march
 
 
 def march_reference(origin, direction, near, far, jitter, occupied, step):
@@ -42,6 +42,7 @@ def run(occupied: torch.Tensor, device: torch.device, *, count: int = 40, step: 
         far=far.to(device),
         jitter=jitter.to(device),
         occupied=occupied.to(device),
+        coarse=blocks(occupied).to(device),
         step=step,
     )
     return (origins, directions, near, far, jitter), tuple(x.cpu() for x in got)
@@ -49,6 +50,7 @@ def run(occupied: torch.Tensor, device: torch.device, *, count: int = 40, step: 
 
 def test_same_steps_as_a_march_without_skipping(device: torch.device) -> None:
     occupied = (torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(3)) < 0.1).to(torch.uint8)
+    occupied[:8, 8:] = 0  # whole blocks are empty
     inputs, (starts, ray_index, offsets) = run(occupied, device)
     origins, directions, near, far, jitter = (x.double().numpy() for x in inputs)
     differences = 0
@@ -80,7 +82,14 @@ def test_rays_along_an_axis_and_rays_without_extent(device: torch.device) -> Non
     occupied = torch.ones(4, 4, 4, dtype=torch.uint8, device=device)
     far = far.clamp_max(10.0)
     starts, _, offsets = march(
-        origins, directions, near=near, far=far, jitter=torch.full_like(near, 0.5), occupied=occupied, step=0.1
+        origins,
+        directions,
+        near=near,
+        far=far,
+        jitter=torch.full_like(near, 0.5),
+        occupied=occupied,
+        coarse=blocks(occupied),
+        step=0.1,
     )
     counts = offsets.diff().tolist()
     assert counts[0] in (20, 21) and counts[1] == 0 and counts[2] == 0

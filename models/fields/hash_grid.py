@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.fields.base import Encoding, EncodingConfig
-from models.kernels.hash_encode import FEATURES, HashLevels, hash_encode, hash_encode_with_jacobian
+from models.kernels.hash_encode import FEATURES, HashLevels, hash_encode, hash_encode_with_pullback
 from utils.schedule import Schedule, constant
 
 
@@ -65,11 +65,10 @@ class HashGrid(Encoding):
 
     def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         flat = x.reshape(-1, 3)
-        features, jacobian = hash_encode_with_jacobian(flat, self.table, self._layout(), active=self.active)
+        features, table_pullback = hash_encode_with_pullback(flat, self.table, self._layout(), active=self.active)
 
         def pullback(weight: Tensor) -> Tensor:
             weight = weight.reshape(-1, self.width)
-            through_table = torch.bmm(jacobian, weight[:, 3:, None])[..., 0]
-            return (weight[:, :3] + through_table).reshape(x.shape)
+            return (weight[:, :3] + table_pullback(weight[:, 3:])).reshape(x.shape)
 
         return torch.cat([flat, features], -1).reshape(*x.shape[:-1], self.width), pullback

@@ -1,13 +1,19 @@
-"""Multi-resolution hash encoding with its Jacobian, and every derivative that training an SDF asks for.
+"""Multi-resolution hash encoding with its input gradient, and every derivative that training an SDF asks for.
 
 Source: Müller et al., "Instant Neural Graphics Primitives with a Multiresolution Hash Encoding" (2022), section 3.
-The Jacobian is an output of the forward pass, from the same gathers; one backward pass then scatters the gradients of
-the features and of the Jacobian together, which is the whole second-order derivative that an eikonal loss needs.
+
+The Jacobian d(features)/d(points) is never stored: the way back from feature weights to the points reads the table a
+second time, which costs less than the memory traffic of 6 numbers per point and level. In the backward pass of a
+loss on the input gradient, the first- and second-order gradients of the table are scattered together, in one pass.
+
+A kernel handles a block of points at one level: `LANES` points of one vector register on a CPU, one point per thread
+on a GPU; the bodies are the same.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,11 +21,13 @@ import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.kernels.hash_blocks import encode_block, pull_block, scatter_block
+from models.kernels.lanes import lanes
 from models.kernels.launch import as_warp, launch
 
 FEATURES = 2  # per level; a level's entry is one 8-byte load
-PRIME_Y = wp.constant(wp.uint32(2654435761))
-PRIME_Z = wp.constant(wp.uint32(805459861))
+CHUNK = 32  # blocks that go through all levels together, where levels are summed up
+GRAIN = 256  # (level, block) items that are worth a second thread
 
 
 @dataclass(frozen=True)
@@ -55,123 +63,108 @@ def hash_encode(points: Tensor, table: Tensor, levels: HashLevels, *, active: in
 
     points: [M, 3] float32 in the cube [-1, 1]^3 (clamped to it). table: [rows, 2] float32. active: the levels from
     this one on are zero (coarse to fine training). Returns [M, 2L], level by level.
-    Differentiable once, in `points` and `table`; use `hash_encode_with_jacobian` where gradients of the input
+    Differentiable once, in `points` and `table`; use `hash_encode_with_pullback` where gradients of the input
     gradient are wanted.
     """
-    return _HashEncode.apply(points, table, levels, active, False)[0]
+    return _Encode.apply(points, table, _Layout(levels, active), None)
 
 
-def hash_encode_with_jacobian(
+def hash_encode_with_pullback(
     points: Tensor, table: Tensor, levels: HashLevels, *, active: int
-) -> tuple[Tensor, Tensor]:
-    """As `hash_encode`, and the Jacobian d(features)/d(points), [M, 3, 2L].
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """As `hash_encode`, and a function from feature weights w [M, 2L] to d(sum w . features)/d(points) [M, 3].
 
-    Both outputs are differentiable in `points` and `table`. The Jacobian is piecewise constant along each axis;
-    its mixed second derivatives within a cell are in the backward pass.
+    To be called once at most. Features and pullback are differentiable in `points`, `table` and w, once. Along one
+    axis the features are piecewise linear; their mixed second derivatives within a cell are in the backward pass.
     """
-    return _HashEncode.apply(points, table, levels, active, True)
+    layout, later = _Layout(levels, active), _Later()
+    features = _Encode.apply(points, table, layout, later)
+    return features, lambda weight: _Pull.apply(points, table, weight, features, layout, later)
 
 
-class _HashEncode(torch.autograd.Function):
+@dataclass(frozen=True)
+class _Layout:
+    levels: HashLevels
+    active: int
+
+    def arguments(self, points: Tensor, table: Tensor) -> list[Any]:
+        return [points, as_warp(table, wp.vec2), self.levels.resolution, self.levels.first_row, self.active]
+
+    def by_level(self, kernel: Any, points: Tensor, table: Tensor, rest: list[Any]) -> None:
+        """Launch over (level, block of points): what is written within a level is written by one thread, in order."""
+        blocks = -(-len(points) // lanes(points.device))
+        inputs = [*self.arguments(points, table), blocks, *rest]
+        launch(kernel, blocks * self.active, inputs, device=points.device, block=max(blocks, 1), grain=GRAIN)
+
+    def by_point(self, kernel: Any, points: Tensor, table: Tensor, rest: list[Any]) -> None:
+        """Launch over chunks of blocks of points, each through all levels."""
+        blocks = -(-len(points) // lanes(points.device))
+        chunk = CHUNK if points.device.type == "cpu" else 1
+        inputs = [*self.arguments(points, table), blocks, chunk, *rest]
+        launch(kernel, -(-blocks // chunk), inputs, device=points.device, grain=2)
+
+
+@dataclass
+class _Later:
+    """What the backward pass of the pullback leaves for that of the features, which runs after it."""
+
+    second: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def take(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        nothing = points.new_empty(0, 0)
+        return self.second.pop() if self.second else (nothing, nothing)
+
+
+class _Encode(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, points: Tensor, table: Tensor, levels: HashLevels, active: int, with_jacobian: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, points: Tensor, table: Tensor, layout: _Layout, later: _Later | None) -> Tensor:
         points = points.contiguous()
-        count, width = len(points), FEATURES * len(levels.resolution)
-        features = points.new_empty(count, width)
-        jacobian = points.new_empty(count, 3, width) if with_jacobian else points.new_empty(0, 3, width)
-        rows = as_warp(table, wp.vec2)
-        inputs = [points, rows, levels.resolution, levels.first_row, active, features, jacobian]
-        launch(_encode, count * len(levels.resolution), inputs, device=points.device, block=max(count, 1))
         ctx.save_for_backward(points, table)
-        ctx.levels, ctx.active, ctx.with_jacobian = levels, active, with_jacobian
-        return features, jacobian
+        ctx.layout, ctx.later = layout, later
+        features = points.new_zeros(len(points), FEATURES * len(layout.levels.resolution))
+        layout.by_level(_encode, points, table, [points.new_empty(0, 3), features])
+        return features
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_features: Tensor, grad_jacobian: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         points, table = ctx.saved_tensors
-        levels, count = ctx.levels, len(points)
-        grads = [grad_features.contiguous(), grad_jacobian.contiguous()]
-        shared = [points, levels.resolution, levels.first_row, ctx.active]
-        grad_table = grad_points = None
+        grad = grad.contiguous()
+        weight, along = ctx.later.take(points) if ctx.later else (points.new_empty(0, 0), points.new_empty(0, 3))
+        grad_points = grad_table = None
         if ctx.needs_input_grad[1]:
             grad_table = torch.zeros_like(table)
-            items = count * len(levels.resolution)
-            # Blocks of one level each: a level's rows are written by one thread, in the order of the samples.
-            rows = as_warp(grad_table, wp.vec2)
-            launch(_scatter, items, [*shared, *grads, rows], device=points.device, block=max(count, 1))
+            ctx.layout.by_level(_scatter, points, grad_table, [grad, weight, along])
         if ctx.needs_input_grad[0]:
             grad_points = torch.zeros_like(points)
-            inputs = [*shared, as_warp(table, wp.vec2), *grads, grad_points]
-            launch(_point_gradient, count, inputs, device=points.device)
-        return grad_points, grad_table, None, None, None
+            ctx.layout.by_point(_pull, points, table, [grad, weight, along, grad_points])
+        return grad_points, grad_table, None, None
 
 
-@wp.struct
-class Cell:
-    """Where a point lies within a level: lower corner, fraction in the cell, and the level's rows."""
+class _Pull(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, points: Tensor, table: Tensor, weight: Tensor, features: Tensor, layout: _Layout, later: _Later
+    ) -> Tensor:
+        # `features` is not read: as an input it makes its backward pass wait for this one's.
+        points, weight = points.contiguous(), weight.contiguous()
+        ctx.save_for_backward(points, table, weight)
+        ctx.layout, ctx.later = layout, later
+        out = torch.zeros_like(points)
+        nothing = points.new_empty(0, 0)
+        layout.by_point(_pull, points, table, [weight, nothing, nothing, out])
+        return out
 
-    x: int
-    y: int
-    z: int
-    fx: float
-    fy: float
-    fz: float
-    side: int
-    first_row: int
-    rows: int
-    dense: bool
-
-
-@wp.func
-def _cell(points: wp.array2d(dtype=float), i: int, resolution: int, first_row: int, rows: int):
-    n = float(resolution)
-    ux = wp.clamp(points[i, 0] * 0.5 + 0.5, 0.0, 1.0) * n
-    uy = wp.clamp(points[i, 1] * 0.5 + 0.5, 0.0, 1.0) * n
-    uz = wp.clamp(points[i, 2] * 0.5 + 0.5, 0.0, 1.0) * n
-    cell = Cell()
-    cell.x = wp.min(int(ux), resolution - 1)
-    cell.y = wp.min(int(uy), resolution - 1)
-    cell.z = wp.min(int(uz), resolution - 1)
-    cell.fx = ux - float(cell.x)
-    cell.fy = uy - float(cell.y)
-    cell.fz = uz - float(cell.z)
-    cell.side = resolution + 1
-    cell.first_row = first_row
-    cell.rows = rows
-    # In floats: the cube of a fine level's side does not fit 32 bits. Coarse products are exact.
-    cell.dense = (n + 1.0) * (n + 1.0) * (n + 1.0) <= float(rows)
-    return cell
-
-
-@wp.func
-def _row(cell: Cell, cx: int, cy: int, cz: int):
-    row = cell.first_row
-    if cell.dense:
-        row += ((cell.z + cz) * cell.side + cell.y + cy) * cell.side + cell.x + cx
-    else:
-        mixed = wp.uint32(cell.x + cx) ^ (wp.uint32(cell.y + cy) * PRIME_Y) ^ (wp.uint32(cell.z + cz) * PRIME_Z)
-        row += int(mixed & wp.uint32(cell.rows - 1))
-    return row
-
-
-@wp.func
-def _weights(cell: Cell, cx: int, cy: int, cz: int):
-    """The corner's weight on each axis."""
-    return wp.vec3(
-        wp.where(cx == 1, cell.fx, 1.0 - cell.fx),
-        wp.where(cy == 1, cell.fy, 1.0 - cell.fy),
-        wp.where(cz == 1, cell.fz, 1.0 - cell.fz),
-    )
-
-
-@wp.func
-def _signs(cx: int, cy: int, cz: int):
-    return wp.vec3(wp.where(cx == 1, 1.0, -1.0), wp.where(cy == 1, 1.0, -1.0), wp.where(cz == 1, 1.0, -1.0))
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor, None, None, None]:
+        points, table, weight = ctx.saved_tensors
+        along = (grad * (points.abs() < 1)).contiguous()  # the features are constant beyond the cube
+        ctx.later.second.append((weight, along))
+        grad_weight = torch.zeros_like(weight)
+        if ctx.needs_input_grad[2]:
+            ctx.layout.by_level(_encode, points, table, [along, grad_weight])
+        return None, None, grad_weight, None, None, None
 
 
 @wp.kernel(enable_backward=False)
@@ -182,121 +175,61 @@ def _encode(
     resolution: wp.array(dtype=int),
     first_row: wp.array(dtype=int),
     active: int,
-    features: wp.array2d(dtype=float),
-    jacobian: wp.array3d(dtype=float),
+    blocks: int,
+    along: wp.array2d(dtype=float),
+    out: wp.array2d(dtype=float),
 ):
+    """Features, or their derivative along a direction per point."""
     item = first + wp.tid()
-    level = item // points.shape[0]
-    i = item - level * points.shape[0]
-    value = wp.vec2(0.0, 0.0)
-    dx = wp.vec2(0.0, 0.0)
-    dy = wp.vec2(0.0, 0.0)
-    dz = wp.vec2(0.0, 0.0)
-    if level < active:
-        cell = _cell(points, i, resolution[level], first_row[level], first_row[level + 1] - first_row[level])
-        for corner in range(8):
-            cx = corner & 1
-            cy = (corner >> 1) & 1
-            cz = corner >> 2
-            w = _weights(cell, cx, cy, cz)
-            s = _signs(cx, cy, cz)
-            entry = table[_row(cell, cx, cy, cz)]
-            value += entry * (w[0] * w[1] * w[2])
-            dx += entry * (s[0] * w[1] * w[2])
-            dy += entry * (s[1] * w[0] * w[2])
-            dz += entry * (s[2] * w[0] * w[1])
-    slope = 0.5 * float(resolution[level])
-    for f in range(2):
-        column = 2 * level + f
-        features[i, column] = value[f]
-        if jacobian.shape[0] > 0:
-            jacobian[i, 0, column] = dx[f] * slope
-            jacobian[i, 1, column] = dy[f] * slope
-            jacobian[i, 2, column] = dz[f] * slope
+    level = item // blocks
+    rows = first_row[level + 1] - first_row[level]
+    encode_block(
+        item - level * blocks, level, resolution[level], first_row[level], rows, points, table, along, out
+    )
 
 
-@wp.func
-def _pair(grad: wp.array3d(dtype=float), i: int, axis: int, column: int, slope: float):
-    pair = wp.vec2(0.0, 0.0)
-    if grad.shape[0] > 0:
-        pair = wp.vec2(grad[i, axis, column], grad[i, axis, column + 1]) * slope
-    return pair
+@wp.kernel(enable_backward=False)
+def _pull(
+    first: int,
+    points: wp.array2d(dtype=float),
+    table: wp.array(dtype=wp.vec2),
+    resolution: wp.array(dtype=int),
+    first_row: wp.array(dtype=int),
+    active: int,
+    blocks: int,
+    chunk: int,
+    weight: wp.array2d(dtype=float),
+    second: wp.array2d(dtype=float),
+    along: wp.array2d(dtype=float),
+    out: wp.array2d(dtype=float),
+):
+    """Gradient of sum(weight * features) in the points, plus that of the derivative along a direction."""
+    begin = (first + wp.tid()) * chunk
+    for level in range(active):
+        rows = first_row[level + 1] - first_row[level]
+        for block in range(begin, wp.min(begin + chunk, blocks)):
+            pull_block(
+                block, level, resolution[level], first_row[level], rows, points, table, weight, second, along, out
+            )
 
 
 @wp.kernel(enable_backward=False)
 def _scatter(
     first: int,
     points: wp.array2d(dtype=float),
-    resolution: wp.array(dtype=int),
-    first_row: wp.array(dtype=int),
-    active: int,
-    grad_features: wp.array2d(dtype=float),
-    grad_jacobian: wp.array3d(dtype=float),
-    grad_table: wp.array(dtype=wp.vec2),
-):
-    item = first + wp.tid()
-    level = item // points.shape[0]
-    i = item - level * points.shape[0]
-    if level < active:
-        cell = _cell(points, i, resolution[level], first_row[level], first_row[level + 1] - first_row[level])
-        slope = 0.5 * float(resolution[level])
-        column = 2 * level
-        g = wp.vec2(grad_features[i, column], grad_features[i, column + 1])
-        gx = _pair(grad_jacobian, i, 0, column, slope)
-        gy = _pair(grad_jacobian, i, 1, column, slope)
-        gz = _pair(grad_jacobian, i, 2, column, slope)
-        for corner in range(8):
-            cx = corner & 1
-            cy = (corner >> 1) & 1
-            cz = corner >> 2
-            w = _weights(cell, cx, cy, cz)
-            s = _signs(cx, cy, cz)
-            share = g * (w[0] * w[1] * w[2]) + gx * (s[0] * w[1] * w[2])
-            share += gy * (s[1] * w[0] * w[2]) + gz * (s[2] * w[0] * w[1])
-            wp.atomic_add(grad_table, _row(cell, cx, cy, cz), share)
-
-
-@wp.kernel(enable_backward=False)
-def _point_gradient(
-    first: int,
-    points: wp.array2d(dtype=float),
-    resolution: wp.array(dtype=int),
-    first_row: wp.array(dtype=int),
-    active: int,
     table: wp.array(dtype=wp.vec2),
-    grad_features: wp.array2d(dtype=float),
-    grad_jacobian: wp.array3d(dtype=float),
-    grad_points: wp.array2d(dtype=float),
+    resolution: wp.array(dtype=int),
+    first_row: wp.array(dtype=int),
+    active: int,
+    blocks: int,
+    grad: wp.array2d(dtype=float),
+    weight: wp.array2d(dtype=float),
+    along: wp.array2d(dtype=float),
 ):
-    i = first + wp.tid()
-    total = wp.vec3(0.0, 0.0, 0.0)
-    for level in range(wp.min(active, resolution.shape[0])):
-        cell = _cell(points, i, resolution[level], first_row[level], first_row[level + 1] - first_row[level])
-        slope = 0.5 * float(resolution[level])
-        column = 2 * level
-        g = wp.vec2(grad_features[i, column], grad_features[i, column + 1])
-        gx = _pair(grad_jacobian, i, 0, column, slope)
-        gy = _pair(grad_jacobian, i, 1, column, slope)
-        gz = _pair(grad_jacobian, i, 2, column, slope)
-        for corner in range(8):
-            cx = corner & 1
-            cy = (corner >> 1) & 1
-            cz = corner >> 2
-            w = _weights(cell, cx, cy, cz)
-            s = _signs(cx, cy, cz)
-            entry = table[_row(cell, cx, cy, cz)]
-            h = wp.dot(entry, g)
-            jx = wp.dot(entry, gx)
-            jy = wp.dot(entry, gy)
-            jz = wp.dot(entry, gz)
-            # The trilinear weights have no second derivative along one axis, only mixed ones.
-            total += (
-                wp.vec3(
-                    s[0] * (h * w[1] * w[2] + jy * s[1] * w[2] + jz * s[2] * w[1]),
-                    s[1] * (h * w[0] * w[2] + jx * s[0] * w[2] + jz * s[2] * w[0]),
-                    s[2] * (h * w[0] * w[1] + jx * s[0] * w[1] + jy * s[1] * w[0]),
-                )
-                * slope
-            )
-    for axis in range(3):
-        grad_points[i, axis] = total[axis] * wp.where(wp.abs(points[i, axis]) < 1.0, 1.0, 0.0)
+    """Gradient of the table: of the features, and of their derivative along a direction."""
+    item = first + wp.tid()
+    level = item // blocks
+    rows = first_row[level + 1] - first_row[level]
+    scatter_block(
+        item - level * blocks, level, resolution[level], first_row[level], rows, points, table, grad, weight, along
+    )

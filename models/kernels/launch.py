@@ -34,16 +34,18 @@ def _initialize() -> None:
 
 _initialize()
 
-MIN_SHARE = 2048  # fewer items than this are not worth a second thread
+GRAIN = 2048  # fewer items than this are not worth a second thread
 
 
-def launch(kernel: Any, count: int, inputs: Sequence[Any], *, device: torch.device, block: int = 1) -> None:
+def launch(
+    kernel: Any, count: int, inputs: Sequence[Any], *, device: torch.device, block: int = 1, grain: int = GRAIN
+) -> None:
     """Run `kernel` for the items 0 .. count-1.
 
     The kernel's first argument is the index of the first item of its share, to be added to `wp.tid()`; `inputs`
     are the other arguments (torch tensors or numbers). On a CPU the items are split into one contiguous share per
-    torch thread, cut at multiples of `block`: a kernel that scatters within blocks is free of races and sums in
-    the same order however many threads there are.
+    thread (`set_threads`), cut at multiples of `block`: a kernel that scatters within blocks is free of races and
+    sums in the same order however many threads there are. grain: fewer items than this are not worth a second thread.
 
     Raises whatever Warp raises for arguments that do not fit the kernel's signature.
     """
@@ -54,21 +56,36 @@ def launch(kernel: Any, count: int, inputs: Sequence[Any], *, device: torch.devi
         stream = wp.stream_from_torch(torch.cuda.current_stream(device))
         wp.launch(kernel, dim=count, inputs=[0, *arguments], device=stream.device, stream=stream)
         return
-    first, *rest = _shares(count, block)
+    first, *rest = _shares(count, block, grain)
     jobs = [_pool().submit(_launch_share, kernel, share, arguments) for share in rest]
     _launch_share(kernel, first, arguments)
     for job in jobs:
         job.result()
 
 
-def as_warp(tensor: torch.Tensor, dtype: Any = None) -> wp.array:
-    """The same memory as a Warp array; with a vector `dtype` the last axis becomes the vector."""
-    return wp.from_torch(tensor.detach(), dtype=dtype, requires_grad=False)
+def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
+    """The same memory as the argument of a kernel; with a vector `dtype` the last axis becomes the vector.
+
+    A bare descriptor: it does not keep the tensor alive.
+    """
+    return wp.from_torch(tensor.detach(), dtype=dtype, requires_grad=False, return_ctype=True)
 
 
-def _shares(count: int, block: int) -> list[tuple[int, int]]:
+def set_threads(count: int) -> None:
+    """Let kernels use `count` >= 1 threads of the CPU; at first as many as torch finds.
+
+    Torch's own threads are another matter: its operations on small networks are too short to share, the kernels' not.
+    """
+    global _threads
+    _threads = count
+
+
+_threads = torch.get_num_threads()
+
+
+def _shares(count: int, block: int, grain: int) -> list[tuple[int, int]]:
     blocks = -(-count // block)
-    threads = max(1, min(torch.get_num_threads(), blocks, count // MIN_SHARE))
+    threads = max(1, min(_threads, blocks, count // grain))
     edges = [min(count, blocks * i // threads * block) for i in range(threads + 1)]
     return list(zip(edges[:-1], edges[1:], strict=True))
 
@@ -79,4 +96,4 @@ def _launch_share(kernel: Any, share: tuple[int, int], arguments: list[Any]) -> 
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads() - 1), thread_name_prefix="kernel")
+    return ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="kernel")

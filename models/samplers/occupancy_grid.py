@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from models.kernels.march import march
+from models.kernels.march import blocks, march
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samples import PackedSamples
 
@@ -45,7 +46,8 @@ class OccupancyGrid(Sampler):
     function of the field at the cells' centers: the same on every rank, with no random numbers.
     """
 
-    occupied: torch.Tensor
+    occupied: Tensor
+    coarse: Tensor
 
     def __init__(self, config: OccupancyGridConfig) -> None:
         super().__init__()
@@ -53,12 +55,14 @@ class OccupancyGrid(Sampler):
         self.step = config.step[1]
         n = config.resolution
         self.register_buffer("occupied", torch.ones(n, n, n, dtype=torch.uint8))
+        self.register_buffer("coarse", blocks(self.occupied), persistent=False)
 
     def get_extra_state(self) -> dict[str, float]:
         return {"step": self.step}
 
     def set_extra_state(self, state: Any) -> None:
         self.step = float(state["step"])
+        self.coarse = blocks(self.occupied)  # the occupied cells have been loaded by now
 
     @torch.no_grad()
     def forward(self, rays: Rays, medium: Probed) -> PackedSamples:
@@ -70,6 +74,7 @@ class OccupancyGrid(Sampler):
             far=rays.far,
             jitter=jitter,
             occupied=self.occupied,
+            coarse=self.coarse,
             step=self.step,
         )
         samples = PackedSamples.from_starts(rays, starts, ray_index, offsets=offsets, step=self.step)
@@ -97,13 +102,12 @@ class OccupancyGrid(Sampler):
         width = medium.width()
         if width is not None:
             self.step = min(max(width * self.config.step_per_width, self.config.step[0]), self.config.step[1])
-        n, share = self.config.resolution, self.config.share
-        turn = step // self.config.every
+        turn, n = step // self.config.every, self.config.resolution
         cells = torch.arange(n**3, device=self.occupied.device)
         if turn > 0:
-            cells = cells[turn % share :: share]
-        index = torch.stack([cells // (n * n), cells // n % n, cells % n], -1)
-        centers = (index + 0.5) * (2 / n) - 1
-        flat = self.occupied.view(-1)
+            cells = cells[turn % self.config.share :: self.config.share]
+        centers = (torch.stack([cells // (n * n), cells // n % n, cells % n], -1) + 0.5) * (2 / n) - 1
+        flat, reach = self.occupied.view(-1), math.sqrt(3) / n
         for part, center in zip(cells.split(65536), centers.split(65536), strict=True):
-            flat[part] = medium.occupied(medium.value(center), math.sqrt(3) / n).to(torch.uint8)
+            flat[part] = medium.occupied(medium.value(center), reach).to(torch.uint8)
+        self.coarse = blocks(self.occupied)

@@ -1,0 +1,203 @@
+"""What the hash encoding's kernels do for a block of points at one level: `LANES` points at once (see lanes.py).
+
+All three take the block's number, the level and its layout (cells to the side, first row, number of rows), then arrays:
+points [M, 3] and the table [rows, 2] of all levels, and what is written last.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from models.kernels.lanes import TYPES
+
+# Where the points of a block lie within a level: fractions in the cell, and what identifies its corners' rows.
+_CELL = (
+    TYPES
+    + """
+    const int count = points.shape[0], start = block * LANES;
+    const int end = count - start < LANES ? count - start : LANES;
+    vf fx = 0.0f, fy = 0.0f, fz = 0.0f;
+    for (int l = 0; l < LANES; ++l) {
+        const float* p = points.data + 3 * (size_t)(start + (l < end ? l : end - 1));
+        LANE(fx, l) = p[0]; LANE(fy, l) = p[1]; LANE(fz, l) = p[2];
+    }
+    const float n = (float)resolution;
+    const vf zero = 0.0f, one = 1.0f;
+    const vi last = resolution - 1;
+    fx = VMIN(VMAX(fx * 0.5f + 0.5f, zero), one) * n;
+    fy = VMIN(VMAX(fy * 0.5f + 0.5f, zero), one) * n;
+    fz = VMIN(VMAX(fz * 0.5f + 0.5f, zero), one) * n;
+    const vi x = VMIN(TO_INT(fx), last), y = VMIN(TO_INT(fy), last), z = VMIN(TO_INT(fz), last);
+    fx -= TO_FLOAT(x); fy -= TO_FLOAT(y); fz -= TO_FLOAT(z);
+    // In floats: the cube of a fine level's side does not fit 32 bits. Coarse products are exact.
+    const bool dense = (n + 1.0f) * (n + 1.0f) * (n + 1.0f) <= (float)rows;
+    const unsigned side = resolution + 1, mask = rows - 1;
+    const unsigned step_y = dense ? side : 2654435761u, step_z = dense ? side * side : 805459861u;
+    const vu xs[2] = {TO_UNSIGNED(x), TO_UNSIGNED(x) + 1u};
+    const vu ys[2] = {TO_UNSIGNED(y) * step_y, TO_UNSIGNED(y) * step_y + step_y};
+    const vu zs[2] = {TO_UNSIGNED(z) * step_z, TO_UNSIGNED(z) * step_z + step_z};
+    #define ROW(cx, cy, cz) (dense ? xs[cx] + ys[cy] + zs[cz] : (xs[cx] ^ ys[cy] ^ zs[cz]) & mask)
+"""
+)
+# For both features of the level: the value, the derivative on each axis, and the mixed second derivatives (per cell).
+_LOOK_UP = (
+    _CELL
+    + """
+    const float* base = (const float*)table.data + 2 * (size_t)first_row;
+    vf value[2], dx[2], dy[2], dz[2], dxy[2], dxz[2], dyz[2];
+    vf v[2][2], vx[2][2], vy[2][2], vxy[2][2];  // [z][feature]
+    for (int cz = 0; cz < 2; ++cz) {
+        vf u[2][2], ux[2][2];  // [y][feature]
+        for (int cy = 0; cy < 2; ++cy) {
+            vf low[2], high[2];
+            const vu from = ROW(0, cy, cz), to = ROW(1, cy, cz);
+            GATHER(low, base, from);
+            GATHER(high, base, to);
+            for (int f = 0; f < 2; ++f) {
+                ux[cy][f] = high[f] - low[f];
+                u[cy][f] = low[f] + fx * ux[cy][f];
+            }
+        }
+        for (int f = 0; f < 2; ++f) {
+            vy[cz][f] = u[1][f] - u[0][f];
+            v[cz][f] = u[0][f] + fy * vy[cz][f];
+            vxy[cz][f] = ux[1][f] - ux[0][f];
+            vx[cz][f] = ux[0][f] + fy * vxy[cz][f];
+        }
+    }
+    for (int f = 0; f < 2; ++f) {
+        dz[f] = v[1][f] - v[0][f];
+        dxz[f] = vx[1][f] - vx[0][f];
+        dyz[f] = vy[1][f] - vy[0][f];
+        dxy[f] = vxy[0][f] + fz * (vxy[1][f] - vxy[0][f]);
+        value[f] = v[0][f] + fz * dz[f];
+        dx[f] = vx[0][f] + fz * dxz[f];
+        dy[f] = vy[0][f] + fz * dyz[f];
+    }
+    const float slope = 0.5f * n;
+"""
+)
+
+
+@wp.func_native(
+    _LOOK_UP
+    + """
+    vf a = value[0], b = value[1];
+    if (along.shape[0] > 0) {
+        vf gx, gy, gz;
+        LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end);
+        a = slope * (gx * dx[0] + gy * dy[0] + gz * dz[0]);
+        b = slope * (gx * dx[1] + gy * dy[1] + gz * dz[1]);
+    }
+    const int width = out.shape[1];
+    float* to = out.data + (size_t)start * width + 2 * level;
+    for (int l = 0; l < end; ++l) {
+        to[(size_t)l * width] = LANE(a, l);
+        to[(size_t)l * width + 1] = LANE(b, l);
+    }
+"""
+)
+def encode_block(
+    block: int,
+    level: int,
+    resolution: int,
+    first_row: int,
+    rows: int,
+    points: wp.array2d(dtype=float),
+    table: wp.array(dtype=wp.vec2),
+    along: wp.array2d(dtype=float),
+    out: wp.array2d(dtype=float),
+):
+    """out [M, 2L]: the features, or with `along` [M, 3] their derivative in that direction."""
+
+
+@wp.func_native(
+    _LOOK_UP
+    + """
+    const int width = weight.shape[1];
+    vf a, b, gx, gy, gz;
+    LOAD2(a, b, weight.data + (size_t)start * width + 2 * level, width, end);
+    vf px = slope * (a * dx[0] + b * dx[1]);
+    vf py = slope * (a * dy[0] + b * dy[1]);
+    vf pz = slope * (a * dz[0] + b * dz[1]);
+    if (along.shape[0] > 0) {
+        LOAD2(a, b, second.data + (size_t)start * width + 2 * level, width, end);
+        LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end);
+        const vf xy = slope * slope * (a * dxy[0] + b * dxy[1]);
+        const vf xz = slope * slope * (a * dxz[0] + b * dxz[1]);
+        const vf yz = slope * slope * (a * dyz[0] + b * dyz[1]);
+        px += gy * xy + gz * xz;
+        py += gx * xy + gz * yz;
+        pz += gx * xz + gy * yz;
+    }
+    for (int l = 0; l < end; ++l) {
+        const float* p = points.data + 3 * (size_t)(start + l);
+        float* to = out.data + 3 * (size_t)(start + l);
+        // The features are constant beyond the cube.
+        to[0] += p[0] * p[0] < 1.0f ? LANE(px, l) : 0.0f;
+        to[1] += p[1] * p[1] < 1.0f ? LANE(py, l) : 0.0f;
+        to[2] += p[2] * p[2] < 1.0f ? LANE(pz, l) : 0.0f;
+    }
+"""
+)
+def pull_block(
+    block: int,
+    level: int,
+    resolution: int,
+    first_row: int,
+    rows: int,
+    points: wp.array2d(dtype=float),
+    table: wp.array(dtype=wp.vec2),
+    weight: wp.array2d(dtype=float),
+    second: wp.array2d(dtype=float),
+    along: wp.array2d(dtype=float),
+    out: wp.array2d(dtype=float),
+):
+    """out [M, 3] += gradient in the points of sum(weight * features), weight [M, 2L].
+
+    With `second` [M, 2L] and `along` [M, 3] also of sum(second * derivative of the features in direction `along`).
+    """
+
+
+@wp.func_native(
+    _CELL
+    + """
+    const int width = grad.shape[1];
+    const float slope = 0.5f * n;
+    vf a, b, c = 0.0f, d = 0.0f, gx = 0.0f, gy = 0.0f, gz = 0.0f;
+    LOAD2(a, b, grad.data + (size_t)start * width + 2 * level, width, end);
+    if (along.shape[0] > 0) {
+        LOAD2(c, d, weight.data + (size_t)start * width + 2 * level, width, end);
+        LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end);
+    }
+    float* base = (float*)table.data + 2 * (size_t)first_row;
+    PAIRS share[8];
+    vu row[8];
+    for (int corner = 0; corner < 8; ++corner) {
+        const int cx = corner & 1, cy = (corner >> 1) & 1, cz = corner >> 2;
+        const vf wx = cx ? fx : one - fx, wy = cy ? fy : one - fy, wz = cz ? fz : one - fz;
+        const float sx = cx ? slope : -slope, sy = cy ? slope : -slope, sz = cz ? slope : -slope;
+        const vf first = wx * wy * wz;
+        const vf then = gx * sx * wy * wz + gy * sy * wx * wz + gz * sz * wx * wy;
+        share[corner] = PAIR_UP(a * first + c * then, b * first + d * then);
+        row[corner] = ROW(cx, cy, cz);
+    }
+    // Point by point: the eight sums of a point do not wait for one another, neighbors' sums in one row do.
+    for (int l = 0; l < end; ++l)
+        for (int corner = 0; corner < 8; ++corner)
+            ADD_PAIR(base + 2 * (size_t)LANE(row[corner], l), share[corner], l);
+"""
+)
+def scatter_block(
+    block: int,
+    level: int,
+    resolution: int,
+    first_row: int,
+    rows: int,
+    points: wp.array2d(dtype=float),
+    table: wp.array(dtype=wp.vec2),
+    grad: wp.array2d(dtype=float),
+    weight: wp.array2d(dtype=float),
+    along: wp.array2d(dtype=float),
+):
+    """table += gradient of sum(grad * features), and with `along` of sum(weight * derivative in that direction)."""
