@@ -28,17 +28,17 @@ def softplus(x: Tensor) -> tuple[Tensor, Tensor]:
 
 ACTIVATIONS: dict[str, Activation] = {"relu": relu, "softplus": softplus}
 
-_BETA = 100.0
+BETA = 100.0  # of softplus
 
 
 class _Softplus(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        slope = (x * _BETA).sigmoid_()
+        slope = (x * BETA).sigmoid_()
         # softplus(x) = max(x, 0) - log(sigmoid(|beta x|)) / beta, and sigmoid(|y|) is the larger of s and 1 - s.
         larger = torch.rsub(slope, 1)
         torch.maximum(slope, larger, out=larger)
-        value = torch.relu(x).add_(larger.log_(), alpha=-1 / _BETA)
+        value = torch.relu(x).add_(larger.log_(), alpha=-1 / BETA)
         ctx.save_for_backward(slope)
         return value, slope
 
@@ -46,4 +46,4 @@ class _Softplus(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_value: Tensor, grad_slope: Tensor) -> Tensor:
         (slope,) = ctx.saved_tensors
-        return slope * (grad_value + grad_slope * (_BETA * (1 - slope)))
+        return slope * (grad_value + grad_slope * (BETA * (1 - slope)))

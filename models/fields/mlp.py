@@ -16,7 +16,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fields.activations import ACTIVATIONS
+from models.fields.activations import ACTIVATIONS, BETA
+from models.kernels.mlp import ACTIVATIONS as KNOWN
+from models.kernels.mlp import WIDEST, mlp_forward
 from utils.config import StrictModel
 
 Pullback = Callable[[int], Tensor]
@@ -72,7 +74,8 @@ class Mlp(nn.Module):
     def __init__(self, inputs: int, outputs: int, config: MlpConfig) -> None:
         super().__init__()
         self.inputs, self.skip = inputs, config.skip
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation, self.activation_name = ACTIVATIONS[config.activation], config.activation
+        self.small = not config.skip and config.activation in KNOWN and max(inputs, outputs, config.width) <= WIDEST
         widths = [inputs] + [config.width] * config.layers
         self.layers = nn.ModuleList()
         for i in range(config.layers + 1):
@@ -84,10 +87,21 @@ class Mlp(nn.Module):
         return cast(list[Linear], list(self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.shape[:-1].numel() <= TILE:
+        if torch.is_grad_enabled():
             return self._forward(x)
-        tiles = x.reshape(-1, x.shape[-1]).split(TILE)
-        return torch.cat([self._forward(tile) for tile in tiles]).reshape(*x.shape[:-1], -1)
+        return self.without_graph(x)
+
+    @torch.no_grad()
+    def without_graph(self, x: Tensor, outputs: int | None = None) -> Tensor:
+        """The first `outputs` outputs (None: all), [*N, outputs]; not differentiable, in tiles that stay in a cache."""
+        rows = x.reshape(-1, x.shape[-1])
+        if self.small and x.device.type == "cpu" and x.dtype == torch.float32:
+            weights, biases = [layer.weight() for layer in self.linears()], [layer.bias for layer in self.linears()]
+            weights[-1], biases[-1] = weights[-1][:outputs], biases[-1][:outputs]
+            out = mlp_forward(rows, weights, biases, activation=self.activation_name, beta=BETA)
+        else:
+            out = torch.cat([self._forward(tile)[:, :outputs] for tile in rows.split(TILE)])
+        return out.reshape(*x.shape[:-1], out.shape[-1])
 
     def _forward(self, x: Tensor) -> Tensor:
         h = x

@@ -58,7 +58,9 @@ class Sdf(Field):
         self.encoding.update(progress)
 
     def value(self, x: Tensor) -> Tensor:
-        return self.geometry(self.encoding(x))[..., 0]
+        encoded = self.encoding(x)
+        output = self.geometry(encoded) if torch.is_grad_enabled() else self.geometry.without_graph(encoded, 1)
+        return output[..., 0]
 
     def gradient(self, x: Tensor) -> Tensor:
         return self._geometry(x)[1]
