@@ -96,7 +96,8 @@ class Mlp(nn.Module):
         """The first `outputs` outputs (None: all), [*N, outputs]; not differentiable, in tiles that stay in a cache."""
         rows = x.reshape(-1, x.shape[-1])
         if self.small and x.device.type == "cpu" and x.dtype == torch.float32:
-            weights, biases = [layer.weight() for layer in self.linears()], [layer.bias for layer in self.linears()]
+            weights: list[Tensor] = [layer.weight() for layer in self.linears()]
+            biases: list[Tensor] = [layer.bias for layer in self.linears()]
             weights[-1], biases[-1] = weights[-1][:outputs], biases[-1][:outputs]
             out = mlp_forward(rows, weights, biases, activation=self.activation_name, beta=BETA)
         else:

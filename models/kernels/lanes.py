@@ -95,8 +95,8 @@ TYPES = """
         const float* pair_ = (from) + 2 * (size_t)LANE(row, l_); \\
         LANE(into[0], l_) = pair_[0]; LANE(into[1], l_) = pair_[1]; }
 #endif
-    // log(1 + exp(beta v)) / beta = max(v, 0) + log(1 + e) / beta with e = exp(-beta |v|), the logarithm by the series of
-    // 2 atanh(e / (2 + e)).
+    // log(1 + exp(beta v)) / beta = max(v, 0) + log(1 + e) / beta with e = exp(-beta |v|), the logarithm by the series
+    // of 2 atanh(e / (2 + e)).
     #define SOFTPLUS(v, beta) ([](vf v_, float beta_) { \
         const vf e_ = EXP2(ABS(v_) * (-1.44269504f * beta_)); \
         const vf q_ = e_ / (e_ + 2.0f), s_ = q_ * q_; \
