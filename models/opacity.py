@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.capabilities import Capability, ValueKind
 from models.samples import FieldSample, RaySamples
 from utils.config import Part
 from utils.schedule import Schedule, constant
@@ -23,7 +24,19 @@ NEGLIGIBLE = 5e-3
 
 
 class OpacityConfig(Part):
-    """Turns field values into optical depth."""
+    """Turns field values into optical depth.
+
+    takes: the kinds of value that make sense to it. why: said where another is given. offers: see models/capabilities.
+    """
+
+    takes: ClassVar[frozenset[ValueKind]]
+    why: ClassVar[str] = ""
+    needs_gradient: ClassVar[bool] = False
+    offers: ClassVar[frozenset[Capability]] = frozenset()
+
+    def misfit(self, kind: ValueKind) -> str:
+        """Why values of this kind make no sense here, in words; empty where they do."""
+        return "" if kind in self.takes else self.why
 
     def build(self) -> Opacity:
         raise TypeError("an opacity config says how it is built")
@@ -66,10 +79,11 @@ class LogisticConfig(OpacityConfig):
     """NeuS: the logistic CDF of the sdf."""
 
     type: Literal["logistic"] = "logistic"
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
+    why: ClassVar[str] = "reads its values as distances to the surface"
+    needs_gradient: ClassVar[bool] = True
     initial_s: float = Field(math.exp(3.0), gt=0, description="s = exp(10 v), v = 0.3 at the start")
-    least_s: Schedule = Field(
-        constant(1e-6), description="lower bound on s over the run: sharpens a short run in time"
-    )
+    least_s: Schedule = Field(constant(1e-6), description="lower bound on s over the run: sharpens a short run in time")
     anneal: Schedule = Field(
         constant(1.0), description="0: half the slope as if the ray met every surface; 1: the true cosine"
     )
@@ -133,6 +147,8 @@ class DensityConfig(OpacityConfig):
     """NeRF, NeRF++: density times length."""
 
     type: Literal["density"] = "density"
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"density", "logit"})
+    why: ClassVar[str] = "would make empty space opaque and objects transparent: a density is larger inside"
     activation: Literal["relu", "softplus", "abs", "exp", "leaky_relu", "rrelu"] = Field(
         "softplus", description="exp is cut at exp(15); leaky_relu and rrelu are cut at 0 from below"
     )

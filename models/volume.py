@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.capabilities import Bounds, misfits
 from models.fields.base import FieldConfig
 from models.opacity import OpacityConfig
 from models.samplers.base import SamplerConfig
@@ -32,10 +34,17 @@ VISIBLE = 1e-3
 class MediumConfig(StrictModel):
     """A stretch of every ray, and what fills it."""
 
-    bounds: Literal["sphere", "outside"]
+    bounds: Bounds
     sampler: Choice[SamplerConfig]
     field: Choice[FieldConfig]
     opacity: Choice[OpacityConfig]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> MediumConfig:
+        reasons = list(misfits(self.bounds, self.field, self.opacity, self.sampler))
+        if reasons:
+            raise ValueError(" - and ".join(reasons))
+        return self
 
 
 class Medium(nn.Module):
@@ -68,16 +77,20 @@ class Medium(nn.Module):
         samples = self.sampler(clip(rays, self.bounds), self)
         field = self.field(samples.positions, samples.directions)
         tau = self.opacity.optical_depth(field, samples)
-        return MediumRendering(samples, field, tau)
+        return MediumRendering(samples, field, tau, outward=self.opacity.outside_sign)
 
 
 @dataclass(frozen=True)
 class MediumRendering:
-    """A medium along rays: samples [*N], what the field says there, optical depth tau [*N]."""
+    """A medium along rays: samples [*N], what the field says there, optical depth tau [*N].
+
+    outward: 1 where the field's gradient points out of the object, -1 where it points in.
+    """
 
     samples: RaySamples
     field: FieldSample
     tau: Tensor
+    outward: float = 1.0
 
     def weight(self) -> Tensor:
         """[*N] share of a ray's light that ends in each interval, for light that enters the medium in full."""
@@ -86,7 +99,10 @@ class MediumRendering:
     def seen(self) -> Tensor:
         """[R, 7] per ray: color, mean distance and normal, each times the weight; no normal without a gradient."""
         weight, gradient = self.weight()[..., None], self.field.gradient
-        normal = torch.zeros_like(self.field.color) if gradient is None else F.normalize(gradient.detach(), dim=-1)
+        if gradient is None:
+            normal = torch.zeros_like(self.field.color)
+        else:
+            normal = self.outward * F.normalize(gradient.detach(), dim=-1)
         return self.samples.total(
             torch.cat([self.field.color * weight, self.samples.t[..., None] * weight, normal * weight.detach()], -1)
         )

@@ -1,0 +1,66 @@
+"""What parts offer and need of one another, declared on their configs, so that nonsense is refused before any data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from models.fields.base import FieldConfig
+    from models.opacity import OpacityConfig
+    from models.samplers.base import SamplerConfig
+
+# sdf: distance in scene units, positive outside; density: raw, larger is inside; logit: of being inside.
+ValueKind = Literal["sdf", "density", "logit"]
+Bounds = Literal["sphere", "outside"]
+# gradient: the field's gradient comes with its value. surface: the sign of the value tells inside from outside.
+# laplace: the opacity is a density with a width beta of which an error bound is known.
+Capability = Literal["sdf", "density", "logit", "gradient", "surface", "laplace"]
+
+WORDS: dict[Capability, str] = {
+    "sdf": "a signed distance (field.type: sdf)",
+    "density": "a density (field.type: nerf)",
+    "logit": "a logit (field.type: occupancy)",
+    "gradient": "a field with a gradient (field.type: sdf or occupancy)",
+    "surface": "a field whose sign tells inside from outside (field.type: sdf or occupancy)",
+    "laplace": "an error bound for its density (opacity.type: laplace)",
+}
+
+
+def offered(field: FieldConfig, opacity: OpacityConfig) -> frozenset[Capability]:
+    """All that a medium of this field and this opacity offers to samplers and losses."""
+    found: set[Capability] = {field.value_kind, *opacity.offers}
+    if field.gives_gradient:
+        found.add("gradient")
+    if field.value_kind != "density":
+        found.add("surface")
+    return frozenset(found)
+
+
+def missing(needs: frozenset[Capability], offers: frozenset[Capability]) -> str:
+    """What is needed and not offered, in words; empty when nothing is."""
+    return " and ".join(WORDS[name] for name in sorted(needs - offers))
+
+
+def misfits(bounds: Bounds, field: FieldConfig, opacity: OpacityConfig, sampler: SamplerConfig) -> Iterator[str]:
+    """One line for each reason why these parts make no medium: what does not fit, why, and what would."""
+    where = {"sphere": "inside the unit sphere", "outside": "beyond the unit sphere"}
+    for key, part in (("field", field), ("sampler", sampler)):
+        if bounds not in part.covers:
+            covered = " or ".join(where[name] for name in sorted(part.covers))
+            yield f"{key}.type: {_type(part)} works {covered} only, this medium lies {where[bounds]} (bounds: {bounds})"
+    reason = opacity.misfit(field.value_kind)
+    if reason:
+        yield f"opacity.type: {_type(opacity)} {reason}; field.type: {_type(field)} gives {WORDS[field.value_kind]}"
+    elif opacity.needs_gradient and not field.gives_gradient:
+        yield f"opacity.type: {_type(opacity)} needs {WORDS['gradient']}; field.type: {_type(field)} gives none"
+    lacking = missing(sampler.needs, offered(field, opacity))
+    if lacking:
+        yield (
+            f"sampler.type: {_type(sampler)} needs {lacking};"
+            f" field.type: {_type(field)} with opacity.type: {_type(opacity)} has none"
+        )
+
+
+def _type(part: object) -> str:
+    return str(getattr(part, "type", type(part).__name__))
