@@ -52,8 +52,7 @@ class Model(nn.Module):
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
         for medium in self.media:
-            medium.field.update(progress)
-            medium.opacity.update(progress)
+            medium.update(progress)
 
     def refresh(self, step: int) -> None:
         """Bring the samplers' state up to date; called before every training step, the same on every rank."""
@@ -62,8 +61,7 @@ class Model(nn.Module):
 
     def surface_value(self, points: Tensor) -> Tensor:
         """[N, 3] scene frame -> [N], zero on the surface, positive outside; scene units for an sdf."""
-        opacity = self.foreground.opacity
-        return (self.foreground.value(points) - opacity.surface_level) * opacity.outside_sign
+        return self.foreground.surface_value(points)
 
     def random_gradient(self, count: int, device: torch.device) -> Tensor:
         """Gradient of the foreground's value at `count` points, uniform in the unit ball; [count, 3]."""

@@ -64,6 +64,15 @@ class Medium(nn.Module):
         """Distance in scene units over which the opacity rises at the surface."""
         return self.opacity.width()
 
+    def surface_value(self, x: Tensor) -> Tensor:
+        """[*N, 3] scene frame -> [*N], zero on the surface, positive outside; scene units for an sdf."""
+        return (self.value(x) - self.opacity.surface_level) * self.opacity.outside_sign
+
+    def update(self, progress: float) -> None:
+        """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
+        for part in (self.sampler, self.field, self.opacity):
+            part.update(progress)
+
     def forward(self, rays: Rays) -> MediumRendering:
         samples = self.sampler(clip(rays, self.bounds), self)
         field = self.field(samples.positions, samples.directions)

@@ -8,6 +8,7 @@ from models.samplers.base import Sampler, SamplerConfig
 from models.samplers.inverse_radius import InverseRadiusConfig
 from models.samplers.neus import NeusSamplerConfig, sample_pdf
 from models.samplers.occupancy_grid import OccupancyGridConfig
+from models.samplers.stratified import StratifiedConfig
 from models.samples import PackedSamples, RaySamples
 from models.volume import clip
 from tests.analytic import hit_distance, rays_at_sphere, sphere_medium
@@ -15,6 +16,7 @@ from utils.parts import parts
 
 SAMPLERS: dict[str, tuple[SamplerConfig, str]] = {
     "neus": (NeusSamplerConfig(), "sphere"),
+    "stratified": (StratifiedConfig(), "sphere"),
     "inverse_radius": (InverseRadiusConfig(), "outside"),
     "occupancy_grid": (OccupancyGridConfig(resolution=32, prune=False), "sphere"),
     "occupancy_grid, pruned": (OccupancyGridConfig(resolution=32), "sphere"),

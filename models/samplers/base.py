@@ -25,6 +25,9 @@ class Probed(Protocol):
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
         """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""
 
+    def surface_value(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N], zero on the surface, positive outside; a distance for an sdf."""
+
     def width(self) -> float | None:
         """Distance over which the opacity rises at the surface."""
 
@@ -45,6 +48,9 @@ class Sampler(nn.Module):
 
     def forward(self, rays: Rays, medium: Probed) -> RaySamples:
         raise TypeError("a sampler defines forward")
+
+    def update(self, progress: float) -> None:
+        """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
 
     def refresh(self, medium: Probed, step: int) -> None:
         """Called before every training step: bring state up to date. Must be the same on all ranks."""
