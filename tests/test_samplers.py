@@ -9,6 +9,7 @@ from dataio.cameras import Rays
 from models.opacity import LaplaceConfig, OccupancyConfig, OpacityConfig
 from models.samplers.base import Sampler, SamplerConfig
 from models.samplers.error_bound import ErrorBoundConfig, error_bound
+from models.samplers.importance import ImportanceConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.inverse_radius import InverseRadiusConfig
 from models.samplers.neus import NeusSamplerConfig
@@ -25,6 +26,7 @@ SAMPLERS: dict[str, tuple[SamplerConfig, str]] = {
     "stratified": (StratifiedConfig(), "sphere"),
     "error_bound": (ErrorBoundConfig(), "sphere"),
     "root_finding": (RootFindingConfig(interval=0.2), "sphere"),
+    "importance": (ImportanceConfig(coarse=32, fine=32), "sphere"),
     "inverse_radius": (InverseRadiusConfig(), "outside"),
     "occupancy_grid": (OccupancyGridConfig(resolution=32, prune=False), "sphere"),
     "occupancy_grid, pruned": (OccupancyGridConfig(resolution=32), "sphere"),
@@ -89,7 +91,7 @@ def test_no_rays_and_rays_that_miss(name: str) -> None:
         assert torch.isfinite(samples.t).all() and (samples.positions.norm(dim=-1) >= 1 - 1e-4).all()
 
 
-@pytest.mark.parametrize("name", ["neus", "error_bound", "root_finding", "occupancy_grid", "occupancy_grid, pruned"])
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"stratified", "inverse_radius"}))
 def test_samples_lie_at_the_surface(name: str) -> None:
     """Every ray that hits the sphere well has its densest samples at the hit."""
     rays = rays_at_sphere(200, spread=0.6)

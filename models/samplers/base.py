@@ -11,6 +11,7 @@ from utils.config import Part
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
+    from models.volume import MediumRendering
 
 
 class Probed(Protocol):
@@ -48,6 +49,10 @@ class Sampler(nn.Module):
 
     def forward(self, rays: Rays, medium: Probed) -> RaySamples:
         raise TypeError("a sampler defines forward")
+
+    def propose(self, rays: Rays, medium: Probed) -> tuple[RaySamples, MediumRendering | None]:
+        """The samples, and the rendering by which they were placed if it wants a loss on its color."""
+        return self(rays, medium), None
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
