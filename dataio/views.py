@@ -24,8 +24,8 @@ class Views:
     intrinsics: Float64  # [C,4] fx fy cx cy in pixels of the files, pixel centers at +0.5
     size: npt.NDArray[np.int64]  # [C,2] width, height as declared
     split: list[str] | None = None  # per view "train", "test" or "val"; None: hold some out
-    distortion: Float64 | None = None  # [C,8]
-    fisheye: npt.NDArray[np.bool_] | None = None  # [C]
+    distortion: Float64 | None = None  # [C,8 or 12]
+    lens: npt.NDArray[np.int64] | None = None  # [C] numbers of `Lens`, Brown's if None
     masks: list[Path] | None = None
     depths: list[Path] | None = None
     depth_unit: float = 1.0  # world units per stored number
@@ -38,7 +38,7 @@ class Views:
         """The cameras in the frame that `similarity` (4x4) maps the world to, rounded to float32 there."""
         poses = normalize.moved(self.camera_to_world, similarity)
         return Cameras.make(
-            poses, self.intrinsics, self.size, distortion=self.distortion, fisheye=self.fisheye, near=near
+            poses, self.intrinsics, self.size, distortion=self.distortion, lens=self.lens, near=near
         )
 
     def only(self, keep: npt.NDArray[np.bool_]) -> "Views":
@@ -53,7 +53,7 @@ class Views:
             size=self.size[chosen],
             split=None if self.split is None else [self.split[i] for i in chosen],
             distortion=None if self.distortion is None else self.distortion[chosen],
-            fisheye=None if self.fisheye is None else self.fisheye[chosen],
+            lens=None if self.lens is None else self.lens[chosen],
             masks=None if self.masks is None else [self.masks[i] for i in chosen],
             depths=None if self.depths is None else [self.depths[i] for i in chosen],
         )
@@ -89,7 +89,7 @@ def checked(views: Views) -> Views:
         where=where,
         key=views.pose_key,
         distortion=views.distortion,
-        fisheye=views.fisheye,
+        lens=views.lens,
     )
     views = views.only(sound)
     faults = [_size_fault(path, size) for path, size in zip(views.images, views.size, strict=True)]
