@@ -14,6 +14,25 @@ from utils.errors import InputError
 
 
 @dataclass(frozen=True)
+class Tracks:
+    """Where views saw sparse points."""
+
+    point: npt.NDArray[np.int64]  # [T] index into Views.points
+    view: npt.NDArray[np.int64]  # [T] index of the view
+    pixel: Float64  # [T,2] in pixels of the files, centers at +0.5
+
+    def scaled(self, factor: Float64) -> "Tracks":
+        """The same for pictures that were resized by `factor` [C,2]."""
+        return replace(self, pixel=self.pixel * factor[self.view])
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> "Tracks":
+        """What is left when the views where `keep` [C] is false go."""
+        number = np.cumsum(keep) - 1
+        stays = keep[self.view]
+        return Tracks(self.point[stays], number[self.view[stays]], self.pixel[stays])
+
+
+@dataclass(frozen=True)
 class Views:
     """What a format's file says, before any image is decoded. World frame, OpenCV axes, float64."""
 
@@ -32,6 +51,7 @@ class Views:
     points: Float64 | None = None  # [P,3]
     world_from_scene: Float64 | None = None  # 4x4, when the format says where the unit sphere is
     up: Float64 | None = None  # [3], when the format promises it
+    tracks: Tracks | None = None
     pose_key: str = "transform_matrix"  # what a pose is called in the file, for messages
 
     def cameras(self, similarity: Float64, *, near: float = 0.0) -> Cameras:
@@ -56,6 +76,7 @@ class Views:
             lens=None if self.lens is None else self.lens[chosen],
             masks=None if self.masks is None else [self.masks[i] for i in chosen],
             depths=None if self.depths is None else [self.depths[i] for i in chosen],
+            tracks=None if self.tracks is None else self.tracks.only(keep),
         )
 
 

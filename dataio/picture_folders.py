@@ -1,0 +1,105 @@
+"""Where the pictures are that a file of poses names, and at which size: images/, images_2/, images_4/ ..."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dataio import images
+from dataio.files import Float64, inside, notice, shown
+from utils.errors import InputError
+
+SMALLER = (2, 4, 8)
+
+
+class PictureFolder(NamedTuple):
+    """The folder that was chosen."""
+
+    paths: list[Path]  # of the pictures that were asked for; some may not be there
+    factor: int  # by how much it is smaller than the pictures that were calibrated, as its name says
+    masks: Path | None  # the folder of masks beside it
+
+
+class Fitted(NamedTuple):
+    """Cameras that fit the pictures' own sizes."""
+
+    intrinsics: Float64  # [C,4]
+    size: npt.NDArray[np.int64]  # [C,2]
+
+
+def choose(
+    bases: Sequence[Path], names: Sequence[str], *, where: str, downscale: int, allow_outside: bool
+) -> PictureFolder:
+    """The folder that holds the named pictures.
+
+    bases: folders for full-size pictures, the likeliest first; `images` stands for `images_N` too. A folder of
+    the size that `downscale` asks for is taken where there is one, smaller ones where the full size is not
+    there. Raises InputError when no folder has one of the pictures, and for names that lead out of them.
+    """
+    tried = []
+    for base in bases:
+        for folder, factor in _sizes(base, downscale):
+            if folder.is_dir():
+                if not allow_outside:
+                    inside(folder.parent, folder.name, where=where)
+                paths = [_find(folder, name, where, allow_outside) for name in names]
+                if any(path.is_file() for path in paths):
+                    if factor not in (1, downscale):
+                        notice(f"{where} - the pictures are those of {shown(folder.name)}, there are no larger ones")
+                    return PictureFolder(paths, factor, _masks_beside(base, factor))
+            tried.append(folder)
+    full = ", ".join(shown(base) for base in bases)
+    raise InputError(
+        f"{where} - none of its pictures was found, the first is {shown(names[0])} - looked in {full}; "
+        "data.images=FOLDER names the folder"
+    )
+
+
+def _sizes(base: Path, downscale: int) -> list[tuple[Path, int]]:
+    if base.name != "images":
+        return [(base, 1)]
+    smaller = {factor: base.with_name(f"{base.name}_{factor}") for factor in SMALLER}
+    order = [(base, 1), *((folder, factor) for factor, folder in smaller.items())]
+    wanted = base.with_name(f"{base.name}_{downscale}")
+    masks_fit = not base.with_name("masks").is_dir() or base.with_name(f"masks_{downscale}").is_dir()
+    return [(wanted, downscale), *order] if downscale > 1 and masks_fit else order
+
+
+def _masks_beside(base: Path, factor: int) -> Path | None:
+    folder = base.with_name("masks" if factor == 1 else f"masks_{factor}")
+    return folder if folder.is_dir() else None
+
+
+def _find(folder: Path, name: str, where: str, allow_outside: bool) -> Path:
+    """The picture, perhaps with another suffix: smaller copies are often written as PNG."""
+    path = inside(folder, name, where=where, allow_outside=allow_outside)
+    if path.is_file():
+        return path
+    others = (path.with_suffix(suffix) for suffix in images.SUFFIXES) if path.name else ()
+    return next((other for other in others if other.is_file()), path)
+
+
+def fitted(
+    intrinsics: Float64, size: npt.NDArray[np.int64], paths: Sequence[Path], *, where: str
+) -> Fitted:
+    """Cameras whose pictures were resized since: intrinsics and sizes follow where the shape is the same.
+
+    intrinsics: [C,4]. size: [C,2] of the cameras. A picture of another shape keeps its camera, and is found
+    faulty later. Says in one line that pictures have another size than their cameras.
+    """
+    found = size.copy()
+    for view, path in enumerate(paths):
+        if path.is_file():
+            actual = np.array(images.image_size(path))
+            ratio = actual / size[view]
+            # A resized side is rounded up or down: one pixel of play.
+            if np.abs(actual - size[view] * ratio.mean()).max() <= 1.5:
+                found[view] = actual
+    changed = (found != size).any(axis=-1)
+    if changed.any():
+        view = int(np.flatnonzero(changed)[0])
+        sizes = " x ".join(map(str, found[view])), " x ".join(map(str, size[view]))
+        notice(f"{where} - pictures of {sizes[0]} were calibrated at {sizes[1]}: their cameras follow")
+    return Fitted(intrinsics * np.tile(found / size, 2), found)
