@@ -24,7 +24,7 @@ from dataio.colmap_model import (
 )
 from dataio.files import Float64, inside, need_folder, notice, shown
 from dataio.lens import COEFFICIENTS, Lens
-from dataio.picture_folders import PictureFolder
+from dataio.picture_folders import Limits, PictureFolder
 from dataio.scene import DataConfig, Scene, assemble
 from dataio.views import Tracks, Views
 from utils.errors import InputError
@@ -145,13 +145,13 @@ class ColmapData(DataConfig):
     def _pictures(self, root: Path, folder: Path, names: Sequence[str], where: str) -> PictureFolder:
         if self.images is not None:
             bases = [root / Path(self.images).expanduser()]
-            return picture_folders.choose(bases, names, where=where, downscale=1, allow_outside=True)
+            limits = Limits(allow_outside=self.allow_outside, named=True)
+            return picture_folders.choose(bases, names, where=where, downscale=self.downscale, limits=limits)
         # A model's own folder may be what data.path names: then the pictures are two folders up.
         near = [root, root.parent, root.parent.parent] if folder == root else [root]
         bases = [base / name for base in near for name in PICTURES]
-        return picture_folders.choose(
-            bases, names, where=where, downscale=self.downscale, allow_outside=self.allow_outside
-        )
+        limits = Limits(allow_outside=self.allow_outside)
+        return picture_folders.choose(bases, names, where=where, downscale=self.downscale, limits=limits)
 
 
 def _models(root: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from utils.errors import InputError, printable
 
 MAX_TEXT_BYTES = 64 * 2**20
+MAX_SMALL_TEXT_BYTES = 2**16
 MAX_FRAMES = 100_000
 MAX_BAD_SHARE = 0.2
 MAX_MISSING_SHARE = 0.5
@@ -166,3 +167,41 @@ def _float_array(content: bytes, allowed: tuple[tuple[int, ...], ...], where: st
     except (ValueError, EOFError) as error:
         raise InputError(f"{where} - not an array of numbers: {shown(error)}") from error
     return np.asarray(array, dtype=np.float64)
+
+
+def read_array(path: Path, shape: tuple[int | None, ...]) -> Float64:
+    """An .npy file of floats of the given shape, None meaning any size. Raises InputError; never unpickles."""
+    try:
+        # Mapped, so that a header that claims more than the file holds is refused before memory is asked for.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, OverflowError, SyntaxError) as error:
+        raise InputError(f"{shown(path)} - cannot be read as .npy: {shown(error)}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise InputError(f"{shown(path)} - got several arrays - expected one of floats {shape}")
+    fits = array.ndim == len(shape) and 0 < array.shape[0] <= MAX_FRAMES and array.dtype.kind == "f"
+    if not fits or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+        raise InputError(f"{shown(path)} - got {array.dtype} {array.shape} - expected floats {shape}")
+    return np.array(array, dtype=np.float64)
+
+
+def read_words(path: Path) -> list[str]:
+    """The words of a short text file. Raises InputError."""
+    try:
+        if path.stat().st_size > MAX_SMALL_TEXT_BYTES:
+            raise InputError(f"{shown(path)} - got {path.stat().st_size} bytes - expected a few numbers")
+    except OSError as error:
+        raise InputError(f"{shown(path)} - cannot be read: {error.strerror}") from error
+    return _read_text(path).split()
+
+
+def read_numbers(path: Path, count: int) -> Float64:
+    """The `count` numbers of a short text file. Raises InputError."""
+    words = read_words(path)
+    try:
+        numbers = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise InputError(f"{shown(path)} - not a file of numbers: {shown(str(error)[:80])}") from error
+    if len(numbers) != count:
+        raise InputError(f"{shown(path)} - got {len(numbers)} numbers - expected {count}")
+    return numbers

@@ -22,6 +22,19 @@ class PictureFolder(NamedTuple):
     masks: Path | None  # the folder of masks beside it
 
 
+class Limits(NamedTuple):
+    """What a data set's files may lead to."""
+
+    allow_outside: bool  # anything
+    named: bool = False  # the user named the folder, so that it may lie anywhere; not so the pictures' names
+
+    def check_folder(self, folder: Path, where: str) -> Path:
+        """The folder. Raises InputError when it is a link that leads out of its own."""
+        if not (self.allow_outside or self.named):
+            inside(folder.parent, folder.name, where=where)
+        return folder
+
+
 class Fitted(NamedTuple):
     """Cameras that fit the pictures' own sizes."""
 
@@ -30,7 +43,7 @@ class Fitted(NamedTuple):
 
 
 def choose(
-    bases: Sequence[Path], names: Sequence[str], *, where: str, downscale: int, allow_outside: bool
+    bases: Sequence[Path], names: Sequence[str], *, where: str, downscale: int, limits: Limits
 ) -> PictureFolder:
     """The folder that holds the named pictures.
 
@@ -38,23 +51,33 @@ def choose(
     the size that `downscale` asks for is taken where there is one, smaller ones where the full size is not
     there. Raises InputError when no folder has one of the pictures, and for names that lead out of them.
     """
-    tried = []
     for base in bases:
         for folder, factor in _sizes(base, downscale):
             if folder.is_dir():
-                if not allow_outside:
-                    inside(folder.parent, folder.name, where=where)
-                paths = [_find(folder, name, where, allow_outside) for name in names]
+                limits.check_folder(folder, where)
+                paths = [_find(folder, name, where, limits.allow_outside) for name in names]
                 if any(path.is_file() for path in paths):
                     if factor not in (1, downscale):
                         notice(f"{where} - the pictures are those of {shown(folder.name)}, there are no larger ones")
-                    return PictureFolder(paths, factor, _masks_beside(base, factor))
-            tried.append(folder)
+                    return PictureFolder(paths, factor, _masks_beside(base, factor, limits, where))
     full = ", ".join(shown(base) for base in bases)
     raise InputError(
         f"{where} - none of its pictures was found, the first is {shown(names[0])} - looked in {full}; "
         "data.images=FOLDER names the folder"
     )
+
+
+def listed(base: Path, *, where: str, downscale: int, limits: Limits) -> tuple[Path, int]:
+    """The folder at `base`, or the one of a smaller size as `choose` takes it, and by how much it is smaller.
+
+    Raises InputError when there is none with a picture.
+    """
+    for folder, factor in _sizes(base, downscale):
+        if folder.is_dir():
+            limits.check_folder(folder, where)
+            if images.pictures_in(folder):
+                return folder, factor
+    raise InputError(f"{where} - no pictures in {shown(base)} - data.images=FOLDER names the folder")
 
 
 def _sizes(base: Path, downscale: int) -> list[tuple[Path, int]]:
@@ -67,9 +90,9 @@ def _sizes(base: Path, downscale: int) -> list[tuple[Path, int]]:
     return [(wanted, downscale), *order] if downscale > 1 and masks_fit else order
 
 
-def _masks_beside(base: Path, factor: int) -> Path | None:
+def _masks_beside(base: Path, factor: int, limits: Limits, where: str) -> Path | None:
     folder = base.with_name("masks" if factor == 1 else f"masks_{factor}")
-    return folder if folder.is_dir() else None
+    return limits.check_folder(folder, where) if folder.is_dir() else None
 
 
 def _find(folder: Path, name: str, where: str, allow_outside: bool) -> Path:

@@ -40,10 +40,8 @@ def reprojection(views: Views) -> Reprojection | None:
     view = torch.from_numpy(tracks.view)
     pixel, depth = _cameras(views, to_local).project(local[torch.from_numpy(tracks.point)], view)
     error = (pixel - torch.from_numpy(tracks.pixel)).norm(dim=-1).numpy()
-    if views.lens is None:
-        perspective = np.ones(len(error), dtype=bool)
-    else:
-        perspective = views.lens[tracks.view] == Lens.BROWN
+    lens = np.zeros(len(views.names)) if views.lens is None else views.lens
+    perspective = lens[tracks.view] == Lens.BROWN
     error = np.where(np.isfinite(error) & ~(perspective & (depth.numpy() <= 0)), error, np.inf)
     return Reprojection(error, _median_of_each(error, tracks.view, len(views.names)))
 
