@@ -22,7 +22,7 @@ from dataio.colmap_model import (
     read_model,
     suffix_of,
 )
-from dataio.files import Float64, inside, need_folder, notice, shown
+from dataio.files import Float64, inside, need_folder, notice, read_text, shown
 from dataio.lens import COEFFICIENTS, Lens
 from dataio.picture_folders import Limits, PictureFolder
 from dataio.scene import DataConfig, Scene, assemble
@@ -33,6 +33,10 @@ PLACES = ("", "sparse", "colmap/sparse", "dense/sparse")
 PICTURES = ("images", "input", "image", "rgb", "")
 MOST_MODELS = 1000
 ENOUGH_POINTS = 100
+
+
+# nerfstudio's files with the names of a split's pictures
+LISTS = {"train": "train_list.txt", "test": "test_list.txt", "val": "validation_list.txt"}
 
 
 class Meaning(NamedTuple):
@@ -120,6 +124,7 @@ class ColmapData(DataConfig):
             size=fitted.size,
             distortion=_distortion(cameras),
             lens=np.array([MEANING[camera.model].lens for camera in cameras], dtype=np.int64),
+            split=_splits(root, names, self.allow_outside),
             masks=_masks(pictures, names, self.allow_outside),
             points=points,
             tracks=tracks,
@@ -238,6 +243,24 @@ def _tracks(points: ModelPoints, kept: np.ndarray, photos: Sequence[Photo]) -> T
         chunks.append((point[sound], np.full(int(sound.sum()), view), photo.pixel[sound]))
     joined = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
     return Tracks(*joined) if len(joined[0]) else None
+
+
+def _splits(root: Path, names: Sequence[str], allow_outside: bool) -> list[str] | None:
+    """Per picture the split whose list names it, "" for none; None without lists."""
+    files = {split: root / file for split, file in LISTS.items() if (root / file).is_file()}
+    if not files:
+        return None
+    view_of = {name: view for view, name in enumerate(names)}
+    label = [""] * len(names)
+    for split, file in files.items():
+        where = shown(file)
+        text = read_text(inside(root, file.name, where=where, allow_outside=allow_outside))
+        for name in map(str.strip, text.splitlines()):
+            if name in view_of:  # pictures that were not registered stand in the lists too
+                label[view_of[name]] = split
+        if split not in label:
+            raise InputError(f"{where} - names no picture of the model - expected one name per line, as in images")
+    return label
 
 
 def _masks(pictures: PictureFolder, names: Sequence[str], allow_outside: bool) -> list[Path] | None:

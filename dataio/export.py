@@ -20,6 +20,7 @@ from utils.files import replacing, write_bytes, write_json
 
 OPENGL = np.array([1.0, -1.0, -1.0, 1.0])  # x right, y up, z backwards
 LISTS = {"train": "train_filenames", "val": "val_filenames", "test": "test_filenames"}
+COLMAP_LISTS = {"train": "train_list.txt", "test": "test_list.txt", "val": "validation_list.txt"}
 # The COLMAP model that has room for all coefficients of a lens.
 COLMAP_MODELS = {
     Lens.FISHEYE: ("OPENCV_FISHEYE", 4),
@@ -72,7 +73,8 @@ def write_transforms(scene: Scene, folder: Path) -> Path:
 def write_colmap(scene: Scene, folder: Path) -> Path:
     """Write images/, masks/ and sparse/0 as text into `folder`; returns sparse/0.
 
-    One camera per image. Points have no tracks, since a scene keeps none; the format has no splits and no depths.
+    One camera per image. Points have no tracks, since a scene keeps none; the format has no depths. The splits go
+    into nerfstudio's train_list.txt, test_list.txt and validation_list.txt.
     Raises StorageError where the disk refuses.
     """
     names = _write_pictures(scene, folder, folder / "images", folder / "masks")
@@ -89,6 +91,9 @@ def write_colmap(scene: Scene, folder: Path) -> Path:
     _write_lines(model / "cameras.txt", ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]", *cameras])
     _write_lines(model / "images.txt", ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME", *photos])
     _write_lines(model / "points3D.txt", ["# POINT3D_ID X Y Z R G B ERROR TRACK[]", *rows])
+    for split, views in scene.splits.items():
+        if len(views):
+            _write_lines(folder / COLMAP_LISTS[split], [names[view] for view in views])
     return model
 
 

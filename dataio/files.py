@@ -70,7 +70,7 @@ def need_folder(path: str | None) -> Path:
 
 def read_json(path: Path) -> Any:
     """A JSON file as Python values, its size and depth bounded, duplicate keys refused. Raises InputError."""
-    text = _read_text(path)
+    text = read_text(path)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -90,7 +90,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{shown(path)} - broken JSON: {error}") from error
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text file of bounded size. Raises InputError."""
     try:
         size = path.stat().st_size
         if size > MAX_TEXT_BYTES:
@@ -192,7 +193,7 @@ def read_words(path: Path) -> list[str]:
             raise InputError(f"{shown(path)} - got {path.stat().st_size} bytes - expected a few numbers")
     except OSError as error:
         raise InputError(f"{shown(path)} - cannot be read: {error.strerror}") from error
-    return _read_text(path).split()
+    return read_text(path).split()
 
 
 def read_numbers(path: Path, count: int) -> Float64:

@@ -122,4 +122,5 @@ def _size_fault(path: Path, size: npt.NDArray[np.int64]) -> str:
     width, height = images.image_size(path)
     if (width, height) == (int(size[0]), int(size[1])):
         return ""
-    return f"got an image of {width} x {height} - expected {size[0]} x {size[1]} as its camera (w, h) says"
+    turned = ", turned by an EXIF orientation?" if (height, width) == (int(size[0]), int(size[1])) else ""
+    return f"got an image of {width} x {height} - expected {size[0]} x {size[1]} as its camera (w, h) says{turned}"
