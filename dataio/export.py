@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import trimesh
 from PIL import Image
 
 from dataio import normalize
+from dataio.checks import orthonormal
 from dataio.files import Float64
 from dataio.lens import Lens
 from dataio.scene import Scene
@@ -101,7 +101,8 @@ def world_poses(scene: Scene) -> Float64:
     """[C,4,4] camera-to-world, OpenCV axes, world units, in double precision."""
     poses = np.tile(np.eye(4), (len(scene.cameras), 1, 1))
     poses[:, :3] = scene.cameras.camera_to_world.double().numpy()
-    return normalize.moved(poses, scene.world_from_scene)
+    # Rigid to the last digit: far from the origin, what single precision leaves of it would move the center.
+    return orthonormal(normalize.moved(poses, scene.world_from_scene))
 
 
 def world_points(scene: Scene) -> Float64 | None:
@@ -174,7 +175,10 @@ def _keys(scene: Scene, view: int, fisheye: bool) -> dict[str, float]:
 
 
 def _ply(points: Float64) -> bytes:
-    return bytes(trimesh.PointCloud(points).export(file_type="ply"))
+    # In doubles, which trimesh does not write: geo-referenced points need them.
+    axes = "".join(f"property double {axis}\n" for axis in "xyz")
+    head = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{axes}end_header\n"
+    return head.encode() + points.astype("<f8").tobytes()
 
 
 def _colmap_camera(scene: Scene, view: int) -> str:

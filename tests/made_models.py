@@ -1,8 +1,9 @@
-"""Scenes written in the formats of others, for the round trips: COLMAP binary and text, LLFF, NeRF++, BlendedMVS, DTU."""
+"""Scenes written in the formats of others, for the round trips."""
 
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -160,7 +161,7 @@ def pfm(path: Path, values: np.ndarray) -> None:
 
 def dtu(shot: Shot, folder: Path, world_from_scene: np.ndarray) -> None:
     """image/ and cameras_sphere.npz; whole numbers are pixel centers there."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for view, pose in enumerate(shot.poses):
         shot.save(folder / "image", f"{view:06d}.png", view)
         fx, fy, cx, cy = shot.intrinsics[view]
