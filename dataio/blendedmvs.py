@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from dataio import images, normalize
+from dataio.checks import MOST_COORDINATE
 from dataio.files import MAX_FRAMES, Float64, inside, need_folder, read_words, shown
 from dataio.scene import DataConfig
 from dataio.views import Views
@@ -78,6 +79,6 @@ def _read_camera(file: Path) -> tuple[Float64, Float64]:
         raise InputError(f"{shown(file)} - expected numbers after extrinsic and intrinsic") from error
     world_to_camera, matrix = numbers[:16].reshape(4, 4), numbers[16:].reshape(3, 3)
     intrinsics = np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
-    if not np.isfinite(numbers).all() or abs(np.linalg.det(world_to_camera)) < 1e-9:
+    if not (np.abs(numbers) < MOST_COORDINATE).all() or abs(np.linalg.det(world_to_camera)) < 1e-9:
         return np.full((4, 4), np.nan), intrinsics
     return normalize.inverse(world_to_camera), intrinsics

@@ -14,6 +14,8 @@ from utils.errors import InputError
 Float64 = npt.NDArray[np.float64]
 
 ORTHONORMAL_TOLERANCE = 1e-3
+# Far beyond every map's coordinates and every lens; larger numbers overflow on the way.
+MOST_COORDINATE, MOST_FOCAL = 1e12, 1e9
 
 
 def check_cameras(
@@ -71,6 +73,8 @@ def drop_faulty(
 def _pose_fault(pose: Float64) -> str:
     if not np.isfinite(pose).all():
         return "- got NaN or infinity - expected a finite camera-to-world matrix"
+    if np.abs(pose).max() > MOST_COORDINATE:
+        return f"- got {np.abs(pose).max():.2g} - expected coordinates below {MOST_COORDINATE:g}"
     rotation = pose[:3, :3]
     error = np.abs(rotation @ rotation.T - np.eye(3)).max()
     if error > ORTHONORMAL_TOLERANCE:
@@ -83,11 +87,11 @@ def _pose_fault(pose: Float64) -> str:
 def _lens_fault(intrinsics: Float64, size: npt.NDArray[np.int64], bend: Float64, kind: Lens) -> str:
     fx, fy, cx, cy = (float(x) for x in intrinsics)
     width, height = (int(x) for x in size)
-    if not (np.isfinite(intrinsics).all() and fx > 0 and fy > 0):
+    if not (np.isfinite(intrinsics).all() and 0 < fx < MOST_FOCAL and 0 < fy < MOST_FOCAL):
         return f"focal length - got {fx:g}, {fy:g} - expected positive pixels"
     if not (0 < cx < width and 0 < cy < height):
         return f"principal point - got {cx:g}, {cy:g} - expected inside the image of {width} x {height}"
-    if not np.isfinite(bend).all():
+    if not (np.abs(bend) < MOST_FOCAL).all():
         return "distortion - got NaN or infinity - expected finite coefficients"
     folds = _folds if kind == Lens.BROWN else _folds_inside
     if bend.any() and folds(intrinsics, width, height, bend, kind):

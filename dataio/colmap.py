@@ -5,6 +5,7 @@ intrinsics and observations alike. COLMAP looks at the stored pixels and ignores
 do we. Distortion goes into the rays; pictures are never resampled for it.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from dataio import picture_folders
+from dataio.checks import MOST_COORDINATE
 from dataio.colmap_model import (
     ModelCamera,
     ModelPoints,
@@ -180,11 +182,10 @@ def _camera(model: SparseModel, photo: Photo, where: str) -> ModelCamera:
 def _pose(photo: Photo) -> Float64:
     """Camera-to-world 4x4; NaN where the quaternion says nothing."""
     pose = np.eye(4)
-    quaternion = np.array(photo.quaternion)
-    length = float(np.linalg.norm(quaternion))
-    if not (np.isfinite(length) and length > 1e-9 and np.isfinite(photo.translation).all()):
+    length = math.hypot(*photo.quaternion)
+    if not (1e-9 < length < np.inf and math.hypot(*photo.translation) < MOST_COORDINATE):
         return np.full((4, 4), np.nan)
-    w, x, y, z = quaternion / length
+    w, x, y, z = (number / length for number in photo.quaternion)
     world_to_camera = np.array([
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
@@ -220,7 +221,7 @@ def _robust(
     Few points are better than none: the demands on the track go down to two views, then are dropped.
     """
     points = model.points
-    finite = np.isfinite(points.position).all(axis=-1) & ~(points.error > max_error)
+    finite = (np.abs(points.position) < MOST_COORDINATE).all(axis=-1) & ~(points.error > max_error)
     kept = finite
     for least in sorted({min_track, min(min_track, 2), 0}, reverse=True):
         kept = finite & (points.track >= least)

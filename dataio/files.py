@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import sys
+import tokenize
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,8 @@ MAX_FRAMES = 100_000
 MAX_BAD_SHARE = 0.2
 MAX_MISSING_SHARE = 0.5
 NPY_HEADER_ROOM = 4096
+# What numpy raises for a damaged .npy file; the last two come from its reading of the header.
+BROKEN_ARRAY = (OSError, ValueError, EOFError, OverflowError, TypeError, SyntaxError, tokenize.TokenError)
 
 Float64 = npt.NDArray[np.float64]
 Model = TypeVar("Model", bound=BaseModel)
@@ -41,7 +45,7 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
     root: the folder. name: relative path as written in the data. where: "file: key", for the message.
     Raises InputError for empty, absolute, URL-like and home paths, NUL, `..` and links that lead outside.
     """
-    if not name or len(name) > 4096 or "\0" in name or "://" in name:
+    if not _nameable(name) or "://" in name:
         raise InputError(f"{where} - got {shown(repr(name[:80]))} - expected the relative path of a file")
     path = root / name.replace("\\", "/")
     if allow_outside:
@@ -56,6 +60,15 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
             "data.allow_outside=true permits it"
         )
     return path
+
+
+def _nameable(name: str) -> bool:
+    """Whether a file system can have a file of this name at all."""
+    try:
+        parts = os.fsencode(name).split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return 0 < len(name) <= 4096 and "\0" not in name and all(len(part) <= 255 for part in parts)
 
 
 def need_folder(path: str | None) -> Path:
@@ -165,7 +178,7 @@ def _float_array(content: bytes, allowed: tuple[tuple[int, ...], ...], where: st
         if dtype.kind != "f" or shape not in allowed:
             raise InputError(f"{where} - got {dtype} {shape} - expected float {allowed[0]}")
         array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except BROKEN_ARRAY as error:
         raise InputError(f"{where} - not an array of numbers: {shown(error)}") from error
     return np.asarray(array, dtype=np.float64)
 
@@ -175,7 +188,7 @@ def read_array(path: Path, shape: tuple[int | None, ...]) -> Float64:
     try:
         # Mapped, so that a header that claims more than the file holds is refused before memory is asked for.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, SyntaxError) as error:
+    except BROKEN_ARRAY as error:
         raise InputError(f"{shown(path)} - cannot be read as .npy: {shown(error)}") from error
     if not isinstance(array, np.ndarray):
         array.close()

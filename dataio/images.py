@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from dataio.files import shown
+from dataio.files import BROKEN_ARRAY, shown
 from dataio.pfm import read_pfm
 from utils.errors import InputError
 
@@ -90,7 +90,7 @@ def _read_depth_array(path: Path) -> npt.NDArray[np.generic]:
         if array.ndim != 2 or array.dtype.kind not in "fu" or array.size > MAX_PIXELS:
             raise InputError(f"{shown(path)} - got {array.dtype} {array.shape} - expected numbers [H,W]")
         return np.array(array)
-    except (OSError, ValueError, EOFError) as error:
+    except BROKEN_ARRAY as error:
         raise InputError(f"{shown(path)} - cannot be read as .npy: {shown(error)}") from error
 
 

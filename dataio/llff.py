@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from dataio import images, normalize, picture_folders
+from dataio.checks import MOST_COORDINATE
 from dataio.files import Float64, inside, need_folder, read_array, shown
 from dataio.scene import DataConfig, Scene, assemble
 from dataio.views import Views
@@ -96,8 +97,9 @@ def _seen_region(poses: Float64, intrinsics: Float64, size: np.ndarray, bounds: 
     disparities, which is where such scenes have their objects.
     """
     forward = poses[:, :3, 2]
-    sound = np.isfinite(bounds).all() and (bounds[:, 0] > 0).all() and (bounds[:, 1] > bounds[:, 0]).all()
-    if not (sound and np.isfinite(poses).all() and np.linalg.norm(forward.mean(axis=0)) > PARALLEL):
+    usual = (np.abs(poses) < MOST_COORDINATE).all() and (bounds < MOST_COORDINATE).all()
+    sound = usual and (bounds[:, 0] > 0).all() and (bounds[:, 1] > bounds[:, 0]).all() and (intrinsics > 0).all()
+    if not (sound and np.linalg.norm(forward.mean(axis=0)) > PARALLEL):
         return None
     near, far = np.percentile(bounds[:, 0], 10), np.percentile(bounds[:, 1], 90)
     corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [0.5, 0.5]])[None] * size[:, None]

@@ -1,7 +1,7 @@
 """Where the pictures are that a file of poses names, and at which size: images/, images_2/, images_4/ ..."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -97,10 +97,12 @@ def _masks_beside(base: Path, factor: int, limits: Limits, where: str) -> Path |
 
 def _find(folder: Path, name: str, where: str, allow_outside: bool) -> Path:
     """The picture, perhaps with another suffix: smaller copies are often written as PNG."""
+    if PurePosixPath(name.replace("\\", "/")).name in ("", ".."):
+        raise InputError(f"{where} - got the picture {shown(repr(name))} - expected the name of a file")
     path = inside(folder, name, where=where, allow_outside=allow_outside)
     if path.is_file():
         return path
-    others = (path.with_suffix(suffix) for suffix in images.SUFFIXES) if path.name else ()
+    others = (path.with_name(path.stem + suffix) for suffix in images.SUFFIXES)
     return next((other for other in others if other.is_file()), path)
 
 
