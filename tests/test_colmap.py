@@ -13,10 +13,12 @@ from dataio.colmap import ColmapData
 from dataio.reprojection import reprojection
 from dataio.scene import AutoData
 from dataio.views import Views
+from experiment import ExperimentConfig
 from tests import made_models
 from tests.conftest import shared_data
 from tests.made_data import picture
 from tests.made_models import Shot
+from utils.config import load_config
 from utils.errors import InputError
 
 WRITERS = {"text": made_models.colmap_text, "binary": made_models.colmap_binary}
@@ -285,3 +287,10 @@ def test_the_terrain_is_that_of_its_transforms():
     poses = {Path(name).name: pose for name, pose in zip(other.names, other.camera_to_world, strict=True)}
     expected = [poses[Path(name).name] for name in ours.names]
     np.testing.assert_allclose(ours.camera_to_world, expected, atol=1e-5)
+
+
+def test_a_config_of_data_completes_a_method(written, tmp_path):
+    (tmp_path / "own.yaml").write_text(f"base: [neus_hash_open.yaml, colmap.yaml]\ndata: {{path: {tmp_path}}}\n")
+    data = load_config(tmp_path / "own.yaml", ["data.min_track=2"], ExperimentConfig).data
+    assert isinstance(data, ColmapData) and (data.downscale, data.min_track, data.max_error) == (2, 2, 1.5)
+    assert len(data.load().images) == 8
