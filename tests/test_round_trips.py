@@ -50,7 +50,7 @@ def shot_of(scene: Scene) -> Shot:
     calibration = scene.cameras.intrinsics.double().numpy()
     points = export.world_points(scene)
     assert points is not None
-    return Shot(export.world_poses(scene), calibration, scene.images, [f"{i:06d}.png" for i in range(8)], points)
+    return Shot(export.world_poses(scene), calibration, list(scene.images), [f"{i:06d}.png" for i in range(8)], points)
 
 
 def frame(scene: Scene) -> dict[str, object]:
