@@ -118,7 +118,7 @@ def _plan(look: Look, views: Views) -> _Layout:
         short = all(images.depth_is_short(path) for path in views.depths)
         depth = np.dtype(np.uint16 if short else np.float32)
     start = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-    return _Layout(shapes, start, depth, _have_masks(look, views))
+    return _Layout(shapes, start, depth, have_masks(look, views))
 
 
 def _scaled(size: npt.NDArray[np.int64], downscale: int) -> tuple[int, int]:
@@ -126,7 +126,8 @@ def _scaled(size: npt.NDArray[np.int64], downscale: int) -> tuple[int, int]:
     return width, height
 
 
-def _have_masks(look: Look, views: Views) -> bool:
+def have_masks(look: Look, views: Views) -> bool:
+    """Whether the scene will have masks, from files or alpha. Raises InputError when only some views have."""
     if look.masks == "off":
         return False
     if views.masks is not None:

@@ -147,7 +147,7 @@ class AutoData(DataConfig):
 def assemble(config: DataConfig, views: Views) -> Scene:
     """A scene of parsed views: checks, decoding, compositing, splits, normalization. Raises InputError."""
     views = checked(views)
-    pixels = read_pixels(_look(config), views)
+    pixels = read_pixels(look_of(config), views)
     masks = pixels.mask
     splits = make_splits(views, holdout=config.holdout)
     world_from_scene = _frame(config, views, masks, splits["train"])
@@ -194,7 +194,7 @@ def make_splits(views: Views, *, holdout: int) -> dict[str, npt.NDArray[np.int64
     return {"train": np.sort(order[~held]), "test": np.sort(order[held])}
 
 
-def _look(config: DataConfig) -> Look:
+def look_of(config: DataConfig) -> Look:
     return Look(
         masks=config.masks,
         background=background_color(config),
