@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from dataio import normalize
 from dataio.files import Float64
@@ -61,9 +62,10 @@ def lenses(patient: Patient) -> Iterator[Finding]:
         text = "all principal points are half a pixel before the middle, as if pixel centers were whole numbers"
         fix = "add 0.5 to cx and cy, unless the calibration says so (docs/conventions.md)"
         yield Finding("note", "half pixel", text, fix)
-    angle = 2 * np.degrees(np.arctan(width / 2 / fx))
-    fisheye = np.zeros(len(fx), bool) if patient.views.fisheye is None else patient.views.fisheye
-    odd = np.flatnonzero(~fisheye & ((angle > WIDE_DEGREES) | (angle < NARROW_DEGREES)))
+    angle = _field_of_view(patient)
+    # A fisheye may see far more than a perspective lens of its focal length.
+    perspective = np.abs(angle / (2 * np.degrees(np.arctan(width / 2 / fx))) - 1) < 0.05
+    odd = np.flatnonzero(perspective & ((angle > WIDE_DEGREES) | (angle < NARROW_DEGREES)))
     if len(odd):
         text = f"{len(odd)} of {len(fx)} views have an implausible field of view, the first {angle[odd[0]]:.1f} degrees"
         fix = "focal lengths are in pixels of the pictures as they are; correct them"
@@ -72,6 +74,16 @@ def lenses(patient: Patient) -> Iterator[Finding]:
     if (ratio > STRETCHED).any():
         text = f"focal lengths differ between width and height by up to {ratio.max() - 1:.0%}"
         yield Finding("warning", "stretched pixels", text, "right for stretched photographs only; else correct them")
+
+
+def _field_of_view(patient: Patient) -> Float64:
+    """[C] degrees between the rays at the middles of the left and the right border."""
+    cameras = patient.scene.cameras
+    views = torch.arange(len(cameras))
+    width, height = cameras.size.float().T
+    left = cameras.rays(views, torch.stack([torch.zeros_like(width), height / 2], dim=1)).directions.double()
+    right = cameras.rays(views, torch.stack([width, height / 2], dim=1)).directions.double()
+    return np.asarray(torch.rad2deg(2 * torch.asin((left - right).norm(dim=1).clamp(max=2) / 2)).numpy())
 
 
 def places(patient: Patient) -> Iterator[Finding]:
@@ -109,14 +121,14 @@ def _in_frame(patient: Patient, points: torch.Tensor, view: int) -> Bool:
 
 def twins(patient: Patient) -> Iterator[Finding]:
     """Views with the same pose."""
-    centers, forward = patient.centers, patient.forward
-    count = len(centers)
-    apart = np.array([np.linalg.norm(centers - center, axis=1) for center in centers])
-    same = np.triu((apart < SAME_PLACE) & (forward @ forward.T > SAME_COSINE), 1)
-    pairs = np.argwhere(same)
+    pairs = cKDTree(patient.centers).query_pairs(SAME_PLACE, output_type="ndarray")
+    axes = patient.forward[pairs]
+    pairs = pairs[(axes[:, 0] * axes[:, 1]).sum(axis=1) > SAME_COSINE]
     if len(pairs):
         first, second = (patient.scene.names[int(v)] for v in pairs[0])
-        text = f"{len(pairs)} pairs of {count} views have the same pose, the first is {first} and {second}"
+        text = (
+            f"{len(pairs)} pairs of {len(patient.centers)} views have the same pose, the first is {first} and {second}"
+        )
         fix = "right for a fixed camera under changing light only; else leave one out or correct its pose"
         yield Finding("warning", "duplicate poses", text, fix, tuple(np.unique(pairs).tolist()))
 

@@ -44,8 +44,8 @@ def examine(config: DataConfig) -> Report:
     if isinstance(config, AutoData):
         config = config.resolve()
     patient = admit(config)
-    agreed = agreement(patient)
-    findings = [*epipolar_findings(patient, agreed), *camera_findings(patient), *photo_findings(patient)]
+    agreed, sharp, bright = agreement(patient), sharpness(patient), brightness(patient)
+    findings = [*epipolar_findings(patient, agreed), *camera_findings(patient), *photo_findings(patient, sharp, bright)]
     known = facts(patient)
     if len(agreed.pairs):
         known.append(
@@ -56,8 +56,8 @@ def examine(config: DataConfig) -> Report:
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
         facts=tuple(known),
         agreement=agreed,
-        sharpness=sharpness(patient),
-        brightness=brightness(patient),
+        sharpness=sharp,
+        brightness=bright,
         coverage=coverage(patient),
     )
 

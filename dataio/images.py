@@ -98,6 +98,8 @@ def depth_is_short(path: Path) -> bool:
     """Whether `read_depth` will give uint16, from the header. Raises InputError."""
     if path.suffix == ".npy":
         return _is_short(_npy_depth(path).dtype)
+    if path.suffix not in SUFFIXES:
+        return False
     with _open(path) as picture:
         return picture.mode.startswith("I;16")
 

@@ -20,10 +20,10 @@ MOST_TWINS = 3000  # views up to which all pairs are compared
 TOUCHED = 0.2  # share of the border that an object may cover
 
 
-def photo_findings(patient: Patient) -> Iterator[Finding]:
-    """Everything that the pictures alone, and their masks, say."""
-    yield from blur(patient)
-    yield from exposure(patient)
+def photo_findings(patient: Patient, sharp: Float64, bright: Float64) -> Iterator[Finding]:
+    """Everything that the pictures alone, and their masks, say; with their `sharpness` and `brightness`."""
+    yield from blur(patient, sharp)
+    yield from exposure(patient, bright)
     yield from twins(patient)
     yield from masks(patient)
 
@@ -55,11 +55,11 @@ def _detail(gray: UInt8, within: Bool) -> float:
     return float(cv2.Laplacian(gray, cv2.CV_32F)[within].std()) if within.any() else 0.0
 
 
-def blur(patient: Patient) -> Iterator[Finding]:
+def blur(patient: Patient, sharp: Float64) -> Iterator[Finding]:
     """Views with much less fine contrast than the views around them."""
     if len(patient.scene.names) < FEW:
         return
-    loss = -of_neighbors(patient, np.log(sharpness(patient) + 0.1))
+    loss = -of_neighbors(patient, np.log(sharp + 0.1))
     blurred = np.flatnonzero((unusual(loss, floor=0.1) > STRANGE) & (loss > np.log(BLUR_FACTOR)))
     if len(blurred):
         text = f"{len(blurred)} of {len(loss)} photographs are much less sharp than their neighbors"
@@ -67,11 +67,11 @@ def blur(patient: Patient) -> Iterator[Finding]:
         yield Finding("warning", "blur", text, fix, tuple(blurred.tolist()))
 
 
-def exposure(patient: Patient) -> Iterator[Finding]:
+def exposure(patient: Patient, bright: Float64) -> Iterator[Finding]:
     """Views that are much brighter or darker than the views around them."""
     if len(patient.scene.names) < FEW:
         return
-    stops = of_neighbors(patient, np.log2(brightness(patient) + 1))
+    stops = of_neighbors(patient, np.log2(bright + 1))
     odd = np.flatnonzero((np.abs(unusual(stops, floor=0.05)) > STRANGE) & (np.abs(stops) > EXPOSURE_STOPS))
     if len(odd):
         worst = float(stops[odd][np.abs(stops[odd]).argmax()])
