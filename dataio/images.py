@@ -76,10 +76,18 @@ def read_mask(path: Path) -> UInt8:
     return np.asarray(color.max(axis=-1), dtype=np.uint8)
 
 
-def read_depth(path: Path) -> Depth:
-    """z depth [H,W] as the numbers that are stored in a 16-bit picture or an .npy array, 0 = unknown.
+def read_depth(path: Path, unit: float) -> Float32:
+    """z depth [H,W] float32 in world units, 0 = unknown, from a 16-bit picture or an .npy array.
 
-    uint16 where the file has it, else float32. Raises InputError as `read_image` does.
+    unit: world units per stored number. Raises InputError as `read_image` does.
+    """
+    return stored_depth(path).astype(np.float32) * np.float32(unit)
+
+
+def stored_depth(path: Path) -> Depth:
+    """The numbers [H,W] that a depth map stores, 0 = unknown: uint16 where the file has that, else float32.
+
+    Raises InputError as `read_image` does.
     """
     if path.suffix == ".npy":
         depth = np.array(_npy_depth(path))
@@ -95,7 +103,7 @@ def read_depth(path: Path) -> Depth:
 
 
 def depth_is_short(path: Path) -> bool:
-    """Whether `read_depth` will give uint16, from the header. Raises InputError."""
+    """Whether `stored_depth` will give uint16, from the header. Raises InputError."""
     if path.suffix == ".npy":
         return _is_short(_npy_depth(path).dtype)
     if path.suffix not in SUFFIXES:

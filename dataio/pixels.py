@@ -207,7 +207,7 @@ def _read(
         mask = images.resized(mask, size)
     depth = None
     if views.depths is not None:
-        depth = images.read_depth(views.depths[view])
+        depth = images.stored_depth(views.depths[view])
         _same_size(views.depths[view], depth, color)
         depth = images.subsampled(depth, size)
     return images.resized(color, size), mask, depth

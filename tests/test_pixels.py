@@ -71,10 +71,10 @@ def test_the_scene_holds_views_of_what_the_files_say(tmp_path, downscale) -> Non
         truth = images.resized(images.composited(color, mask, (1.0, 1.0, 1.0)), size)
         assert np.array_equal(scene.images[view], truth)
         assert scene.masks is not None and np.array_equal(scene.masks[view], images.resized(mask, size))
-        stored = images.subsampled(images.read_depth(tmp_path / f"depth{view}.png"), size)
+        depth = images.subsampled(images.read_depth(tmp_path / f"depth{view}.png", 1e-3), size)
         assert scene.depths is not None
         np.testing.assert_allclose(
-            scene.depths[view] * np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3])), stored * 1e-3, rtol=1e-5
+            scene.depths[view] * np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3])), depth, rtol=1e-5
         )
     with PixelSampler(scene, rays=8, seed=0) as sampler:  # nothing is copied for the stream
         assert sampler._store._color is scene.images
