@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from dataio import normalize
 from dataio.files import Float64
 from dataio.findings import Bool, Finding, Patient
+from dataio.reprojection import reprojection
 
 FEW_VIEWS, TOO_FEW_VIEWS = 12, 3
 OFF_CENTER = 0.12  # of the picture's size
@@ -19,6 +20,7 @@ COVERED_SHARE = 0.5
 SAME_PLACE, SAME_COSINE = 1e-5, 1 - 1e-7  # scene units; cosine of the angle between two axes
 FAR_WORLD, SMALL_WORLD = 1e5, 1e-4  # of positions in radii, and of the radius in world units
 POINTS_NEEDED = 20
+REPROJECTION_PIXELS, REPROJECTION_SHARE = 1.5, 1e-3  # at the most: the larger one; the share is of the diagonal
 
 
 def camera_findings(patient: Patient) -> Iterator[Finding]:
@@ -28,6 +30,7 @@ def camera_findings(patient: Patient) -> Iterator[Finding]:
     yield from places(patient)
     yield from twins(patient)
     yield from coverage_findings(patient)
+    yield from points_off(patient)
     yield from near_and_far(patient)
     yield from size_of_world(patient)
 
@@ -191,6 +194,25 @@ def point_depths(patient: Patient) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def points_off(patient: Patient) -> Iterator[Finding]:
+    """Sparse points that the cameras put elsewhere than they were seen."""
+    found = reprojection(patient.views)
+    if found is None:
+        return
+    diagonal = float(np.linalg.norm(patient.views.size, axis=1).max())
+    limit = max(REPROJECTION_PIXELS, REPROJECTION_SHARE * diagonal)
+    if found.median > limit:
+        text = f"sparse points are {found.median:.1f} pixels off where they were seen (up to {limit:.1f} may be)"
+        fix = "points, poses and pictures are not of one model: read the model that the poses are from"
+        yield Finding("error", "reprojection", text, fix)
+        return
+    off = np.flatnonzero(np.nan_to_num(found.per_view) > 3 * limit)
+    if len(off):
+        text = f"{len(off)} of {len(found.per_view)} views do not fit the sparse points"
+        fix = f"leave them out, or estimate their poses anew: {patient.names(off)}"
+        yield Finding("warning", "reprojection", text, fix, tuple(off.tolist()))
+
+
 def size_of_world(patient: Patient) -> Iterator[Finding]:
     """Worlds in which single precision is not enough, or units that cannot be meant."""
     radius, center = _radius(patient), patient.scene.world_from_scene[:3, 3]
@@ -229,4 +251,7 @@ def facts(patient: Patient) -> list[tuple[str, str]]:
     if scene.points is not None and len(scene.points) >= POINTS_NEEDED:
         low, high = point_depths(patient)
         found.append(("sparse points", f"{len(scene.points)}, {low:.3g} to {high:.3g} radii from the cameras"))
+    error = reprojection(patient.views)
+    if error is not None:
+        found.append(("reprojection error", f"median {error.median:.2f} pixels, 95 % below {error.quantile(0.95):.2f}"))
     return found

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from dataio.files import shown
+from dataio.files import BROKEN_ARRAY, shown
+from dataio.pfm import read_pfm
 from utils.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
@@ -36,6 +37,11 @@ def _has_alpha(picture: Image.Image) -> bool:
     if picture.mode.startswith("I;16"):
         return False
     return picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -77,7 +83,7 @@ def read_mask(path: Path) -> UInt8:
 
 
 def read_depth(path: Path, unit: float) -> Float32:
-    """z depth [H,W] float32 in world units, 0 = unknown, from a 16-bit picture or an .npy array.
+    """z depth [H,W] float32 in world units, 0 = unknown, from a 16-bit picture, an .npy array or a PFM.
 
     unit: world units per stored number. Raises InputError as `read_image` does.
     """
@@ -91,6 +97,8 @@ def stored_depth(path: Path) -> Depth:
     """
     if path.suffix == ".npy":
         depth = np.array(_npy_depth(path))
+    elif path.suffix == ".pfm":
+        depth = read_pfm(path)
     else:
         with _open(path) as picture:
             if not picture.mode.startswith(("I", "F")):
@@ -123,7 +131,7 @@ def _npy_depth(path: Path) -> npt.NDArray[np.generic]:
         if array.ndim != 2 or array.dtype.kind not in "fu" or array.size > MAX_PIXELS:
             raise InputError(f"{shown(path)} - got {array.dtype} {array.shape} - expected numbers [H,W]")
         return np.asarray(array)
-    except (OSError, ValueError, EOFError) as error:
+    except BROKEN_ARRAY as error:
         raise InputError(f"{shown(path)} - cannot be read as .npy: {shown(error)}") from error
 
 

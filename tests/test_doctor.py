@@ -6,17 +6,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from dataio import camera_checks, doctor_page, photo_checks
 from dataio.doctor import admit, examine
 from dataio.epipolar import MISTAKES, Pair, agreement, epipolar_findings, scene_poses
 from dataio.findings import Finding, Patient, of_neighbors, unusual
 from dataio.transforms import TransformsData
+from dataio.views import Tracks
 from tests.conftest import shared_data
 from tests.made_data import opengl
 from tests.made_photos import COUNT, DISTANCE, FOCAL, SIZE, Photos, surface
@@ -267,6 +270,23 @@ def test_near_and_points_outside(tmp_path) -> None:
     assert float(found.fix.split("=")[1]) == pytest.approx(low / 2, rel=0.1)
     sick = patient(photos, tmp_path / "b", radius=0.1, center=(0.0, 0.0, 0.0))
     assert names(camera_checks.near_and_far(sick)) == {"points outside"}
+
+
+def test_reprojection(tmp_path) -> None:
+    photos = Photos(masks=False)
+    photos.points = surface(60)
+    sick = patient(photos, tmp_path)
+    assert sick.views.points is not None and not list(camera_checks.points_off(sick))
+    point, view = (index.reshape(-1) for index in np.mgrid[:60, :COUNT])
+    pixel = sick.views.cameras(np.eye(4)).project(
+        torch.from_numpy(sick.views.points[point]).float(), torch.from_numpy(view)
+    )
+    tracks = Tracks(point, view, pixel[0].double().numpy())
+    for wrong, expected in ((np.zeros(COUNT), []), (np.arange(COUNT) == 3, ["warning"]), (np.ones(COUNT), ["error"])):
+        moved = replace(tracks, pixel=tracks.pixel + 9 * wrong[view, None])
+        found = list(camera_checks.points_off(replace(sick, views=replace(sick.views, tracks=moved))))
+        assert [finding.severity for finding in found] == expected
+        assert not found or expected == ["error"] or found[0].views == (3,)
 
 
 def test_huge_and_distant_worlds(tmp_path) -> None:
