@@ -29,9 +29,9 @@ AUTO_SHARE = 0.6
 
 
 def bytes_of(text: str) -> int:
-    """A size as `16G` or `1.5T` in bytes, units of 1024; auto: six tenths of the memory of the machine."""
+    """A size as `16G` or `1.5T` in bytes, units of 1024; auto: six tenths of the machine's, over all its ranks."""
     if text == "auto":
-        return int(AUTO_SHARE * _memory())
+        return int(AUTO_SHARE * _memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return int(float(text[:-1]) * UNITS[text[-1]])
 
 

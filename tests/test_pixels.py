@@ -10,11 +10,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dataio import cache, images, pixels
+from dataio import scene as scenes
 from dataio.batches import PixelSampler
 from dataio.pictures import Pictures
 from dataio.scene import Scene
 from dataio.transforms import TransformsData
 from tests import made_data
+from tests.made_photos import SIZE, Photos
 from utils.errors import InputError, StorageError
 
 SHAPES = np.array([[4, 3], [2, 5], [1, 1]])
@@ -151,7 +153,20 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize(("text", "size"), [("16G", 16 * 2**30), ("1.5M", 3 * 2**19), ("2K", 2048), ("0K", 0)])
 def test_sizes(text, size) -> None:
     assert cache.bytes_of(text) == size
-    assert 2**28 < cache.bytes_of("auto") < 2**44
+
+
+def test_the_ranks_of_a_machine_share_its_memory(monkeypatch) -> None:
+    whole = cache.bytes_of("auto")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert 2**28 < cache.bytes_of("auto") <= whole / 4 < 2**44
+
+
+def test_large_masks_are_looked_at_in_a_smaller_size(tmp_path, monkeypatch) -> None:
+    keys = {"path": str(Photos().write(tmp_path / "data")), "holdout": 0}
+    full = TransformsData(**keys).load().world_from_scene
+    monkeypatch.setattr(scenes, "MASK_SIZE", SIZE // 3)
+    small = TransformsData(**keys).load().world_from_scene
+    assert np.abs(full - small).max() < 0.05 * full[0, 0] and not np.array_equal(full, small)
 
 
 @pytest.mark.parametrize("text", ["", "16", "G", "-1G", "1X", "16 G", "1e3M", "nan"])
