@@ -1,6 +1,7 @@
 """What a run is warned of: each wrong way once, with the key to change, and nothing where all is well."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ from models.model import Model
 from tests.analytic import Sphere, rays_at_sphere, sphere_model
 
 
-def looked(model: Model, progress: float = 0.6, **changes: object) -> list[str]:
+def looked(model: Model, progress: float = 0.6, **changes: Any) -> list[str]:
     """The warnings of one look at a step on rays that cross the sphere; `changes` are put into the report."""
     rays = rays_at_sphere(200, spread=0.5)
     batch = RayBatch(rays, torch.full((200, 3), 0.5), mask=torch.ones(200))
     objective = Objective(model, {"color": ColorLoss(), "eikonal": EikonalLoss()})
-    report: Report = replace(objective(batch), **changes)  # type: ignore[arg-type]
+    report: Report = replace(objective(batch), **changes)
     health = Health(distances=True)
     health._first_width = 0.02
     found = health.look(model, report, batch, progress)
@@ -53,7 +54,7 @@ def test_inside_out() -> None:
         ({"gradient": torch.full((50, 3), 2.0)}, "losses.eikonal.weight"),
     ],
 )
-def test_what_a_step_found(changes: dict[str, object], key: str) -> None:
+def test_what_a_step_found(changes: dict[str, Any], key: str) -> None:
     found = looked(sphere_model(), **changes)
     assert len(found) == 1 and key in found[0]
     early = looked(sphere_model(), 0.01, **changes)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.fields.sdf import Sdf
 from tests.test_training import log_of, state_of, trained
 from utils.plateau import Plateau, PlateauConfig
 
@@ -48,7 +49,7 @@ def test_a_run_with_everything_switched(tmp_path: Path) -> None:
     assert isinstance(run.optimizer, torch.optim.AdamW)
     assert run.optimizer.param_groups[0]["weight_decay"] == 0.01
     field = run.objective.model.foreground.field
-    assert field.color.mixed and not field.geometry.mixed
+    assert isinstance(field, Sdf) and field.color.mixed and not field.geometry.mixed
     assert state_of(tmp_path)["plateau"] == run.plateau.state_dict()
     # The last line was logged with the rate of the last step: base, schedule and plateau multiplied.
     rates = [row["opt/lr"] for row in log_of(tmp_path) if "opt/lr" in row]
