@@ -109,7 +109,7 @@ def config_text(field: str, opacity: str, sampler: str, background: str) -> dict
     if FIELDS[field]["type"] == "sdf":
         losses["eikonal"] = {"type": "eikonal", "weight": 0.01}
     model = {"foreground": foreground, "background": BACKGROUNDS[background]}
-    return {"model": model, "losses": losses, "optimizer": {"lr": 5e-3}}
+    return {"model": model, "losses": losses, "optimizer": {"lr": 3e-3}}
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +128,15 @@ def test_the_choice_covers_every_part() -> None:
 
 @pytest.mark.parametrize("names", chosen(24), ids=lambda names: " + ".join(names))
 def test_it_trains(names: tuple[str, str, str, str], scene: Scene) -> None:
-    """50 steps of 64 rays: the color loss falls."""
+    """50 steps of 64 rays: the color error of the same 256 rays is less than before."""
     config = experiment.ExperimentConfig.model_validate(config_text(*names))
     experiment.use_threads(1)
     objective = experiment.build_objective(config, scene, torch.device("cpu"))
     optimizer = experiment.build_optimizer(config.optimizer, objective.model)
+    measured = next(PixelSampler(scene, rays=256, seed=1, rank=0, world=1, device=torch.device("cpu")))
     sampler = PixelSampler(scene, rays=64, seed=0, rank=0, world=1, device=torch.device("cpu"))
-    errors = []
+    objective.update(0.0, 0)
+    before = float(objective(measured).squared_error)
     for step in range(50):
         torch.manual_seed(step)
         objective.update(step / 50, step)
@@ -143,9 +145,9 @@ def test_it_trains(names: tuple[str, str, str, str], scene: Scene) -> None:
         report.loss.backward()
         optimizer.step()
         assert torch.isfinite(report.loss)
-        errors.append(float(report.squared_error))
     sampler.close()
-    assert sum(errors[-10:]) < 0.9 * sum(errors[:5]) * 2, errors
+    after = float(objective(measured).squared_error)
+    assert after < 0.8 * before
 
 
 def test_what_makes_no_sense_is_refused_with_the_reason() -> None:
