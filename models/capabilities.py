@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ Bounds = Literal["sphere", "outside"]
 # laplace: the opacity is a density with a width beta of which an error bound is known.
 Capability = Literal["sdf", "density", "logit", "gradient", "surface", "laplace"]
 
+KINDS: dict[ValueKind, str] = {
+    "sdf": "a distance, positive outside",
+    "density": "a density, larger inside",
+    "logit": "a logit, larger inside",
+}
 WORDS: dict[Capability, str] = {
     "sdf": "a signed distance (field.type: sdf)",
     "density": "a density (field.type: nerf)",
@@ -42,24 +47,37 @@ def missing(needs: frozenset[Capability], offers: frozenset[Capability]) -> str:
     return " and ".join(WORDS[name] for name in sorted(needs - offers))
 
 
-def misfits(bounds: Bounds, field: FieldConfig, opacity: OpacityConfig, sampler: SamplerConfig) -> Iterator[str]:
-    """One line for each reason why these parts make no medium: what does not fit, why, and what would."""
+def misfits_of_matter(field: FieldConfig, opacity: OpacityConfig) -> Iterator[str]:
+    """One line for each reason why this opacity makes no sense of this field: what does not fit, why, what would."""
+    reason = opacity.misfit(field.value_kind)
+    if reason:
+        yield f"opacity.type: {_type(opacity)} {reason}; field.type: {_type(field)} gives {KINDS[field.value_kind]}"
+    elif opacity.needs_gradient and not field.gives_gradient:
+        yield f"opacity.type: {_type(opacity)} needs {WORDS['gradient']}; field.type: {_type(field)} gives none"
+
+
+def misfits_of_medium(
+    bounds: Bounds, field: FieldConfig, opacity: OpacityConfig, sampler: SamplerConfig
+) -> Iterator[str]:
+    """One line for each reason why these parts make no medium within these bounds."""
     where = {"sphere": "inside the unit sphere", "outside": "beyond the unit sphere"}
     for key, part in (("field", field), ("sampler", sampler)):
         if bounds not in part.covers:
             covered = " or ".join(where[name] for name in sorted(part.covers))
             yield f"{key}.type: {_type(part)} works {covered} only, this medium lies {where[bounds]} (bounds: {bounds})"
-    reason = opacity.misfit(field.value_kind)
-    if reason:
-        yield f"opacity.type: {_type(opacity)} {reason}; field.type: {_type(field)} gives {WORDS[field.value_kind]}"
-    elif opacity.needs_gradient and not field.gives_gradient:
-        yield f"opacity.type: {_type(opacity)} needs {WORDS['gradient']}; field.type: {_type(field)} gives none"
     lacking = missing(sampler.needs, offered(field, opacity))
     if lacking:
         yield (
             f"sampler.type: {_type(sampler)} needs {lacking};"
             f" field.type: {_type(field)} with opacity.type: {_type(opacity)} has none"
         )
+
+
+def refuse(reasons: Iterable[str]) -> None:
+    """Raise ValueError with all reasons, if there are any."""
+    found = " - and ".join(reasons)
+    if found:
+        raise ValueError(found)
 
 
 def _type(part: object) -> str:

@@ -38,15 +38,19 @@ class LossConfig(Part):
 
 
 class ColorLoss(LossConfig):
-    """Distance of colors, mean over rays and channels."""
+    """Distance of colors, mean over rays and channels; that of proposals, where there are any, is added."""
 
     type: Literal["color"] = "color"
     norm: Literal["l1", "l2", "huber"] = "l1"
     masked: bool = Field(False, description="count only rays within the masks, as NeuS does with masks")
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        loss = self._distance(rendering.color, batch)
+        return loss if rendering.proposed is None else loss + self._distance(rendering.proposed, batch)
+
+    def _distance(self, color: Tensor, batch: RayBatch) -> Tensor:
         distances: dict[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "huber": _huber}
-        per_ray = distances[self.norm](rendering.color, batch.color, reduction="none").mean(-1)
+        per_ray = distances[self.norm](color, batch.color, reduction="none").mean(-1)
         if batch.weight is not None:
             per_ray = per_ray * batch.weight
         if self.masked and batch.mask is not None:

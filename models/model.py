@@ -61,8 +61,7 @@ class Model(nn.Module):
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
         for medium in self.media:
-            medium.field.update(progress)
-            medium.opacity.update(progress)
+            medium.update(progress)
 
     def refresh(self, step: int) -> None:
         """Bring the samplers' state up to date; called before every training step, the same on every rank."""
@@ -81,8 +80,7 @@ class Model(nn.Module):
 
     def surface_value(self, points: Tensor) -> Tensor:
         """[N, 3] scene frame -> [N], zero on the surface, positive outside; scene units for an sdf."""
-        opacity = self.foreground.opacity
-        return (self.foreground.value(points) - opacity.surface_level) * opacity.outside_sign
+        return self.foreground.surface_value(points)
 
     def gradient(self, points: Tensor) -> Tensor:
         """Gradient of the foreground's value at points [*N, 3], differentiable in the parameters, once."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,7 +29,7 @@ class OpacityConfig(Part):
     takes: the kinds of value that make sense to it. why: said where another is given. offers: see models/capabilities.
     """
 
-    takes: ClassVar[frozenset[ValueKind]]
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf", "density", "logit"})
     why: ClassVar[str] = ""
     needs_gradient: ClassVar[bool] = False
     offers: ClassVar[frozenset[Capability]] = frozenset()
@@ -47,6 +47,7 @@ class Opacity(nn.Module):
 
     surface_level: float  # the field value of the surface
     outside_sign: float  # +1 where larger values are outside (sdf), -1 where larger values are inside (density)
+    reads_distance: bool = False  # whether the values are distances to the surface, so that a ray may step by them
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
@@ -101,6 +102,7 @@ class Logistic(Opacity):
 
     surface_level = 0.0
     outside_sign = 1.0
+    reads_distance = True
 
     def __init__(self, config: LogisticConfig) -> None:
         super().__init__()
@@ -141,6 +143,127 @@ class Logistic(Opacity):
 
     def statistics(self) -> dict[str, float]:
         return {"s": float(self.s.detach())}
+
+
+class LaplaceConfig(OpacityConfig):
+    """VolSDF: a density that is the Laplace CDF of the sdf."""
+
+    type: Literal["laplace"] = "laplace"
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
+    why: ClassVar[str] = "reads its values as distances to the surface"
+    offers: ClassVar[frozenset[Capability]] = frozenset({"laplace"})
+    initial_beta: float = Field(0.1, gt=0, description="width of the rise at the start, scene units")
+    floor: float = Field(1e-4, gt=0, description="beta = |b| + floor, b learned")
+    most_beta: Schedule = Field(
+        constant(1e6), description="upper bound on beta over the run: sharpens a short run in time"
+    )
+
+    @model_validator(mode="after")
+    def _above_the_floor(self) -> LaplaceConfig:
+        if self.initial_beta < self.floor:
+            raise ValueError("`initial_beta` should not be less than `floor`")
+        return self
+
+    def build(self) -> Laplace:
+        return Laplace(self)
+
+
+class Laplace(Opacity):
+    """tau = Psi(-f) / beta * length, Psi the CDF of the Laplace distribution of scale beta, f the sdf.
+
+    Yariv et al., "VolSDF" (2021), eqs. 2 and 3 with alpha = 1 / beta, with expm1, so that float32 keeps its digits.
+    """
+
+    surface_level = 0.0
+    outside_sign = 1.0
+    reads_distance = True
+
+    def __init__(self, config: LaplaceConfig) -> None:
+        super().__init__()
+        self.b = nn.Parameter(torch.tensor(config.initial_beta - config.floor))
+        self.config = config
+        self.update(0.0)
+
+    def update(self, progress: float) -> None:
+        self.most_beta = self.config.most_beta(progress)
+
+    @property
+    def beta(self) -> Tensor:
+        """Width of the rise, scene units."""
+        return (self.b.abs() + self.config.floor).clamp_max(self.most_beta)
+
+    def density(self, value: Tensor) -> Tensor:
+        """Density per scene unit, [*N] in (0, 1 / beta)."""
+        beta = self.beta
+        return (0.5 + 0.5 * value.sign() * torch.expm1(-value.abs() / beta)) / beta
+
+    def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
+        return self.density(sample.value) * samples.length
+
+    def occupied(self, value: Tensor, reach: float) -> Tensor:
+        # Head-on, exp(-f / beta) / 2 of the light is lost outside; at depth d inside, exp(-d / beta) of it is left.
+        return value.abs() < reach - math.log(NEGLIGIBLE) * self.width()
+
+    def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
+        return self.density(value) * samples.length
+
+    def width(self) -> float:
+        return float(self.beta.detach())
+
+    def statistics(self) -> dict[str, float]:
+        return {"beta": self.width()}
+
+
+class OccupancyConfig(OpacityConfig):
+    """UNISURF: each sample is occupied, or not, by the probability of a logit."""
+
+    type: Literal["occupancy"] = "occupancy"
+    scale: float = Field(
+        -10.0,
+        description="logit per unit of value: -10 for a field that is positive outside, as published; 1 for logits",
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _not_zero(cls, scale: float) -> float:
+        if scale == 0:
+            raise ValueError("should not be 0")
+        return scale
+
+    def misfit(self, kind: ValueKind) -> str:
+        expected = "positive" if kind != "sdf" else "negative"
+        if (self.scale > 0) == (kind != "sdf"):
+            return ""
+        return f"with scale: {self.scale:g} would make empty space opaque; expected a {expected} scale"
+
+    def build(self) -> Occupancy:
+        return Occupancy(self)
+
+
+class Occupancy(Opacity):
+    """tau = softplus(logit), logit = scale * value: 1 - exp(-tau) is the occupancy sigmoid(logit).
+
+    Oechsle et al., "UNISURF" (2021), eq. 6. A sample's share does not depend on the length of its interval, but for
+    an empty interval, which has none.
+    """
+
+    surface_level = 0.0
+
+    def __init__(self, config: OccupancyConfig) -> None:
+        super().__init__()
+        self.scale = config.scale
+        self.outside_sign = -math.copysign(1.0, config.scale)
+
+    def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
+        return self.probe(sample.value, samples)
+
+    def occupied(self, value: Tensor, reach: float) -> Tensor:
+        # As if the field rose by one per scene unit. All of the inside counts: what hides it may have few samples.
+        return F.softplus(self.scale * value + abs(self.scale) * reach) > NEGLIGIBLE
+
+    def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
+        tau = F.softplus(self.scale * value)
+        return torch.where(samples.length > 0, tau, torch.zeros_like(tau))
 
 
 class DensityConfig(OpacityConfig):

@@ -57,6 +57,9 @@ class SphereMedium:
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
         return self.opacity.probe(value, samples)
 
+    def surface_value(self, x: Tensor) -> Tensor:
+        return (self.value(x) - self.opacity.surface_level) * self.opacity.outside_sign
+
     def width(self) -> float | None:
         return self.opacity.width()
 
