@@ -24,7 +24,7 @@ KINDS: dict[ValueKind, str] = {
 }
 WORDS: dict[Capability, str] = {
     "sdf": "a signed distance (field.type: sdf)",
-    "density": "a density (field.type: nerf)",
+    "density": "a density (field.type: radiance)",
     "logit": "a logit (field.type: occupancy)",
     "gradient": "a field with a gradient (field.type: sdf or occupancy)",
     "surface": "a field whose sign tells inside from outside (field.type: sdf or occupancy)",

@@ -21,6 +21,8 @@ from utils.schedule import Schedule, constant
 
 # A ray may lose this share of its light in what an occupancy grid leaves out on one side of a surface.
 NEGLIGIBLE = 5e-3
+# A density has no surface of its own; for meshes it lies where the density per scene unit is this.
+SURFACE_DENSITY = 10.0
 
 
 class OpacityConfig(Part):
@@ -283,12 +285,12 @@ class DensityConfig(OpacityConfig):
 class Density(Opacity):
     """tau = act(value) * length. Mildenhall et al., "NeRF" (2020), eq. 3; abs: Zhang et al., "NeRF++" (2020)."""
 
-    surface_level = 10.0
     outside_sign = -1.0
 
     def __init__(self, config: DensityConfig) -> None:
         super().__init__()
         self.activation = config.activation
+        self.surface_level = math.log(SURFACE_DENSITY) if config.activation == "exp" else SURFACE_DENSITY
 
     def density(self, value: Tensor) -> Tensor:
         """Density per scene unit, [*N] >= 0."""
