@@ -75,8 +75,8 @@ class ExperimentConfig(StrictModel):
 
     @model_validator(mode="after")
     def _losses_fit(self) -> ExperimentConfig:
-        medium = self.model.foreground
-        found = {name: missing(loss.needs, offered(medium.field, medium.opacity)) for name, loss in self.losses.items()}
+        field = self.model.foreground.field
+        found = {name: missing(loss.needs, offered(field)) for name, loss in self.losses.items()}
         lacking = [f"losses.{name} needs {words}" for name, words in found.items() if words]
         if lacking:
             raise ValueError(f"{' - and '.join(lacking)}; model.foreground has none")

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.capabilities import Capability, ValueKind
+from models.capabilities import ValueKind
 from models.samples import FieldSample, RaySamples
 from utils.config import Part
 from utils.schedule import Schedule, constant
@@ -28,13 +28,12 @@ SURFACE_DENSITY = 10.0
 class OpacityConfig(Part):
     """Turns field values into optical depth.
 
-    takes: the kinds of value that make sense to it. why: said where another is given. offers: see models/capabilities.
+    takes: the kinds of value that make sense to it. why: said where another is given.
     """
 
     takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf", "density", "logit"})
     why: ClassVar[str] = ""
     needs_gradient: ClassVar[bool] = False
-    offers: ClassVar[frozenset[Capability]] = frozenset()
 
     def misfit(self, kind: ValueKind) -> str:
         """Why values of this kind make no sense here, in words; empty where they do."""
@@ -153,7 +152,6 @@ class LaplaceConfig(OpacityConfig):
     type: Literal["laplace"] = "laplace"
     takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
     why: ClassVar[str] = "reads its values as distances to the surface"
-    offers: ClassVar[frozenset[Capability]] = frozenset({"laplace"})
     initial_beta: float = Field(0.1, gt=0, description="width of the rise at the start, scene units")
     floor: float = Field(1e-4, gt=0, description="beta = |b| + floor, b learned")
     most_beta: Schedule = Field(

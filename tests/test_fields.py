@@ -10,9 +10,9 @@ from models.fields.dense_grid import DenseGridConfig
 from models.fields.frequency import FrequencyConfig
 from models.fields.hash_grid import HashGridConfig
 from models.fields.mlp import Mlp, MlpConfig
-from models.fields.radiance import RadianceFieldConfig
 from models.fields.occupancy import OccupancyFieldConfig
 from models.fields.outside import OutsideConfig
+from models.fields.radiance import RadianceFieldConfig
 from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall
 from models.fields.spherical_harmonics import SphericalHarmonicsConfig
 from utils.parts import parts
