@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
+from pydantic_core import PydanticCustomError
+
 if TYPE_CHECKING:
     from models.fields.base import FieldConfig
     from models.opacity import OpacityConfig
@@ -68,10 +70,10 @@ def misfits_of_medium(bounds: Bounds, field: FieldConfig, sampler: SamplerConfig
 
 
 def refuse(reasons: Iterable[str]) -> None:
-    """Raise ValueError with all reasons, if there are any."""
+    """Raise a validation error with all reasons, if there are any."""
     found = " - and ".join(reasons)
     if found:
-        raise ValueError(found)
+        raise PydanticCustomError("misfit", "{reasons}", {"reasons": found})
 
 
 def _type(part: object) -> str:

@@ -62,7 +62,9 @@ CASES: dict[str, tuple[dict[str, object], Field]] = {
 
 
 def surface_model(opacity: dict[str, object], field: Field, background: dict[str, object] | None = None) -> Model:
-    foreground = {**FOREGROUND, "opacity": opacity}
+    # The config's field is replaced below; it says what kind of value the opacity has to expect.
+    kinds = {"density": {"type": "radiance"}, "occupancy": {"type": "occupancy" if "scale" in opacity else "sdf"}}
+    foreground = {**FOREGROUND, "opacity": opacity, "field": kinds.get(str(opacity["type"]), FOREGROUND["field"])}
     config = {"foreground": foreground, "background": background, "background_color": "white"}
     model = Model(ModelConfig.model_validate(config)).eval()
     model.foreground.field = field
