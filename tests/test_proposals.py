@@ -9,7 +9,7 @@ from models.losses import ColorLoss
 from models.model import Model, ModelConfig
 from models.samples import DenseSamples, FieldSample
 from models.volume import MediumRendering, render_rays
-from tests.analytic import FOREGROUND, rays_at_sphere
+from tests.analytic import DENSITY_FIELD, FOREGROUND, rays_at_sphere
 
 DENSITY = {"type": "density", "activation": "softplus"}
 FIELD = {"type": "radiance", "density": {"layers": 1, "width": 8}, "features": 1}

@@ -13,7 +13,16 @@ from models.model import Model, ModelConfig
 from models.samples import FieldSample
 from models.surface import Surface, intersect
 from models.volume import clip
-from tests.analytic import FOREGROUND, RADIUS, Sphere, color_at, hit_distance, rays_at_sphere
+from tests.analytic import (
+    DENSITY_FIELD,
+    FOREGROUND,
+    LOGIT_FIELD,
+    RADIUS,
+    Sphere,
+    color_at,
+    hit_distance,
+    rays_at_sphere,
+)
 
 OUTSIDE: dict[str, object] = {
     "bounds": "outside",
