@@ -76,12 +76,5 @@ def refuse(reasons: Iterable[str]) -> None:
         raise PydanticCustomError("misfit", "{reasons}", {"reasons": found})
 
 
-def refuse(reasons: Iterable[str]) -> None:
-    """Raise ValueError with all reasons, if there are any."""
-    found = " - and ".join(reasons)
-    if found:
-        raise ValueError(found)
-
-
 def _type(part: object) -> str:
     return str(getattr(part, "type", type(part).__name__))
