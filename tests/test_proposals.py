@@ -12,14 +12,13 @@ from models.volume import MediumRendering, render_rays
 from tests.analytic import DENSITY_FIELD, FOREGROUND, rays_at_sphere
 
 DENSITY = {"type": "density", "activation": "softplus"}
-FIELD = {"type": "radiance", "density": {"layers": 1, "width": 8}, "features": 1}
-COARSE = {"field": FIELD, "opacity": DENSITY}
+COARSE = {"field": DENSITY_FIELD, "opacity": DENSITY}
 PROPOSED = {"type": "importance", "coarse": 16, "fine": 16, "proposal": COARSE}
 
 
 def model(sampler: dict[str, object]) -> Model:
     torch.manual_seed(0)
-    foreground = {**FOREGROUND, "sampler": sampler, "field": FIELD, "opacity": DENSITY}
+    foreground = {**FOREGROUND, "field": DENSITY_FIELD, "sampler": sampler, "opacity": DENSITY}
     return Model(ModelConfig.model_validate({"foreground": foreground, "background_color": "white"}))
 
 

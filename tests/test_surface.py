@@ -71,9 +71,8 @@ CASES: dict[str, tuple[dict[str, object], Field]] = {
 
 
 def surface_model(opacity: dict[str, object], field: Field, background: dict[str, object] | None = None) -> Model:
-    # The config's field is replaced below; it says what kind of value the opacity has to expect.
-    kinds = {"density": {"type": "radiance"}, "occupancy": {"type": "occupancy" if "scale" in opacity else "sdf"}}
-    foreground = {**FOREGROUND, "opacity": opacity, "field": kinds.get(str(opacity["type"]), FOREGROUND["field"])}
+    stand_in = LOGIT_FIELD if isinstance(field, Logit) else DENSITY_FIELD if isinstance(field, Cloud) else {}
+    foreground = {**FOREGROUND, "opacity": opacity, **({"field": stand_in} if stand_in else {})}
     config = {"foreground": foreground, "background": background, "background_color": "white"}
     model = Model(ModelConfig.model_validate(config)).eval()
     model.foreground.field = field
