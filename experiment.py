@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dataio.cameras import Cameras
 from dataio.scene import AutoData, DataConfig, Scene
-from models.capabilities import missing, offered
+from models.capabilities import KINDS, missing, offered, refuse
 from models.kernels.launch import set_threads
 from models.losses import LossConfig, Objective
 from models.model import Model, ModelConfig
@@ -75,11 +75,10 @@ class ExperimentConfig(StrictModel):
 
     @model_validator(mode="after")
     def _losses_fit(self) -> ExperimentConfig:
-        medium = self.model.foreground
-        found = {name: missing(loss.needs, offered(medium.field, medium.opacity)) for name, loss in self.losses.items()}
-        lacking = [f"losses.{name} needs {words}" for name, words in found.items() if words]
-        if lacking:
-            raise ValueError(f"{' - and '.join(lacking)}; model.foreground has none")
+        field = self.model.foreground.field
+        found = {name: missing(loss.needs, offered(field)) for name, loss in self.losses.items()}
+        gives = f"model.foreground.field gives {KINDS[field.value_kind]}"
+        refuse(f"losses.{name} needs {words}; {gives}" for name, words in found.items() if words)
         return self
 
 

@@ -127,11 +127,12 @@ class Training:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.config.optimizer.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.gradient_clip, norm)
-        if bool(torch.isfinite(norm + loss)):
+        mean = distributed.mean_across_ranks(loss.detach().double())  # so that all ranks decide alike
+        if bool(torch.isfinite(norm + mean)):
             self.bad_steps = 0
             self.optimizer.step()
             if self.plateau:
-                self.plateau.observe(loss)
+                self.plateau.observe(float(mean))
             return
         self.bad_steps += 1
         self.line.message(f"step {self.step}: loss {float(loss.detach())} or its gradient is not finite; step skipped")

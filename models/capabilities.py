@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
+from pydantic_core import PydanticCustomError
+
 if TYPE_CHECKING:
     from models.fields.base import FieldConfig
     from models.opacity import OpacityConfig
@@ -14,8 +16,7 @@ if TYPE_CHECKING:
 ValueKind = Literal["sdf", "density", "logit"]
 Bounds = Literal["sphere", "outside"]
 # gradient: the field's gradient comes with its value. surface: the sign of the value tells inside from outside.
-# laplace: the opacity is a density with a width beta of which an error bound is known.
-Capability = Literal["sdf", "density", "logit", "gradient", "surface", "laplace"]
+Capability = Literal["sdf", "density", "logit", "gradient", "surface"]
 
 KINDS: dict[ValueKind, str] = {
     "sdf": "a distance, positive outside",
@@ -23,18 +24,17 @@ KINDS: dict[ValueKind, str] = {
     "logit": "a logit, larger inside",
 }
 WORDS: dict[Capability, str] = {
-    "sdf": "a signed distance (field.type: sdf)",
-    "density": "a density (field.type: nerf)",
+    "sdf": "signed distances (field.type: sdf)",
+    "density": "a density (field.type: radiance)",
     "logit": "a logit (field.type: occupancy)",
     "gradient": "a field with a gradient (field.type: sdf or occupancy)",
     "surface": "a field whose sign tells inside from outside (field.type: sdf or occupancy)",
-    "laplace": "an error bound for its density (opacity.type: laplace)",
 }
 
 
-def offered(field: FieldConfig, opacity: OpacityConfig) -> frozenset[Capability]:
-    """All that a medium of this field and this opacity offers to samplers and losses."""
-    found: set[Capability] = {field.value_kind, *opacity.offers}
+def offered(field: FieldConfig) -> frozenset[Capability]:
+    """All that a field offers to samplers and losses."""
+    found: set[Capability] = {field.value_kind}
     if field.gives_gradient:
         found.add("gradient")
     if field.value_kind != "density":
@@ -56,28 +56,24 @@ def misfits_of_matter(field: FieldConfig, opacity: OpacityConfig) -> Iterator[st
         yield f"opacity.type: {_type(opacity)} needs {WORDS['gradient']}; field.type: {_type(field)} gives none"
 
 
-def misfits_of_medium(
-    bounds: Bounds, field: FieldConfig, opacity: OpacityConfig, sampler: SamplerConfig
-) -> Iterator[str]:
-    """One line for each reason why these parts make no medium within these bounds."""
+def misfits_of_medium(bounds: Bounds, field: FieldConfig, sampler: SamplerConfig) -> Iterator[str]:
+    """One line for each reason why a field cannot be sampled so within these bounds."""
     where = {"sphere": "inside the unit sphere", "outside": "beyond the unit sphere"}
     for key, part in (("field", field), ("sampler", sampler)):
         if bounds not in part.covers:
             covered = " or ".join(where[name] for name in sorted(part.covers))
             yield f"{key}.type: {_type(part)} works {covered} only, this medium lies {where[bounds]} (bounds: {bounds})"
-    lacking = missing(sampler.needs, offered(field, opacity))
+    lacking = missing(sampler.needs, offered(field))
     if lacking:
-        yield (
-            f"sampler.type: {_type(sampler)} needs {lacking};"
-            f" field.type: {_type(field)} with opacity.type: {_type(opacity)} has none"
-        )
+        gives = KINDS[field.value_kind]
+        yield f"sampler.type: {_type(sampler)} needs {lacking}; field.type: {_type(field)} gives {gives}"
 
 
 def refuse(reasons: Iterable[str]) -> None:
-    """Raise ValueError with all reasons, if there are any."""
+    """Raise a validation error with all reasons, if there are any."""
     found = " - and ".join(reasons)
     if found:
-        raise ValueError(found)
+        raise PydanticCustomError("misfit", "{reasons}", {"reasons": found})
 
 
 def _type(part: object) -> str:

@@ -14,25 +14,26 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.capabilities import Capability, ValueKind
+from models.capabilities import ValueKind
 from models.samples import FieldSample, RaySamples
 from utils.config import Part
 from utils.schedule import Schedule, constant
 
 # A ray may lose this share of its light in what an occupancy grid leaves out on one side of a surface.
 NEGLIGIBLE = 5e-3
+# A density has no surface of its own; for meshes it lies where the density per scene unit is this.
+SURFACE_DENSITY = 10.0
 
 
 class OpacityConfig(Part):
     """Turns field values into optical depth.
 
-    takes: the kinds of value that make sense to it. why: said where another is given. offers: see models/capabilities.
+    takes: the kinds of value that make sense to it. why: said where another is given.
     """
 
     takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf", "density", "logit"})
     why: ClassVar[str] = ""
     needs_gradient: ClassVar[bool] = False
-    offers: ClassVar[frozenset[Capability]] = frozenset()
 
     def misfit(self, kind: ValueKind) -> str:
         """Why values of this kind make no sense here, in words; empty where they do."""
@@ -151,7 +152,6 @@ class LaplaceConfig(OpacityConfig):
     type: Literal["laplace"] = "laplace"
     takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
     why: ClassVar[str] = "reads its values as distances to the surface"
-    offers: ClassVar[frozenset[Capability]] = frozenset({"laplace"})
     initial_beta: float = Field(0.1, gt=0, description="width of the rise at the start, scene units")
     floor: float = Field(1e-4, gt=0, description="beta = |b| + floor, b learned")
     most_beta: Schedule = Field(
@@ -283,12 +283,12 @@ class DensityConfig(OpacityConfig):
 class Density(Opacity):
     """tau = act(value) * length. Mildenhall et al., "NeRF" (2020), eq. 3; abs: Zhang et al., "NeRF++" (2020)."""
 
-    surface_level = 10.0
     outside_sign = -1.0
 
     def __init__(self, config: DensityConfig) -> None:
         super().__init__()
         self.activation = config.activation
+        self.surface_level = math.log(SURFACE_DENSITY) if config.activation == "exp" else SURFACE_DENSITY
 
     def density(self, value: Tensor) -> Tensor:
         """Density per scene unit, [*N] >= 0."""

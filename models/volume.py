@@ -51,7 +51,7 @@ class MediumConfig(MatterConfig):
 
     @model_validator(mode="after")
     def _medium_fits(self) -> Self:
-        refuse(misfits_of_medium(self.bounds, self.field, self.opacity, self.sampler))
+        refuse(misfits_of_medium(self.bounds, self.field, self.sampler))
         return self
 
 

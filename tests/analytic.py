@@ -23,7 +23,7 @@ FOREGROUND: dict[str, object] = {
 }
 
 # Fields of other kinds of value, for what is replaced by a closed form or only looked at by its config.
-DENSITY_FIELD: dict[str, object] = {"type": "nerf", "density": {"layers": 1, "width": 8}, "features": 4}
+DENSITY_FIELD: dict[str, object] = {"type": "radiance", "density": {"layers": 1, "width": 8}, "features": 4}
 LOGIT_FIELD: dict[str, object] = {**FOREGROUND["field"], "type": "occupancy"}  # type: ignore[dict-item]
 
 

@@ -10,9 +10,9 @@ from models.fields.dense_grid import DenseGridConfig
 from models.fields.frequency import FrequencyConfig
 from models.fields.hash_grid import HashGridConfig
 from models.fields.mlp import Mlp, MlpConfig
-from models.fields.nerf import NerfConfig
 from models.fields.occupancy import OccupancyFieldConfig
 from models.fields.outside import OutsideConfig
+from models.fields.radiance import RadianceFieldConfig
 from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall
 from models.fields.spherical_harmonics import SphericalHarmonicsConfig
 from utils.parts import parts
@@ -33,8 +33,8 @@ FIELDS: dict[str, FieldConfig] = {
     "sdf, 6 taps": SdfConfig(encoding=SMALL_GRID, **SMALL_SDF, feature_scale=1.0, numerical={"step": 3e-4}),
     "sdf, 4 taps": SdfConfig(**SMALL_SDF, numerical=NumericalGradient(taps=4)),
     "occupancy, frequencies": OccupancyFieldConfig(**SMALL_SDF, color_activation="tanh"),
-    "nerf, frequencies": NerfConfig(density=MlpConfig(layers=3, width=96, skip=(2,)), features=8),
-    "nerf, dense grid": NerfConfig(encoding=DENSE_GRID, density=MlpConfig(layers=1, width=32), features=8),
+    "radiance, frequencies": RadianceFieldConfig(density=MlpConfig(layers=3, width=96, skip=(2,)), features=8),
+    "radiance, dense grid": RadianceFieldConfig(encoding=DENSE_GRID, density=MlpConfig(layers=1, width=32), features=8),
     "outside, frequencies": OutsideConfig(density=MlpConfig(layers=2, width=32), features=8),
     "outside, hash grid": OutsideConfig(encoding=SMALL_GRID, density=MlpConfig(layers=1, width=32), features=8),
 }
@@ -297,7 +297,7 @@ def test_the_turned_point_of_nerfpp_is_the_direction_of_the_point_itself() -> No
 
 def test_nerf_knows_the_published_sizes() -> None:
     """8 x 256 with the input again before layer 5, a head of 1 + 256, one view layer of 128."""
-    field = NerfConfig().build()
+    field = RadianceFieldConfig().build()
     inputs = [layer.direction.shape[1] for layer in field.density.linears()]
     assert inputs == [63] + [256] * 8 and field.density.skip == (5,)
     assert [tuple(layer.direction.shape) for layer in field.color.linears()] == [(128, 256 + 27), (3, 128)]
@@ -374,7 +374,7 @@ def test_a_dense_grid_is_trilinear() -> None:
 
 
 def test_mixed_precision_rounds_what_tolerates_it_and_no_distance() -> None:
-    fields = built("nerf, frequencies"), built("sdf, frequencies")
+    fields = built("radiance, frequencies"), built("sdf, frequencies")
     for field, rounds_value in zip(fields, (True, False), strict=True):
         x, d = points(100), directions(100)
         exact = field(x, d)

@@ -1,74 +1,101 @@
-"""What a run is warned of: each wrong way once, with the key to change, and nothing where all is well."""
+"""Runs that go wrong on purpose, each in one way: the warning for it comes, once, and no other."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from dataio.batches import RayBatch
 from health import Health
-from models.losses import ColorLoss, EikonalLoss, Objective, Report
+from models.losses import ColorLoss, Objective, Report
 from models.model import Model
 from tests.analytic import Sphere, rays_at_sphere, sphere_model
 
 
-def looked(model: Model, progress: float = 0.6, **changes: Any) -> list[str]:
-    """The warnings of one look at a step on rays that cross the sphere; `changes` are put into the report."""
-    rays = rays_at_sphere(200, spread=0.5)
-    batch = RayBatch(rays, torch.full((200, 3), 0.5), mask=torch.ones(200))
-    objective = Objective(model, {"color": ColorLoss(), "eikonal": EikonalLoss()})
-    report: Report = replace(objective(batch), **changes)
-    health = Health(distances=True)
-    health._first_width = 0.02
-    found = health.look(model, report, batch, progress)
-    assert health.look(model, report, batch, progress) == []  # never twice
-    return found
+def batch(*, mask: float | None = None) -> RayBatch:
+    count = 300
+    seen = None if mask is None else torch.full((count,), mask)
+    return RayBatch(rays_at_sphere(count, spread=0.5), torch.full((count, 3), 0.5), seen)
 
 
-def test_nothing_to_say_of_a_sphere() -> None:
-    assert looked(sphere_model()) == []
-    assert Health(distances=True).due(200) and not Health(distances=True).due(150)
+def looked(model: Model, *, progress: float, health: Health | None = None, mask: float | None = None) -> list[str]:
+    rays = batch(mask=mask)
+    report: Report = Objective(model, {"color": ColorLoss()})(rays)
+    return (health or Health(distances=True)).look(model, report, rays, progress)
 
 
-class Turned(Sphere):
-    """Solid outside, hollow inside."""
+class Inverted(Sphere):
+    """Seen from inside."""
 
-    def value(self, x: torch.Tensor) -> torch.Tensor:
+    def value(self, x: Tensor) -> Tensor:
         return -super().value(x)
 
 
-def test_inside_out() -> None:
+class Away(Sphere):
+    """Nothing within the unit sphere."""
+
+    def value(self, x: Tensor) -> Tensor:
+        return super().value(x) * 0 + 1.0
+
+
+class Steep(Sphere):
+    """No distance: three times too steep."""
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return 3 * super().gradient(x)
+
+
+def test_a_sound_run_gives_no_warning() -> None:
+    health = Health(distances=True)
+    assert looked(sphere_model(), progress=0.0, health=health) == []
     model = sphere_model()
-    model.foreground.field = Turned()
-    found = looked(model, 0.0)
-    assert len(found) == 1 and "inside_out" in found[0] and "100% of the rays" in found[0]
+    with torch.no_grad():
+        model.foreground.opacity.get_parameter("log_s").add_(0.05)
+    assert looked(model, progress=0.8, health=health) == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "key"),
+    ("field", "words", "key"),
     [
-        ({"terms": {"color": torch.tensor(float("nan"))}}, "losses.color: not finite"),
-        ({"opacity": torch.full((200,), 0.01)}, "losses.mask.weight"),
-        ({"opacity": torch.full((200,), 0.2)}, "data.radius"),
-        ({"gradient": torch.full((50, 3), 2.0)}, "losses.eikonal.weight"),
+        (Inverted(), "inside the surface", "foreground.field.inside_out"),
+        (Away(), "the object has vanished", "losses.mask.weight"),
+        (Steep(), "no distance", "losses.eikonal.weight"),
     ],
+    ids=["inside out", "vanished", "steep"],
 )
-def test_what_a_step_found(changes: dict[str, Any], key: str) -> None:
-    found = looked(sphere_model(), **changes)
-    assert len(found) == 1 and key in found[0]
-    early = looked(sphere_model(), 0.01, **changes)
-    assert len(early) == ("not finite" in key)  # shapes are given time to show
+def test_each_mistake_is_told_once_with_its_key(field: Sphere, words: str, key: str) -> None:
+    model, health = sphere_model(sampler={"type": "stratified", "samples": 64}), Health(distances=True)
+    model.foreground.field = field
+    found = looked(model, progress=0.3, health=health)
+    assert [line for line in found if words in line and key in line], found
+    assert looked(model, progress=0.4, health=health) == []
+
+
+def test_masks_say_where_the_object_should_be() -> None:
+    model = sphere_model(sampler={"type": "stratified", "samples": 64})
+    model.foreground.field = Away()
+    assert any("within the masks" in line for line in looked(model, progress=0.3, mask=1.0))
+    assert any("almost no ray hits" in line for line in looked(model, progress=0.3, mask=0.0))
 
 
 def test_a_background_that_shows_the_object() -> None:
-    model = sphere_model()
-    model.background = model.foreground
-    found = looked(model, opacity=torch.zeros(200))
-    assert len(found) == 1 and "the background shows the object" in found[0] and "within the masks" in found[0]
+    model = sphere_model(sampler={"type": "stratified", "samples": 64})
+    model.foreground.field, model.background = Away(), None
+    report: Report = Objective(model, {"color": ColorLoss()})(batch())
+    model.background = model.foreground  # that there is one is all that counts
+    said = Health(distances=True).look(model, report, batch(), 0.3)
+    assert any("background" in line and "foreground.field.radius" in line for line in said)
 
 
-@pytest.mark.parametrize(("s", "word"), [(5e5, "too sharp"), (50.0, "does not sharpen"), (2.0, "a fog")])
-def test_widths(s: float, word: str) -> None:
-    found = [line for line in looked(sphere_model(s=s)) if "width" in line]
-    assert len(found) == 1 and word in found[0] and "model.foreground.opacity" in found[0]
+def test_a_width_that_does_not_change_or_goes_astray() -> None:
+    for s, progress, words in ((500.0, 0.7, "does not sharpen"), (1e-1, 0.2, ""), (9e5, 0.2, "too sharp")):
+        said = [line for line in looked(sphere_model(s=s), progress=progress) if "width" in line]
+        assert bool(said) == bool(words) and all(words in line for line in said), (s, said)
+
+
+def test_a_loss_that_is_not_finite_is_named() -> None:
+    model, rays = sphere_model(), batch()
+    report: Report = Objective(model, {"color": ColorLoss()})(rays)
+    broken = replace(report, terms={"color": torch.tensor(torch.nan)})
+    assert any("losses.color" in line for line in Health(distances=True).look(model, broken, rays, 0.0))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from utils.distributed import mean_across_ranks
 from utils.parts import StrictModel
 
 
@@ -30,17 +27,15 @@ class Plateau:
         self.scale = 1.0
         self._best: float | None = None
         self._waited = self._count = 0
-        self._total: Tensor | None = None
+        self._total = 0.0
 
-    def observe(self, loss: Tensor) -> None:
-        """Take in the finite loss of one step, this rank's; all ranks must call this in the same steps."""
-        # Averaged at once, so that any rank's state is the state of all: a checkpoint holds the first rank's.
-        mean = mean_across_ranks(loss.detach().double())
-        self._total = mean if self._total is None else self._total + mean
+    def observe(self, loss: float) -> None:
+        """Take in the finite loss of one step, the mean over all ranks: so the state is the same on each of them."""
+        self._total += loss
         self._count += 1
         if self._count == self.config.window:
-            self._compare(float(self._total) / self._count)
-            self._count, self._total = 0, None
+            self._compare(self._total / self._count)
+            self._count, self._total = 0, 0.0
 
     def _compare(self, mean: float) -> None:
         if self._best is None or mean < self._best - abs(self._best) * self.config.threshold:
@@ -52,12 +47,10 @@ class Plateau:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""
-        total = None if self._total is None else float(self._total)
         kept = {"scale": self.scale, "best": self._best, "waited": self._waited}
-        return {**kept, "count": self._count, "total": total}
+        return {**kept, "count": self._count, "total": self._total}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.scale, self._best, self._waited = float(state["scale"]), state["best"], int(state["waited"])
-        self._count = int(state["count"])
-        self._total = None if state["total"] is None else torch.tensor(state["total"], dtype=torch.float64)
+        self._count, self._total = int(state["count"]), float(state["total"])

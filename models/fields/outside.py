@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.capabilities import Bounds
-from models.fields.nerf import Radiance, RadianceConfig
+from models.fields.radiance import Radiance, RadianceConfig
 
 
 class OutsideConfig(RadianceConfig):

@@ -23,7 +23,7 @@ class ErrorBoundConfig(SamplerConfig):
     """Samples along an sdf with a bounded error of the opacity, as VolSDF publishes it."""
 
     type: Literal["error_bound"] = "error_bound"
-    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf", "laplace"})
+    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf"})
     uniform: int = Field(128, ge=2)
     rounds: int = Field(5, ge=0, le=10, description="at most")
     per_round: int = Field(128, ge=1)

@@ -31,10 +31,10 @@ class RadianceConfig(FieldConfig):
     initial_value: float = Key(0.0, description="added to the density network's output; lower starts emptier")
 
 
-class NerfConfig(RadianceConfig):
+class RadianceFieldConfig(RadianceConfig):
     """A radiance field inside the unit sphere."""
 
-    type: Literal["nerf"] = "nerf"
+    type: Literal["radiance"] = "radiance"
 
     def build(self) -> Radiance:
         return Radiance(self, self.encoding.build())
