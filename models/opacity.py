@@ -7,23 +7,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.capabilities import ValueKind
 from models.samples import FieldSample, RaySamples
 from utils.config import Part
 from utils.schedule import Schedule, constant
 
 # A ray may lose this share of its light in what an occupancy grid leaves out on one side of a surface.
 NEGLIGIBLE = 5e-3
+# A density has no surface of its own; for meshes it lies where the density per scene unit is this.
+SURFACE_DENSITY = 10.0
 
 
 class OpacityConfig(Part):
-    """Turns field values into optical depth."""
+    """Turns field values into optical depth.
+
+    takes: the kinds of value that make sense to it. why: said where another is given.
+    """
+
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf", "density", "logit"})
+    why: ClassVar[str] = ""
+    needs_gradient: ClassVar[bool] = False
+
+    def misfit(self, kind: ValueKind) -> str:
+        """Why values of this kind make no sense here, in words; empty where they do."""
+        return "" if kind in self.takes else self.why
 
     def build(self) -> Opacity:
         raise TypeError("an opacity config says how it is built")
@@ -67,6 +81,9 @@ class LogisticConfig(OpacityConfig):
     """NeuS: the logistic CDF of the sdf."""
 
     type: Literal["logistic"] = "logistic"
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
+    why: ClassVar[str] = "reads its values as distances to the surface"
+    needs_gradient: ClassVar[bool] = True
     initial_s: float = Field(math.exp(3.0), gt=0, description="s = exp(10 v), v = 0.3 at the start")
     least_s: Schedule = Field(constant(1e-6), description="lower bound on s over the run: sharpens a short run in time")
     anneal: Schedule = Field(
@@ -133,6 +150,8 @@ class LaplaceConfig(OpacityConfig):
     """VolSDF: a density that is the Laplace CDF of the sdf."""
 
     type: Literal["laplace"] = "laplace"
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
+    why: ClassVar[str] = "reads its values as distances to the surface"
     initial_beta: float = Field(0.1, gt=0, description="width of the rise at the start, scene units")
     floor: float = Field(1e-4, gt=0, description="beta = |b| + floor, b learned")
     most_beta: Schedule = Field(
@@ -211,6 +230,12 @@ class OccupancyConfig(OpacityConfig):
             raise ValueError("should not be 0")
         return scale
 
+    def misfit(self, kind: ValueKind) -> str:
+        expected = "positive" if kind != "sdf" else "negative"
+        if (self.scale > 0) == (kind != "sdf"):
+            return ""
+        return f"with scale: {self.scale:g} would make empty space opaque; expected a {expected} scale"
+
     def build(self) -> Occupancy:
         return Occupancy(self)
 
@@ -245,6 +270,8 @@ class DensityConfig(OpacityConfig):
     """NeRF, NeRF++: density times length."""
 
     type: Literal["density"] = "density"
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"density", "logit"})
+    why: ClassVar[str] = "would make empty space opaque and objects transparent: a density is larger inside"
     activation: Literal["relu", "softplus", "abs", "exp", "leaky_relu", "rrelu"] = Field(
         "softplus", description="exp is cut at exp(15); leaky_relu and rrelu are cut at 0 from below"
     )
@@ -256,12 +283,12 @@ class DensityConfig(OpacityConfig):
 class Density(Opacity):
     """tau = act(value) * length. Mildenhall et al., "NeRF" (2020), eq. 3; abs: Zhang et al., "NeRF++" (2020)."""
 
-    surface_level = 10.0
     outside_sign = -1.0
 
     def __init__(self, config: DensityConfig) -> None:
         super().__init__()
         self.activation = config.activation
+        self.surface_level = math.log(SURFACE_DENSITY) if config.activation == "exp" else SURFACE_DENSITY
 
     def density(self, value: Tensor) -> Tensor:
         """Density per scene unit, [*N] >= 0."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.capabilities import Bounds, misfits_of_matter, misfits_of_medium, refuse
 from models.fields.base import FieldConfig
 from models.opacity import OpacityConfig
 from models.samplers.base import SamplerConfig
@@ -35,12 +37,22 @@ class MatterConfig(StrictModel):
     field: Choice[FieldConfig]
     opacity: Choice[OpacityConfig]
 
+    @model_validator(mode="after")
+    def _matter_fits(self) -> Self:
+        refuse(misfits_of_matter(self.field, self.opacity))
+        return self
+
 
 class MediumConfig(MatterConfig):
     """A stretch of every ray, what fills it, and where to look."""
 
-    bounds: Literal["sphere", "outside"]
+    bounds: Bounds
     sampler: Choice[SamplerConfig]
+
+    @model_validator(mode="after")
+    def _medium_fits(self) -> Self:
+        refuse(misfits_of_medium(self.bounds, self.field, self.sampler))
+        return self
 
 
 class Matter(nn.Module):
@@ -79,7 +91,8 @@ class Matter(nn.Module):
     def render(self, samples: RaySamples, proposal: MediumRendering | None = None) -> MediumRendering:
         """Evaluate field and opacity at samples."""
         field = self.field(samples.positions, samples.directions)
-        return MediumRendering(samples, field, self.opacity.optical_depth(field, samples), proposal)
+        tau = self.opacity.optical_depth(field, samples)
+        return MediumRendering(samples, field, tau, proposal, outward=self.opacity.outside_sign)
 
 
 class Medium(Matter):
@@ -103,12 +116,14 @@ class MediumRendering:
     """A medium along rays: samples [*N], what the field says there, optical depth tau [*N].
 
     proposal: the coarse rendering by which the samples were placed, where that is to be trained on the colors too.
+    outward: 1 where the field's gradient points out of the object, -1 where it points in.
     """
 
     samples: RaySamples
     field: FieldSample
     tau: Tensor
     proposal: MediumRendering | None = None
+    outward: float = 1.0
 
     def weight(self) -> Tensor:
         """[*N] share of a ray's light that ends in each interval, for light that enters the medium in full."""
@@ -117,7 +132,10 @@ class MediumRendering:
     def seen(self) -> Tensor:
         """[R, 7] per ray: color, mean distance and normal, each times the weight; no normal without a gradient."""
         weight, gradient = self.weight()[..., None], self.field.gradient
-        normal = torch.zeros_like(self.field.color) if gradient is None else F.normalize(gradient.detach(), dim=-1)
+        if gradient is None:
+            normal = torch.zeros_like(self.field.color)
+        else:
+            normal = self.outward * F.normalize(gradient.detach(), dim=-1)
         return self.samples.total(
             torch.cat([self.field.color * weight, self.samples.t[..., None] * weight, normal * weight.detach()], -1)
         )

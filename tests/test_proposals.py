@@ -9,16 +9,16 @@ from models.losses import ColorLoss
 from models.model import Model, ModelConfig
 from models.samples import DenseSamples, FieldSample
 from models.volume import MediumRendering, render_rays
-from tests.analytic import FOREGROUND, rays_at_sphere
+from tests.analytic import DENSITY_FIELD, FOREGROUND, rays_at_sphere
 
 DENSITY = {"type": "density", "activation": "softplus"}
-COARSE = {"field": FOREGROUND["field"], "opacity": DENSITY}
+COARSE = {"field": DENSITY_FIELD, "opacity": DENSITY}
 PROPOSED = {"type": "importance", "coarse": 16, "fine": 16, "proposal": COARSE}
 
 
 def model(sampler: dict[str, object]) -> Model:
     torch.manual_seed(0)
-    foreground = {**FOREGROUND, "sampler": sampler, "opacity": DENSITY}
+    foreground = {**FOREGROUND, "field": DENSITY_FIELD, "sampler": sampler, "opacity": DENSITY}
     return Model(ModelConfig.model_validate({"foreground": foreground, "background_color": "white"}))
 
 

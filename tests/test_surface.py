@@ -13,7 +13,16 @@ from models.model import Model, ModelConfig
 from models.samples import FieldSample
 from models.surface import Surface, intersect
 from models.volume import clip
-from tests.analytic import FOREGROUND, RADIUS, Sphere, color_at, hit_distance, rays_at_sphere
+from tests.analytic import (
+    DENSITY_FIELD,
+    FOREGROUND,
+    LOGIT_FIELD,
+    RADIUS,
+    Sphere,
+    color_at,
+    hit_distance,
+    rays_at_sphere,
+)
 
 OUTSIDE: dict[str, object] = {
     "bounds": "outside",
@@ -62,7 +71,8 @@ CASES: dict[str, tuple[dict[str, object], Field]] = {
 
 
 def surface_model(opacity: dict[str, object], field: Field, background: dict[str, object] | None = None) -> Model:
-    foreground = {**FOREGROUND, "opacity": opacity}
+    stand_in = LOGIT_FIELD if isinstance(field, Logit) else DENSITY_FIELD if isinstance(field, Cloud) else {}
+    foreground = {**FOREGROUND, "opacity": opacity, **({"field": stand_in} if stand_in else {})}
     config = {"foreground": foreground, "background": background, "background_color": "white"}
     model = Model(ModelConfig.model_validate(config)).eval()
     model.foreground.field = field

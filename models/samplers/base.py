@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from models.capabilities import Bounds, Capability
 from models.samples import RaySamples
 from utils.config import Part
 
@@ -34,7 +35,10 @@ class Probed(Protocol):
 
 
 class SamplerConfig(Part):
-    """Places intervals along rays."""
+    """Places intervals along rays. needs: what field and opacity must offer it. covers: where it may be used."""
+
+    needs: ClassVar[frozenset[Capability]] = frozenset()
+    covers: ClassVar[frozenset[Bounds]] = frozenset({"sphere"})
 
     def build(self) -> Sampler:
         raise TypeError("a sampler config says how it is built")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.capabilities import Capability
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.stratified import even_edges
@@ -22,6 +23,7 @@ class ErrorBoundConfig(SamplerConfig):
     """Samples along an sdf with a bounded error of the opacity, as VolSDF publishes it."""
 
     type: Literal["error_bound"] = "error_bound"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf"})
     uniform: int = Field(128, ge=2)
     rounds: int = Field(5, ge=0, le=10, description="at most")
     per_round: int = Field(128, ge=1)

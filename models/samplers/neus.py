@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.capabilities import Capability
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samples import DenseSamples
@@ -20,6 +21,7 @@ class NeusSamplerConfig(SamplerConfig):
     """Hierarchical sampling for an sdf as NeuS publishes it."""
 
     type: Literal["neus"] = "neus"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf"})
     uniform: int = Field(64, ge=2)
     rounds: int = Field(4, ge=0, le=10)
     per_round: int = Field(16, ge=1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.capabilities import Capability
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samplers.stratified import even_edges, in_bins
 from models.samples import DenseSamples
@@ -22,6 +23,7 @@ class RootFindingConfig(SamplerConfig):
     """Samples around the first surface, in an interval that shrinks during the run."""
 
     type: Literal["root_finding"] = "root_finding"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"surface"})
     march: int = Field(256, ge=2, description="even points at which a change of sign is looked for")
     secant_steps: int = Field(8, ge=0, le=64)
     samples: int = Field(64, ge=1, description="in the interval")
