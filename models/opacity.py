@@ -222,6 +222,10 @@ class OccupancyConfig(OpacityConfig):
         -10.0,
         description="logit per unit of value: -10 for a field that is positive outside, as published; 1 for logits",
     )
+    sharpen: Schedule = Field(
+        constant(1.0),
+        description="multiplies the scale over the run; what is seen lies about 2 / scale in front of the value 0",
+    )
 
     @field_validator("scale")
     @classmethod
@@ -251,8 +255,16 @@ class Occupancy(Opacity):
 
     def __init__(self, config: OccupancyConfig) -> None:
         super().__init__()
-        self.scale = config.scale
+        self.config = config
         self.outside_sign = -math.copysign(1.0, config.scale)
+        self.update(0.0)
+
+    def update(self, progress: float) -> None:
+        self.scale = self.config.scale * self.config.sharpen(progress)
+
+    def width(self) -> float | None:
+        # A distance says over what length the logit rises; the slope of other values is not known.
+        return 1 / abs(self.scale) if self.outside_sign > 0 else None
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         return self.probe(sample.value, samples)

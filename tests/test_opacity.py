@@ -164,6 +164,15 @@ def test_what_the_grid_leaves_out_is_negligible() -> None:
     assert lost < 0.01
 
 
+def test_an_occupancy_sharpens_with_the_run() -> None:
+    config = OccupancyConfig.model_validate({"scale": -60, "sharpen": {"type": "exponential", "start": 1, "end": 15}})
+    opacity = config.build()
+    assert opacity.width() == pytest.approx(1 / 60)
+    opacity.update(1.0)
+    assert opacity.scale == pytest.approx(-900) and opacity.width() == pytest.approx(1 / 900)
+    assert OccupancyConfig(scale=10).build().width() is None  # how steep a logit is, nobody knows
+
+
 def test_probe_sees_what_the_samples_see() -> None:
     """On a plane met head-on the estimate from values alone is the optical depth from mid-point to mid-point."""
     edges = torch.linspace(0, 1, 401, dtype=torch.float64)[None]

@@ -53,6 +53,7 @@ def made_up_run(folder: Path) -> Any:
     [
         ["render.py", "{}"],
         ["render.py", "{}", "--frames", "0"],
+        ["render.py", "{}", "--baked"],
         ["render.py", "{}", "--modes", "rgb,dpeth"],
         ["extract_mesh.py", "{}", "--out", "mesh.stl"],
         ["extract_mesh.py", "{}", "--keep", "most"],
