@@ -61,7 +61,10 @@ class Training:
 
     def __init__(self, config: ExperimentConfig, folder: Path, ranks: distributed.Ranks, scene: Scene) -> None:
         self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         self.objective = build_objective(config, scene, ranks.device)
+        # A start that is computed is part of the training; a resumed run replaces these numbers by its own.
+        self.seconds, self.cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
         self.optimizer = build_optimizer(config.optimizer, self.objective.model)
         self.sampler = PixelSampler(
             scene,
@@ -71,7 +74,7 @@ class Training:
             world=ranks.world,
             device=ranks.device,
         )
-        self.step, self.seconds, self.cpu_seconds, self.bad_steps = 0, 0.0, 0.0, 0
+        self.step, self.bad_steps = 0, 0
         plateau = config.optimizer.reduce_on_plateau
         self.plateau = Plateau(plateau) if plateau else None
         self.health = Health(distances=config.model.foreground.field.value_kind == "sdf")
