@@ -13,7 +13,7 @@ from models.fields.mlp import Mlp, MlpConfig
 from models.fields.occupancy import OccupancyFieldConfig
 from models.fields.outside import OutsideConfig
 from models.fields.radiance import RadianceFieldConfig
-from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall
+from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall, mirrored
 from models.fields.spherical_harmonics import SphericalHarmonicsConfig
 from utils.parts import parts
 
@@ -400,3 +400,13 @@ def test_every_part_of_the_folder_is_tested_here() -> None:
     used |= {DenseGridConfig}
     assert set(parts(FieldConfig).values()) | set(parts(EncodingConfig).values()) == used
     assert issubclass(type(SMALL_GRID.build()), Encoding)
+
+
+def test_a_mirrored_direction_leaves_at_the_angle_at_which_it_came() -> None:
+    d, gradient = directions(50), directions(50).roll(1, 0) * 3
+    normal = gradient / 3
+    found = mirrored(d, gradient)
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(50))
+    torch.testing.assert_close((found * normal).sum(-1), -(d * normal).sum(-1))
+    torch.testing.assert_close(torch.linalg.cross(found, normal), torch.linalg.cross(d, normal))
+    assert torch.isfinite(mirrored(d, torch.zeros(50, 3))).all()

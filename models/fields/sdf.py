@@ -18,7 +18,7 @@ from models.fields.mlp import Mlp, MlpConfig, geometric_initialization
 from models.fields.shape_fit import fit_hull, fit_sphere
 from models.samples import FieldSample
 from utils.config import Choice, StrictModel
-from utils.schedule import ExponentialSchedule, Schedule
+from utils.schedule import ExponentialSchedule, Schedule, constant
 
 
 class NumericalGradient(StrictModel):
@@ -44,6 +44,12 @@ class SurfaceConfig(FieldConfig):
 
     encoding: Choice[EncodingConfig] = FrequencyConfig(levels=6)
     view_encoding: Choice[EncodingConfig] = FrequencyConfig(levels=4)
+    view: Literal["direction", "reflection"] = Key(
+        "direction", description="what the color network sees of the view: the ray, or the ray mirrored at the surface"
+    )
+    view_weight: Schedule = Key(
+        constant(1.0), description="factor of the encoded view: from 0, what few views see is not explained by the view"
+    )
     geometry: MlpConfig = MlpConfig(skip=(4,), activation="softplus", weight_norm=True)
     color: MlpConfig = MlpConfig(layers=4, weight_norm=True)
     color_activation: ColorActivationName = "sigmoid"
@@ -102,6 +108,7 @@ class Sdf(Field):
 
     def update(self, progress: float) -> None:
         self.encoding.update(progress)
+        self.view_weight = self.config.view_weight(progress)
         numerical = self.config.numerical
         self.taps = None if numerical is None else _taps(numerical.taps) * numerical.step(progress)
 
@@ -116,7 +123,10 @@ class Sdf(Field):
 
     def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
         output, gradient = self._geometry(x)
-        seen = torch.cat([x, self.view_encoding(directions), gradient, output[..., 1:]], -1)
+        if self.config.view == "reflection":
+            directions = mirrored(directions, gradient)
+        view = self.view_weight * self.view_encoding(directions)
+        seen = torch.cat([x, view, gradient, output[..., 1:]], -1)
         return FieldSample(output[..., 0], to_color(self.color(seen), self.config.color_activation), gradient)
 
     def _distance(self, x: Tensor) -> Tensor:
@@ -150,6 +160,16 @@ class Sdf(Field):
         """Gradient [*N, 3] from values at taps [K, 3] around x. Li et al., "Neuralangelo" (2023), eq. 5."""
         around = self.geometry(self.encoding(x[..., None, :] + taps))[..., 0]
         return around @ taps * (3 / taps.square().sum())  # sum over k of d_k d_k^T = (sum |d_k|^2 / 3) I
+
+
+def mirrored(directions: Tensor, gradient: Tensor) -> Tensor:
+    """Unit directions [*N, 3] after a mirror with normals along `gradient` [*N, 3]; differentiable in the gradient.
+
+    What gloss shows of things far away is a function of this direction, whatever the surface's shape; seen as one of
+    the view's own direction it pulls the surface inward. Verbin et al., "Ref-NeRF" (2022), section 3.1.
+    """
+    square = gradient.square().sum(-1, keepdim=True) + 1e-12
+    return directions - 2 * (directions * gradient).sum(-1, keepdim=True) / square * gradient
 
 
 def _taps(count: int) -> Tensor:
