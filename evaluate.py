@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from utils.errors import InputError, run_script
 
 if TYPE_CHECKING:
+    import numpy as np
     import trimesh
 
     from dataio.scene import Scene
@@ -46,18 +47,19 @@ def main() -> int:
     run = Run.open(args.run, device=args.device, overrides=overrides)
     scene = run.load_scene(args.data)
     mesh_score = measure_mesh(run, scene, args.mesh, args.reference, args.crop)
-    image_score = measure_images(run, scene, args.split)
-    update_results(run.folder / "metrics.json", images=image_score, mesh=mesh_score)
+    image_score, depth_score = measure_images(run, scene, args.split)
+    update_results(run.folder / "metrics.json", images=image_score, depth=depth_score, mesh=mesh_score)
     print_block("images", image_score)
+    print_block("depth", depth_score)
     print_block("mesh", mesh_score)
     return 0
 
 
-def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
-    """Mean PSNR and SSIM over the views of a split, rendered in full size; None when there are none.
+def measure_images(run: Run, scene: Scene, split: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Mean PSNR and SSIM over the views of a split, rendered in full size, and the score of their depths.
 
-    psnr_masked counts the pixels inside the masks only, where the scene has masks. Raises InputError for the
-    name of a split that the data lack.
+    psnr_masked counts the pixels inside the masks only, where the scene has masks. None for what there is not. Raises
+    InputError for the name of a split that the data lack.
     """
     import torch
 
@@ -68,22 +70,53 @@ def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
         raise InputError(f"--split: {split!r} - the data have {', '.join(scene.splits)}")
     views = scene.splits.get(split)
     if views is None or len(views) == 0:
-        return None
+        return None, None
     if scene.background is not None:  # what the photographs were composited over
         run.model.background_color.copy_(torch.tensor(scene.background))
     cameras = scene.cameras.to(run.device)
     rows: list[tuple[float, float | None, float | None]] = []
+    depth_errors: list[np.ndarray] = []
     print(f"{split + ' view':32s} {'psnr':>8s} {'ssim':>8s}")
     for view in (int(v) for v in views):
-        color = render_image(run.model, cameras, view).color.double()
+        frame = render_image(run.model, cameras, view)
+        color = frame.color.double()
         truth = torch.from_numpy(scene.images[view]).double() / 255.0
         mask = torch.from_numpy(scene.masks[view]) > 127 if scene.masks is not None else None
         likeness = ssim(color, truth).item() if min(truth.shape[:2]) >= WINDOW else None
         inside = psnr(color, truth, mask).item() if mask is not None and mask.any() else None
         rows.append((psnr(color, truth).item(), likeness, inside))
         print(f"{scene.names[view][-32:]:32s} {rows[-1][0]:8.2f} {shown(likeness):>8s}")
+        if scene.depths is not None:
+            depth_errors.append(depth_error(scene, view, frame.depth.numpy()))
     found = dict(zip(("psnr", "ssim", "psnr_masked"), map(mean, zip(*rows, strict=True)), strict=True))
-    return {**found, "views": len(rows), "split": split, "ssim_definition": SSIM_DEFINITION}
+    score = {**found, "views": len(rows), "split": split, "ssim_definition": SSIM_DEFINITION}
+    return score, score_depths(depth_errors)
+
+
+def depth_error(scene: Scene, view: int, along: np.ndarray) -> np.ndarray:
+    """|rendered - measured| z depth, world units, of the pixels of a view that have a measured depth, [N].
+
+    along: rendered distance along the rays [H, W], scene units.
+    """
+    import numpy as np
+    import torch
+
+    assert scene.depths is not None
+    rays = scene.cameras.rays(torch.full((along.size,), view), scene.cameras.pixel_grid(view))
+    cosine = (rays.directions @ scene.cameras.forward[view]).numpy().reshape(along.shape)
+    known = scene.depths[view] > 0
+    scale = np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3]))
+    return np.abs(along * cosine - scene.depths[view])[known] * scale
+
+
+def score_depths(errors: list[np.ndarray]) -> dict[str, Any] | None:
+    """Share of pixels whose depth is within 0.05 world units (5 cm in meters), and the median error; None without any."""
+    import numpy as np
+
+    error = np.concatenate(errors) if errors else np.zeros(0)
+    if len(error) == 0:
+        return None
+    return {"share_within_0.05": float((error < 0.05).mean()), "median_error": float(np.median(error)), "pixels": len(error)}
 
 
 def measure_mesh(

@@ -3,6 +3,7 @@
 The EXIF orientation is ignored on purpose: poses belong to the pixels as they are stored.
 """
 
+import io
 from pathlib import Path
 
 import cv2
@@ -11,24 +12,28 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from dataio.files import shown
+from dataio.packed import Packed, PackedNumbers
 from utils.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".PNG", ".JPG", ".JPEG")
 MAX_PIXELS = 200_000_000
+# The largest number of 16 bits is a sensor's "no measurement" (7-Scenes), or one that did not fit.
+NO_DEPTH = 65535
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+Source = Path | Packed  # where the bytes of a picture are
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Source) -> tuple[int, int]:
     """(width, height) from the header. Raises InputError."""
     with _open(path) as picture:
         return picture.size
 
 
-def read_image(path: Path) -> tuple[UInt8, UInt8 | None]:
+def read_image(path: Source) -> tuple[UInt8, UInt8 | None]:
     """Color [H,W,3] and, where the file has one, straight alpha [H,W]; both uint8.
 
     Gray, palette, CMYK and 16-bit pictures are converted to 8-bit RGB. Raises InputError for files that are
@@ -49,7 +54,7 @@ def read_image(path: Path) -> tuple[UInt8, UInt8 | None]:
     return pixels, None
 
 
-def read_mask(path: Path) -> UInt8:
+def read_mask(path: Source) -> UInt8:
     """Mask [H,W] uint8, 255 = object: the gray value of the picture, or its alpha where that says more.
 
     Raises InputError as `read_image` does.
@@ -60,20 +65,28 @@ def read_mask(path: Path) -> UInt8:
     return np.asarray(color.max(axis=-1), dtype=np.uint8)
 
 
-def read_depth(path: Path, unit: float) -> Float32:
+def read_depth(path: Source, unit: float) -> Float32:
     """z depth [H,W] float32 in world units, 0 = unknown, from a 16-bit picture or an .npy array.
 
-    unit: world units per stored number. Raises InputError as `read_image` does.
+    unit: world units per stored number. Of whole numbers 65535 is unknown too. Raises InputError as `read_image`
+    does.
     """
-    if path.suffix == ".npy":
-        depth = _read_depth_array(path)
-    else:
-        with _open(path) as picture:
-            if not picture.mode.startswith(("I", "F")):
-                raise InputError(f"{shown(path)} - got {picture.mode} pixels - expected 16 bits or float")
-            depth = _decode(picture, path)
-    depth = depth.astype(np.float32) * np.float32(unit)
-    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+    stored = _stored_depth(path)
+    known = np.isfinite(stored) & (stored > 0)
+    if stored.dtype.kind in "iu":
+        known &= stored != NO_DEPTH
+    return np.where(known, stored.astype(np.float32) * np.float32(unit), np.float32(0))
+
+
+def _stored_depth(path: Source) -> npt.NDArray[np.generic]:
+    if isinstance(path, PackedNumbers):
+        return path.numbers()
+    if isinstance(path, Path) and path.suffix == ".npy":
+        return _read_depth_array(path)
+    with _open(path) as picture:
+        if not picture.mode.startswith(("I", "F")):
+            raise InputError(f"{shown(path)} - got {picture.mode} pixels - expected 16 bits or float")
+        return _decode(picture, path)
 
 
 def _read_depth_array(path: Path) -> npt.NDArray[np.generic]:
@@ -106,9 +119,9 @@ def composited(color: UInt8, mask: UInt8, background: tuple[float, float, float]
     return ((color * share + back * (255 - share) + 127) // 255).astype(np.uint8)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Source) -> Image.Image:
     try:
-        picture = Image.open(path, formats=FORMATS)
+        picture = Image.open(io.BytesIO(path.read()) if isinstance(path, Packed) else path, formats=FORMATS)
     except FileNotFoundError as error:
         raise InputError(f"{shown(path)} - no such image") from error
     except UnidentifiedImageError as error:
@@ -123,7 +136,7 @@ def _open(path: Path) -> Image.Image:
     return picture
 
 
-def _decode(picture: Image.Image, path: Path, *, mode: str | None = None) -> npt.NDArray[np.generic]:
+def _decode(picture: Image.Image, path: Source, *, mode: str | None = None) -> npt.NDArray[np.generic]:
     try:
         return np.array(picture if mode is None else picture.convert(mode))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:

@@ -15,7 +15,8 @@ from pydantic import Field
 from dataio import images, normalize
 from dataio.cameras import Cameras
 from dataio.files import Float64, need_folder, notice, shown
-from dataio.images import Float32, UInt8
+from dataio.images import Float32, Source, UInt8
+from dataio.registration import registered
 from dataio.views import Views, checked
 from utils.config import Part, discover, parts
 from utils.errors import InputError
@@ -81,6 +82,9 @@ class DataConfig(Part):
     )
     radius: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         default="auto", description="radius of the unit sphere, world units"
+    )
+    region: Literal["auto", "object", "room"] = Field(
+        default="auto", description="what the unit sphere holds; a room: all cameras and all that they measured"
     )
     up: Literal["auto"] | Vector = Field(default="auto", description="the world's up direction")
     near: float = Field(default=0.05, ge=0, description="nearest distance from a camera, scene units")
@@ -152,7 +156,7 @@ def assemble(config: DataConfig, views: Views) -> Scene:
     masks = None if pictures[0].mask is None else [p.mask for p in pictures if p.mask is not None]
     depths = None if pictures[0].depth is None else [p.depth for p in pictures if p.depth is not None]
     splits = make_splits(views, holdout=config.holdout)
-    world_from_scene = _frame(config, views, masks, splits["train"])
+    world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=depths)
     scene_from_world = normalize.inverse(world_from_scene)
     points = views.points
     if points is not None:
@@ -222,20 +226,36 @@ def _read(config: DataConfig, views: Views, view: int) -> _Picture:
         mask = images.resized(mask, (width, height))
     depth = None
     if views.depths is not None:
-        depth = images.read_depth(views.depths[view], views.depth_unit)
-        _same_size(views.depths[view], depth, color)
-        depth = images.subsampled(depth, (width, height))
+        depth = images.subsampled(_read_depth(views, view, views.depths[view], color), (width, height))
     return _Picture(images.resized(color, (width, height)), mask, depth)
 
 
-def _same_size(path: Path, picture: npt.NDArray[np.generic], color: UInt8) -> None:
+def _read_depth(views: Views, view: int, path: Source, color: UInt8) -> Float32:
+    """The depth of each color pixel, also where another camera took it."""
+    depth = images.read_depth(path, views.depth_unit)
+    camera = views.depth_camera
+    if camera is None:
+        _same_size(path, depth, color)
+        return depth
+    if depth.shape != camera.size[::-1]:
+        got, expected = f"{depth.shape[1]} x {depth.shape[0]}", f"{camera.size[0]} x {camera.size[1]}"
+        raise InputError(f"{shown(path)} - got {got} pixels - expected {expected} as the other depths have")
+    return registered(depth, camera, views.intrinsics[view], (color.shape[1], color.shape[0]))
+
+
+def _same_size(path: Source, picture: npt.NDArray[np.generic], color: UInt8) -> None:
     if picture.shape[:2] != color.shape[:2]:
         got, expected = (f"{p.shape[1]} x {p.shape[0]}" for p in (picture, color))
         raise InputError(f"{shown(path)} - got {got} pixels - expected {expected} as its image has")
 
 
 def _frame(
-    config: DataConfig, views: Views, masks: list[UInt8] | None, train: npt.NDArray[np.int64]
+    config: DataConfig,
+    views: Views,
+    train: npt.NDArray[np.int64],
+    *,
+    masks: list[UInt8] | None,
+    depths: list[Float32] | None,
 ) -> Float64:
     """world_from_scene: said by the config, by the format, or estimated from the training views."""
     if isinstance(config.center, tuple) and isinstance(config.radius, float):
@@ -249,12 +269,18 @@ def _frame(
     positions = views.camera_to_world[chosen, :3, 3]
     local = normalize.similarity(positions.mean(axis=0), float(np.ptp(positions, axis=0).max()) or 1.0)
     to_local = normalize.inverse(local)
-    middle, radius = normalize.region(
-        views.cameras(to_local).scaled(1 / config.downscale)[chosen],
-        None if masks is None else [masks[i] for i in chosen],
-        None if views.points is None else views.points @ to_local[:3, :3].T + to_local[:3, 3],
-        center=None if center is None else to_local[:3, :3] @ center + to_local[:3, 3],
-    )
+    cameras = views.cameras(to_local).scaled(1 / config.downscale)[chosen]
+    center = None if center is None else to_local[:3, :3] @ center + to_local[:3, 3]
+    points = None if views.points is None else views.points @ to_local[:3, :3].T + to_local[:3, 3]
+    if views.room if config.region == "auto" else config.region == "room":
+        if depths is not None:
+            points = normalize.depth_points(cameras, [depths[i] / np.float32(_scale(local)) for i in chosen])
+        if points is None or len(points) == 0:
+            raise InputError(f"{shown(views.source)} - got no depth or points - expected them in a room: data.radius")
+        middle, radius = normalize.room_region(cameras, points, center=center)
+    else:
+        of_chosen = None if masks is None else [masks[i] for i in chosen]
+        middle, radius = normalize.region(cameras, of_chosen, points, center=center)
     found = local @ normalize.similarity(middle, radius)
     return found if config.radius == "auto" else normalize.similarity(found[:3, 3], config.radius)
 

@@ -1,5 +1,6 @@
 """What a format's file says, before any image is decoded, and the checks that all formats share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from dataio import images, normalize
 from dataio.cameras import Cameras
 from dataio.checks import check_cameras, drop_faulty, orthonormal
 from dataio.files import MAX_BAD_SHARE, MAX_MISSING_SHARE, Float64, shown
+from dataio.images import Source
+from dataio.registration import DepthCamera
 from utils.errors import InputError
 
 
@@ -19,7 +22,7 @@ class Views:
 
     source: Path  # the file that names the views, for messages
     names: list[str]
-    images: list[Path]
+    images: Sequence[Source]
     camera_to_world: Float64  # [C,4,4]
     intrinsics: Float64  # [C,4] fx fy cx cy in pixels of the files, pixel centers at +0.5
     size: npt.NDArray[np.int64]  # [C,2] width, height as declared
@@ -27,8 +30,10 @@ class Views:
     distortion: Float64 | None = None  # [C,8]
     fisheye: npt.NDArray[np.bool_] | None = None  # [C]
     masks: list[Path] | None = None
-    depths: list[Path] | None = None
+    depths: Sequence[Source] | None = None
     depth_unit: float = 1.0  # world units per stored number
+    depth_camera: DepthCamera | None = None  # when depths were taken by another camera than the colors
+    room: bool = False  # whether the format is one of rooms, seen from within
     points: Float64 | None = None  # [P,3]
     world_from_scene: Float64 | None = None  # 4x4, when the format says where the unit sphere is
     up: Float64 | None = None  # [3], when the format promises it
@@ -97,7 +102,7 @@ def checked(views: Views) -> Views:
     return replace(views, camera_to_world=orthonormal(views.camera_to_world))
 
 
-def _size_fault(path: Path, size: npt.NDArray[np.int64]) -> str:
+def _size_fault(path: Source, size: npt.NDArray[np.int64]) -> str:
     width, height = images.image_size(path)
     if (width, height) == (int(size[0]), int(size[1])):
         return ""

@@ -79,6 +79,57 @@ class MaskLoss(LossConfig):
         return shared_mean(F.binary_cross_entropy(opacity, batch.mask, reduction="none"))
 
 
+class DepthLoss(LossConfig):
+    """Distance between the rendered and the measured depth along the ray, mean over rays with one; scene units."""
+
+    type: Literal["depth"] = "depth"
+    norm: Literal["l1", "huber"] = "l1"
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        if batch.depth is None:
+            return rendering.depth.new_zeros(())
+        known = batch.depth > 0
+        distance = _huber if self.norm == "huber" else F.l1_loss
+        per_ray = distance(rendering.depth, batch.depth, reduction="none") * known
+        return shared_mean(per_ray, known.sum())
+
+
+class SdfDepthLoss(LossConfig):
+    """The sdf along rays of measured depth: free before the surface, a distance near it; nothing without depth.
+
+    At distance b = depth - t before (b > 0) or behind the surface, within `band` of it, the value should be b times
+    the cosine between ray and normal; further in front it should be positive, and at most b. Sum of both means over
+    all ranks' points. After Ortiz et al., "iSDF" (2022), eq. 5 to 7, and Azinovic et al., "Neural RGB-D Surface
+    Reconstruction" (2022), eq. 6 and 7; the cosine is ours.
+    """
+
+    type: Literal["sdf_depth"] = "sdf_depth"
+    band: float = Field(0.03, gt=0, description="half its width, scene units")
+    near_points: int = Field(4, ge=1, description="points per ray within the band")
+    free_points: int = Field(4, ge=1, description="points per ray in front of the band")
+    rays: int = Field(1024, ge=1, description="rays per step and rank, the first of the batch")
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        if batch.depth is None:
+            return rendering.depth.new_zeros(())
+        batch = batch[: self.rays]
+        known = batch.depth > 0
+        batch, normal = batch[known], rendering.normal[: self.rays][known]
+        depth, rays = batch.depth[:, None], batch.rays
+        cosine = F.cosine_similarity(normal, -rays.directions, dim=-1)[:, None]
+        cosine = torch.where(normal.norm(dim=-1, keepdim=True) > 0.5, cosine.clamp_min(0.1), 1.0)
+        near = self.band * (2 * torch.rand(len(depth), self.near_points, device=depth.device) - 1)
+        free = torch.rand(len(depth), self.free_points, device=depth.device)
+        start = rays.near[:, None]
+        free = (1-free)* (depth - self.band-start).clamp_min(0) + self.band
+        ahead = torch.cat([near, free], 1)
+        value = model.foreground.field.value(rays.at(depth - ahead))
+        off = (value[:, : self.near_points] - near * cosine).abs()
+        v = value[:, self.near_points :]
+        free_off = F.relu(torch.maximum(torch.exp(-5*v.clamp_min(-1)) - 1, v - free))
+        return shared_mean(off) + shared_mean(free_off)
+
+
 def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
     """Sum of `values` over `count` (default: their number), so that the mean over ranks is the mean over all.
 
