@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,17 @@ if TYPE_CHECKING:
     from dataio.scene import Scene
     from experiment import Run
 
+SEEN_MARGIN = 0.1  # world units: what lies no farther behind a measured depth counts as seen
+
 EXAMPLE = """examples:
   python evaluate.py runs/demo
   python evaluate.py runs/figure --mesh figure.ply --reference data/figure/mesh.ply
   python evaluate.py runs/figure_dtu --data data/figure --background black
+  python evaluate.py runs/room --reference data/room/gt_points.npz
   python evaluate.py runs/skull data.masks=keep      the PSNR within masks that training did not see
 
-Writes RUN/metrics.json. Mesh distances are in units of the reference's bounding-sphere radius."""
+Writes RUN/metrics.json. Mesh distances are in units of the reference's bounding-sphere radius;
+against points in world units, and only where two training views saw."""
 
 
 def main() -> int:
@@ -31,7 +36,9 @@ def main() -> int:
     parser.add_argument("run", help="run folder or checkpoint folder")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the run's config")
     parser.add_argument("--mesh", type=Path, metavar="FILE", help="default: RUN/meshes/mesh.ply")
-    parser.add_argument("--reference", type=Path, metavar="FILE", help="true surface, same frame")
+    parser.add_argument(
+        "--reference", type=Path, metavar="FILE", help="true surface, or points on it (.npz, .ply), same frame"
+    )
     parser.add_argument("--crop", type=float, metavar="C", help="drop what is C radii outside its box")
     parser.add_argument("--data", metavar="PATH", help="other photographs in the same world frame")
     parser.add_argument("--background", choices=("white", "black"), help="behind masked photographs")
@@ -116,7 +123,11 @@ def score_depths(errors: list[np.ndarray]) -> dict[str, Any] | None:
     error = np.concatenate(errors) if errors else np.zeros(0)
     if len(error) == 0:
         return None
-    return {"share_within_0.05": float((error < 0.05).mean()), "median_error": float(np.median(error)), "pixels": len(error)}
+    return {
+        "share_within_0.05": float((error < 0.05).mean()),
+        "median_error": float(np.median(error)),
+        "pixels": len(error),
+    }
 
 
 def measure_mesh(
@@ -129,17 +140,34 @@ def measure_mesh(
     """
     from utils.mesh import read_mesh
     from utils.mesh_metrics import compare_meshes
+    from utils.point_metrics import compare_points, has_faces, read_points
 
+    path = mesh or run.folder / "meshes" / "mesh.ply"
+    if reference is not None and not has_faces(reference):
+        points = read_points(reference)
+        score = compare_points(read_mesh(path, up=run.up), points, observed=partial(observed, run, scene))
+        return {"file": path.name, **score}
     truth = read_mesh(reference, up=run.up) if reference is not None else known_surface(run, scene)
     if truth is None:
         if mesh is not None:
             raise InputError(f"{mesh}: the data know no true surface to compare with - give --reference")
         return None
-    path = mesh or run.folder / "meshes" / "mesh.ply"
     if mesh is None and reference is None and not path.is_file():
         print(f"no mesh to measure: python extract_mesh.py {run.folder}")
         return None
     return {"file": path.name, **compare_meshes(read_mesh(path, up=run.up), truth, crop=crop).as_dict()}
+
+
+def observed(run: Run, scene: Scene, points: np.ndarray) -> np.ndarray:
+    """Which of the points [N, 3], world units, at least two training views saw; [N]."""
+    import numpy as np
+
+    from dataio.visibility import times_seen
+
+    scene_from_world = np.linalg.inv(run.world_from_scene)
+    inside = points @ scene_from_world[:3, :3].T + scene_from_world[:3, 3]
+    margin = SEEN_MARGIN * np.cbrt(np.linalg.det(scene_from_world[:3, :3]))
+    return times_seen(scene, scene.splits["train"], inside, margin=margin) >= 2
 
 
 def known_surface(run: Run, scene: Scene) -> trimesh.Trimesh | None:

@@ -26,7 +26,7 @@ HULL_BAD_VIEWS = 0.03
 LOOK_SHARE = 0.6
 # A room's sphere holds all cameras and all but this share of the points that they measured.
 ROOM_STRAYS = 0.005
-ROOM_MARGIN = 1.05
+ROOM_MARGIN = 1.1
 ROOM_POINTS = 20_000
 
 

@@ -102,7 +102,9 @@ def _splat(depth: Float32, camera: DepthCamera, intrinsics: Float64, size: tuple
     for k in range(fine * fine):
         shift = (np.array(divmod(k, fine)) + 0.5) / fine - 0.5
         points = _moved(_lift((column + shift[1], row + shift[0]), z, camera.intrinsics), camera.color_from_depth)
-        to = [np.rint(x).astype(np.int64) for x in np.nan_to_num(_project(points, intrinsics), nan=-1.0).clip(-1, 2**30)]
+        to = [
+            np.rint(x).astype(np.int64) for x in np.nan_to_num(_project(points, intrinsics), nan=-1.0).clip(-1, 2**30)
+        ]
         hit = (to[0] >= 0) & (to[0] < size[0]) & (to[1] >= 0) & (to[1] < size[1]) & (points[:, 2] > 0)
         np.minimum.at(buffer, to[1][hit] * size[0] + to[0][hit], points[hit, 2])
-    return np.where(np.isfinite(buffer), buffer, 0.0)
+    return np.where(np.isfinite(buffer), buffer, 0.0).reshape(size[::-1])

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dataio.files import Float64, notice, shown
+from dataio.registration import DepthCamera
 from dataio.scene import DataConfig
 from utils.errors import InputError
 
@@ -42,6 +43,15 @@ def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> 
 def calibration(matrix: Float64) -> Float64:
     """fx fy cx cy, pixel centers at +0.5, of a matrix [3|4, 3|4] that has them at whole numbers."""
     return np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2] + 0.5, matrix[1, 2] + 0.5])
+
+
+def depth_camera(intrinsics: Float64, size: tuple[int, int], color_from_depth: Float64, where: str) -> DepthCamera:
+    """The camera of a recording's depth images. Raises InputError for a focal length that is not positive."""
+    if not (np.isfinite(intrinsics).all() and intrinsics[:2].min() > 0):
+        raise InputError(
+            f"{where} - focal length - got {intrinsics[0]:g}, {intrinsics[1]:g} - expected positive pixels"
+        )
+    return DepthCamera(intrinsics, size, color_from_depth)
 
 
 def tracked(poses: Float64, where: str) -> npt.NDArray[np.bool_]:

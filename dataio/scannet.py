@@ -16,8 +16,7 @@ from dataio import images
 from dataio.files import MAX_FRAMES, Float64, need_folder, shown
 from dataio.images import Source
 from dataio.packed import PackedNumbers
-from dataio.registration import DepthCamera
-from dataio.rgbd import RgbdData, calibration, read_matrix, tracked
+from dataio.rgbd import RgbdData, calibration, depth_camera, read_matrix, tracked
 from dataio.sens import read_sens
 from dataio.views import Views
 from utils.errors import InputError
@@ -109,11 +108,8 @@ def _views(
     known = np.flatnonzero(tracked(poses, where))
     colors, depths = [colors[i] for i in known], [depths[i] for i in known]
     to_pose = {camera: _rigid(calibrations, f"extrinsic_{camera}", where) for camera in ("color", "depth")}
-    depth_camera = DepthCamera(
-        calibration(calibrations["intrinsic_depth"]),
-        _size(depths, where),
-        np.linalg.inv(to_pose["color"]) @ to_pose["depth"],
-    )
+    color_from_depth = np.linalg.inv(to_pose["color"]) @ to_pose["depth"]
+    depth = calibration(calibrations["intrinsic_depth"])
     return Views(
         source=source,
         names=[names[i] for i in known],
@@ -123,7 +119,7 @@ def _views(
         size=np.tile(np.array(_size(colors, where), dtype=np.int64), (len(known), 1)),
         depths=depths,
         depth_unit=depth_unit,
-        depth_camera=depth_camera,
+        depth_camera=depth_camera(depth, _size(depths, where), color_from_depth, f"{where}: intrinsic_depth"),
         room=True,
         pose_key="pose",
     )

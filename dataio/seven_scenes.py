@@ -14,8 +14,7 @@ from pydantic import Field
 
 from dataio import images
 from dataio.files import MAX_FRAMES, Float64, need_folder, notice, shown
-from dataio.registration import DepthCamera
-from dataio.rgbd import RgbdData, calibration, read_matrix, tracked
+from dataio.rgbd import RgbdData, calibration, depth_camera, read_matrix, tracked
 from dataio.views import Views
 from utils.errors import InputError
 
@@ -63,7 +62,7 @@ class SevenScenesData(RgbdData):
             split=split if any(split) else None,
             depths=depths,
             depth_unit=1e-3,
-            depth_camera=DepthCamera(depth, depth_size, np.eye(4)),
+            depth_camera=depth_camera(depth, depth_size, np.eye(4), f"{shown(folder)}: depth camera"),
             room=True,
             pose_key="pose.txt",
         )

@@ -121,12 +121,12 @@ class SdfDepthLoss(LossConfig):
         near = self.band * (2 * torch.rand(len(depth), self.near_points, device=depth.device) - 1)
         free = torch.rand(len(depth), self.free_points, device=depth.device)
         start = rays.near[:, None]
-        free = (1-free)* (depth - self.band-start).clamp_min(0) + self.band
+        free = (1 - free) * (depth - self.band - start).clamp_min(0) + self.band
         ahead = torch.cat([near, free], 1)
         value = model.foreground.field.value(rays.at(depth - ahead))
         off = (value[:, : self.near_points] - near * cosine).abs()
         v = value[:, self.near_points :]
-        free_off = F.relu(torch.maximum(torch.exp(-5*v.clamp_min(-1)) - 1, v - free))
+        free_off = F.relu(torch.maximum(torch.exp(-5 * v.clamp_min(-1)) - 1, v - free))
         return shared_mean(off) + shared_mean(free_off)
 
 

@@ -22,7 +22,10 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def update_results(path: Path, **blocks: dict[str, Any] | None) -> dict[str, Any]:
-    """Replace some of the blocks "images", "depth", "mesh" and "train", keep the others, write atomically; returns all."""
+    """Replace some of the blocks, keep the others, write atomically; returns all.
+
+    blocks: of the names in BLOCKS.
+    """
     unknown = set(blocks) - set(BLOCKS)
     if unknown:
         raise ValueError(f"metrics.json has no block {sorted(unknown)}")
