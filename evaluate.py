@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dataio.scene import Scene
     from experiment import Run
 
+DEPTH_BOUND = 0.05  # world units: 5 cm where they are meters
 SEEN_MARGIN = 0.1  # world units: what lies no farther behind a measured depth counts as seen
 
 EXAMPLE = """examples:
@@ -26,7 +27,7 @@ EXAMPLE = """examples:
   python evaluate.py runs/skull data.masks=keep      the PSNR within masks that training did not see
 
 Writes RUN/metrics.json. Mesh distances are in units of the reference's bounding-sphere radius;
-against points in world units, and only where two training views saw."""
+against points in world units, and only where two (--min-views) training views saw."""
 
 
 def main() -> int:
@@ -39,6 +40,9 @@ def main() -> int:
     parser.add_argument(
         "--reference", type=Path, metavar="FILE", help="true surface, or points on it (.npz, .ply), same frame"
     )
+    parser.add_argument(
+        "--min-views", type=int, default=2, metavar="N", help="of points, those that N training views saw; default: 2"
+    )
     parser.add_argument("--crop", type=float, metavar="C", help="drop what is C radii outside its box")
     parser.add_argument("--data", metavar="PATH", help="other photographs in the same world frame")
     parser.add_argument("--background", choices=("white", "black"), help="behind masked photographs")
@@ -48,26 +52,31 @@ def main() -> int:
     args = parser.parse_args()
 
     from experiment import Run
+    from utils.point_metrics import has_faces
     from utils.results import update_results
 
     overrides = args.overrides + ([f"data.background={args.background}"] if args.background else [])
     run = Run.open(args.run, device=args.device, overrides=overrides)
     scene = run.load_scene(args.data)
-    mesh_score = measure_mesh(run, scene, args.mesh, args.reference, args.crop)
-    image_score, depth_score = measure_images(run, scene, args.split)
-    update_results(run.folder / "metrics.json", images=image_score, depth=depth_score, mesh=mesh_score)
+    mesh_score = (
+        measure_against_points(run, scene, args.mesh, args.reference, args.min_views)
+        if args.reference is not None and not has_faces(args.reference)
+        else measure_mesh(run, scene, args.mesh, args.reference, args.crop)
+    )
+    image_score = measure_images(run, scene, args.split)
+    update_results(run.folder / "metrics.json", images=image_score, mesh=mesh_score)
     print_block("images", image_score)
-    print_block("depth", depth_score)
     print_block("mesh", mesh_score)
     return 0
 
 
-def measure_images(run: Run, scene: Scene, split: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Mean PSNR and SSIM over the views of a split, rendered in full size, and the score of their depths.
+def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
+    """Mean PSNR and SSIM over the views of a split, rendered in full size; None for a split without views.
 
-    psnr_masked counts the pixels inside the masks only, where the scene has masks. None for what there is not. Raises
-    InputError for the name of a split that the data lack.
+    psnr_masked counts the pixels inside the masks only, where the scene has masks; where it has depths, there is also
+    what `score_depths` says. Raises InputError for the name of a split that the data lack.
     """
+    import numpy as np
     import torch
 
     from models.frames import render_image
@@ -77,7 +86,7 @@ def measure_images(run: Run, scene: Scene, split: str) -> tuple[dict[str, Any] |
         raise InputError(f"--split: {split!r} - the data have {', '.join(scene.splits)}")
     views = scene.splits.get(split)
     if views is None or len(views) == 0:
-        return None, None
+        return None
     if scene.background is not None:  # what the photographs were composited over
         run.model.background_color.copy_(torch.tensor(scene.background))
     cameras = scene.cameras.to(run.device)
@@ -96,8 +105,8 @@ def measure_images(run: Run, scene: Scene, split: str) -> tuple[dict[str, Any] |
         if scene.depths is not None:
             depth_errors.append(depth_error(scene, view, frame.depth.numpy()))
     found = dict(zip(("psnr", "ssim", "psnr_masked"), map(mean, zip(*rows, strict=True)), strict=True))
-    score = {**found, "views": len(rows), "split": split, "ssim_definition": SSIM_DEFINITION}
-    return score, score_depths(depth_errors)
+    depths = score_depths(np.concatenate(depth_errors)) if depth_errors else {}
+    return {**found, **depths, "views": len(rows), "split": split, "ssim_definition": SSIM_DEFINITION}
 
 
 def depth_error(scene: Scene, view: int, along: np.ndarray) -> np.ndarray:
@@ -116,17 +125,14 @@ def depth_error(scene: Scene, view: int, along: np.ndarray) -> np.ndarray:
     return np.abs(along * cosine - scene.depths[view])[known] * scale
 
 
-def score_depths(errors: list[np.ndarray]) -> dict[str, Any] | None:
-    """Share of pixels whose depth is within 0.05 world units (5 cm in meters), and the median error; None without any."""
+def score_depths(error: np.ndarray) -> dict[str, Any]:
+    """Share of the pixels whose depth is right to 0.05 world units (5 cm in meters), and the median error [N]."""
     import numpy as np
 
-    error = np.concatenate(errors) if errors else np.zeros(0)
-    if len(error) == 0:
-        return None
     return {
-        "share_within_0.05": float((error < 0.05).mean()),
-        "median_error": float(np.median(error)),
-        "pixels": len(error),
+        "depth_within_0.05": float((error < DEPTH_BOUND).mean()) if len(error) else None,
+        "depth_median_error": float(np.median(error)) if len(error) else None,
+        "depth_pixels": len(error),
     }
 
 
@@ -140,26 +146,35 @@ def measure_mesh(
     """
     from utils.mesh import read_mesh
     from utils.mesh_metrics import compare_meshes
-    from utils.point_metrics import compare_points, has_faces, read_points
 
-    path = mesh or run.folder / "meshes" / "mesh.ply"
-    if reference is not None and not has_faces(reference):
-        points = read_points(reference)
-        score = compare_points(read_mesh(path, up=run.up), points, observed=partial(observed, run, scene))
-        return {"file": path.name, **score}
     truth = read_mesh(reference, up=run.up) if reference is not None else known_surface(run, scene)
     if truth is None:
         if mesh is not None:
             raise InputError(f"{mesh}: the data know no true surface to compare with - give --reference")
         return None
+    path = mesh or run.folder / "meshes" / "mesh.ply"
     if mesh is None and reference is None and not path.is_file():
         print(f"no mesh to measure: python extract_mesh.py {run.folder}")
         return None
     return {"file": path.name, **compare_meshes(read_mesh(path, up=run.up), truth, crop=crop).as_dict()}
 
 
-def observed(run: Run, scene: Scene, points: np.ndarray) -> np.ndarray:
-    """Which of the points [N, 3], world units, at least two training views saw; [N]."""
+def measure_against_points(
+    run: Run, scene: Scene, mesh: Path | None, reference: Path, min_views: int
+) -> dict[str, Any]:
+    """Distances between a mesh and points on the true surface, world units, where `min_views` training views saw."""
+    from utils.mesh import read_mesh
+    from utils.point_metrics import compare_points, read_points
+
+    path = mesh or run.folder / "meshes" / "mesh.ply"
+    points = read_points(reference, least_views=min_views)
+    seen = partial(observed, run, scene, min_views)
+    score = compare_points(read_mesh(path, up=run.up), points, observed=seen)
+    return {"file": path.name, **score, "min_views": min_views}
+
+
+def observed(run: Run, scene: Scene, min_views: int, points: np.ndarray) -> np.ndarray:
+    """Which of the points [N, 3], world units, at least `min_views` training views saw; [N]."""
     import numpy as np
 
     from dataio.visibility import times_seen
@@ -167,7 +182,7 @@ def observed(run: Run, scene: Scene, points: np.ndarray) -> np.ndarray:
     scene_from_world = np.linalg.inv(run.world_from_scene)
     inside = points @ scene_from_world[:3, :3].T + scene_from_world[:3, 3]
     margin = SEEN_MARGIN * np.cbrt(np.linalg.det(scene_from_world[:3, :3]))
-    return times_seen(scene, scene.splits["train"], inside, margin=margin) >= 2
+    return times_seen(scene, scene.splits["train"], inside, margin=margin) >= min_views
 
 
 def known_surface(run: Run, scene: Scene) -> trimesh.Trimesh | None:

@@ -6,22 +6,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dataio.cameras import Cameras
 from dataio.scene import AutoData, DataConfig, Scene
+from models.capabilities import KINDS, missing, offered, refuse
 from models.kernels.launch import set_threads
 from models.losses import LossConfig, Objective
 from models.model import Model, ModelConfig
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.config import Choice, StrictModel, discover, json_schema, load_config
 from utils.errors import InputError
+from utils.plateau import PlateauConfig
 from utils.schedule import Schedule, constant
 
 for package in ("dataio", "models.fields", "models.samplers"):
@@ -29,13 +31,16 @@ for package in ("dataio", "models.fields", "models.samplers"):
 
 
 class OptimizerConfig(StrictModel):
-    """Adam, with a learning rate per part of the model."""
+    """Adam, or AdamW, with a learning rate per part of the model."""
 
+    type: Literal["adam", "adamw"] = Field("adam", description="adamw: weight decay apart from the gradient")
     lr: float = Field(5e-4, gt=0, description="learning rate of everything not named in `parts`")
     parts: dict[str, float] = Field({}, description="learning rate by the start of a parameter's name")
     schedule: Schedule = Field(constant(1.0), description="multiplies every learning rate")
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="pulls every weight to zero; adamw's default would be 0.01")
+    reduce_on_plateau: PlateauConfig | None = Field(None, description="reduce all rates when the loss stays put")
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
 
 
@@ -45,6 +50,9 @@ class TrainConfig(StrictModel):
     steps: int = Field(20_000, ge=1, description="length of the run, unless `minutes` is given")
     minutes: float | None = Field(None, gt=0, description="length of the run in wall time; schedules follow it")
     rays: int = Field(2048, ge=1, description="rays per step and rank")
+    precision: Literal["float32", "mixed"] = Field(
+        "float32", description="mixed: matrix products of color and NeRF networks in bfloat16; distances never"
+    )
     threads: int = Field(0, ge=0, description="of the CPU; 0: as torch finds. Small networks are fastest on one")
     validations: int = Field(5, ge=0, description="pictures of a held-out view, evenly spread over the run")
     log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
@@ -64,6 +72,14 @@ class ExperimentConfig(StrictModel):
     losses: dict[str, Choice[LossConfig]] = Field(min_length=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _losses_fit(self) -> ExperimentConfig:
+        field = self.model.foreground.field
+        found = {name: missing(loss.needs, offered(field)) for name, loss in self.losses.items()}
+        gives = f"model.foreground.field gives {KINDS[field.value_kind]}"
+        refuse(f"losses.{name} needs {words}; {gives}" for name, words in found.items() if words)
+        return self
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -107,11 +123,14 @@ def use_threads(count: int) -> None:
 def build_objective(config: ExperimentConfig, scene: Scene, device: torch.device) -> Objective:
     """Model and losses, initialized from the config's seed, on `device`."""
     torch.manual_seed(config.seed)
-    return Objective(Model(config.model, data_color=scene.background), config.losses).to(device)
+    model = Model(config.model, data_color=scene.background)
+    model.prepare()
+    model.set_precision(mixed=config.train.precision == "mixed")
+    return Objective(model, config.losses).to(device)
 
 
-def build_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Adam:
-    """Adam with one group per learning rate. Raises InputError for a part that the model does not have."""
+def build_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Optimizer:
+    """The optimizer with one group per learning rate. Raises InputError for a part that the model does not have."""
     names = [name for name, _ in model.named_parameters()]
     for part in config.parts:
         if not any(name.startswith(part) for name in names):
@@ -122,7 +141,8 @@ def build_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Adam:
         lr = config.parts[max(found, key=len)] if found else config.lr
         groups.setdefault(lr, []).append(parameter)
     listed = [{"params": parameters, "lr": lr, "base_lr": lr} for lr, parameters in groups.items()]
-    return torch.optim.Adam(listed, betas=config.betas, eps=config.eps, fused=True)
+    kind = torch.optim.AdamW if config.type == "adamw" else torch.optim.Adam
+    return kind(listed, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True)
 
 
 def scene_state(scene: Scene) -> dict[str, Any]:
@@ -229,5 +249,3 @@ def _find(path: Path) -> tuple[Path, Path]:
     if checkpoint is None:
         raise InputError(f"{path}: no complete checkpoint in {path / 'checkpoints'} - train it first")
     return path, checkpoint
-
-

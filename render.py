@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from dataio.cameras import Cameras
     from experiment import Run
     from models.frames import Frame
+    from models.model import Model
+
+    Look = Callable[[Cameras, int], Frame]
 
 MODES = ("rgb", "depth", "normal")
 EXAMPLE = """examples:
@@ -36,11 +40,15 @@ def main() -> int:
     parser.add_argument("--frames", type=positive(int), default=60, metavar="N", help="default: 60")
     parser.add_argument("--fps", type=positive(float), default=30.0, metavar="F", help="default: 30")
     parser.add_argument("--modes", type=modes, default=MODES, metavar="M,...", help="of rgb,depth,normal")
+    parser.add_argument("--surface", action="store_true", help="the opaque surface, by tracing rays to it")
+    parser.add_argument("--baked", action="store_true", help="with --surface --modes depth: by a lattice of values")
     parser.add_argument("--scale", type=positive(float), default=1.0, metavar="S", help="of the image size")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/videos/PATH.mp4")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
     args = parser.parse_args()
+    if args.baked and not (args.surface and args.modes == ("depth",)):
+        raise InputError("--baked: only depth can be baked - expected --surface --modes depth with it")
 
     from experiment import Run
     from utils.video import write_video
@@ -48,7 +56,7 @@ def main() -> int:
     run = Run.open(args.run, device=args.device)
     cameras = path_cameras(run, args.path, args.frames).scaled(args.scale)
     out = args.out or run.folder / "videos" / f"{Path(args.path).stem}.mp4"
-    count = write_video(out, panels(run, cameras, args.modes), fps=args.fps)
+    count = write_video(out, panels(looker(run.model, args.surface, args.baked), cameras, args.modes), fps=args.fps)
     print(f"{out}: {count} frames, {count / args.fps:.1f} s, {', '.join(args.modes)}")
     return 0
 
@@ -89,15 +97,24 @@ def file_cameras(run: Run, path: Path) -> Cameras:
     return world.transformed(scene_from_world).to(run.device)
 
 
-def panels(run: Run, cameras: Cameras, wanted: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:
+def looker(model: Model, surface: bool, baked: bool) -> Look:
+    """What makes the frames: the volume, its surface, or that surface on a lattice."""
+    from models.baked import bake, render_depth
+    from models.frames import render_image
+    from models.surface import Surface
+
+    if baked:
+        return partial(render_depth, bake(model.foreground))
+    return partial(render_image, Surface(model) if surface else model)
+
+
+def panels(look: Look, cameras: Cameras, wanted: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:
     """The video's frames, one by one."""
     from tqdm import tqdm
 
-    from models.frames import render_image
-
-    span = whole_depth_range(run, cameras) if "depth" in wanted else (0.0, 1.0)
+    span = whole_depth_range(look, cameras) if "depth" in wanted else (0.0, 1.0)
     for index in tqdm(range(len(cameras)), desc="render", unit="frame", disable=None):
-        yield panel(render_image(run.model, cameras, index), wanted, span)
+        yield panel(look(cameras, index), wanted, span)
 
 
 def panel(frame: Frame, wanted: tuple[str, ...], span: tuple[float, float]) -> NDArray[np.uint8]:
@@ -113,16 +130,15 @@ def panel(frame: Frame, wanted: tuple[str, ...], span: tuple[float, float]) -> N
     return side_by_side([pictures[mode]() for mode in wanted])
 
 
-def whole_depth_range(run: Run, cameras: Cameras) -> tuple[float, float]:
+def whole_depth_range(look: Look, cameras: Cameras) -> tuple[float, float]:
     """One range of depth for the whole video, from every few of its frames in small."""
     import numpy as np
 
-    from models.frames import render_image
     from utils.images import depth_range
 
     small = cameras.scaled(min(1.0, 64.0 / float(cameras.size.max())))
     some = np.unique(np.linspace(0, len(cameras) - 1, 16).round().astype(int))
-    frames = [render_image(run.model, small, int(index)) for index in some]
+    frames = [look(small, int(index)) for index in some]
     depth = np.concatenate([frame.depth.numpy().ravel() for frame in frames])
     solid = np.concatenate([frame.opacity.numpy().ravel() > 0.5 for frame in frames])
     return depth_range(depth, solid)

@@ -29,6 +29,7 @@ from experiment import (
     scene_state,
     use_threads,
 )
+from health import Health
 from models.frames import Frame, render_image
 from models.losses import Objective, Report
 from utils import distributed
@@ -38,13 +39,15 @@ from utils.errors import InputError
 from utils.images import Picture, color_depth, color_normal, depth_range, side_by_side, to_uint8, write_png
 from utils.log import MetricsWriter, Progress
 from utils.metrics import psnr
+from utils.plateau import Plateau
 from utils.results import update_results
 
 MAX_BAD_STEPS = 10
 VALIDATION_PIXELS = 200 * 200  # a picture on the way may not cost more than this
 # What may differ between a run and its resumption: none of it changes what has been computed so far.
 FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
-             "train.keep_checkpoints", "train.threads", "output", "device", "data.path")  # fmt: skip
+             "train.keep_checkpoints", "train.threads", "output", "device", "data.path", "data.ram",
+             "data.cache")  # fmt: skip
 
 
 class NumbersError(ArithmeticError):
@@ -67,6 +70,9 @@ class Training:
             device=ranks.device,
         )
         self.step, self.seconds, self.cpu_seconds, self.bad_steps = 0, 0.0, 0.0, 0
+        plateau = config.optimizer.reduce_on_plateau
+        self.plateau = Plateau(plateau) if plateau else None
+        self.health = Health(distances=config.model.foreground.field.value_kind == "sdf")
         self.module: Any = self.objective
 
     def start(self) -> None:
@@ -94,20 +100,24 @@ class Training:
         torch.manual_seed(((self.config.seed * 1_000_003 + self.step) * 4099 + self.ranks.rank) % 2**63)
         self.objective.update(before, self.step)
         self._set_learning_rates(before)
-        report: Report = self.module(next(self.sampler))
+        batch = next(self.sampler)
+        report: Report = self.module(batch)
         self.optimizer.zero_grad(set_to_none=True)
         report.loss.backward()
         self._descend(report.loss)
         self.step += 1
         self.progress = self._progress()
         self._log(report)
+        if self.health.due(self.step) and self.ranks.is_main:
+            for warning in self.health.look(self.objective.model, report, batch, self.progress):
+                self.line.message(f"step {self.step}: warning: {warning}")
         self._save_if_due()
         count = self.config.train.validations
         if int(before * count) < int(self.progress * count):
             self._validate()
 
     def _set_learning_rates(self, progress: float) -> None:
-        factor = self.config.optimizer.schedule(progress)
+        factor = self.config.optimizer.schedule(progress) * (self.plateau.scale if self.plateau else 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 
@@ -117,9 +127,12 @@ class Training:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.config.optimizer.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.gradient_clip, norm)
-        if bool(torch.isfinite(norm + loss)):
+        mean = distributed.mean_across_ranks(loss.detach().double())  # so that all ranks decide alike
+        if bool(torch.isfinite(norm + mean)):
             self.bad_steps = 0
             self.optimizer.step()
+            if self.plateau:
+                self.plateau.observe(float(mean))
             return
         self.bad_steps += 1
         self.line.message(f"step {self.step}: loss {float(loss.detach())} or its gradient is not finite; step skipped")
@@ -163,6 +176,7 @@ class Training:
                 "optimizer": self.optimizer.state_dict(),
                 "sampler": self.sampler.state_dict(),
                 "scene": scene_state(self.scene),
+                "plateau": self.plateau.state_dict() if self.plateau else None,
                 "progress": self.progress,
                 "clocks": [self.elapsed(), self.cpu()],
             }
@@ -179,6 +193,8 @@ class Training:
         load_model(self.objective.model, state["model"], str(checkpoint))
         self.optimizer.load_state_dict(state["optimizer"])
         self.sampler.load_state_dict(state["sampler"])
+        if self.plateau and state.get("plateau"):
+            self.plateau.load_state_dict(state["plateau"])
         self.step = int(manifest["step"])
         self.seconds, self.cpu_seconds = state["clocks"]
 

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dataio.cameras import Rays
 from dataio.permutation import Permutation
+from dataio.pictures import Pictures
 from dataio.scene import Scene
 from utils.errors import InputError
 
@@ -66,17 +67,19 @@ class _Pixels:
 
 
 class PixelStore:
-    """All pixels of some views in flat arrays; a pixel's number counts through view, row, column."""
+    """All pixels of some views, where the scene has them; a pixel's number counts through view, row, column."""
 
     def __init__(self, scene: Scene, views: Int64) -> None:
         """scene: where the views are from. views: [V] indices."""
         self.views = views
-        self.width = np.array([scene.images[v].shape[1] for v in views])
-        sizes = [scene.images[v].shape[0] * scene.images[v].shape[1] for v in views]
-        self.start = np.concatenate([[0], np.cumsum(sizes)])
-        self._color = _flat([scene.images[v] for v in views])
-        self._mask = None if scene.masks is None else _flat([scene.masks[v] for v in views])
-        self._depth = None if scene.depths is None else _flat([scene.depths[v] for v in views])
+        self._color = Pictures.of(scene.images)
+        self._mask = None if scene.masks is None else Pictures.of(scene.masks)
+        self._depth = None if scene.depths is None else Pictures.of(scene.depths)
+        shapes = self._color.shapes[views]
+        self.width = shapes[:, 1]
+        self.start = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+        # From numbers among these views to places among all of them.
+        self._shift = self._color.start[views] - self.start[:-1]
 
     def __len__(self) -> int:
         return int(self.start[-1])
@@ -85,21 +88,18 @@ class PixelStore:
         """The pixels of the given numbers [R]."""
         view = np.searchsorted(self.start, pixels, side="right") - 1
         row, column = np.divmod(pixels - self.start[view], self.width[view])
-        place = np.empty((len(pixels), 2), dtype=np.float32)
-        place[:, 0], place[:, 1] = column, row
-        place += 0.5
+        point = np.empty((len(pixels), 2), dtype=np.float32)
+        point[:, 0], point[:, 1] = column, row
+        point += 0.5
+        places = pixels + self._shift[view]
         return _Pixels(
             camera=torch.from_numpy(self.views[view]),
-            pixel=torch.from_numpy(place),
-            color=torch.from_numpy(self._color[pixels]),
-            mask=None if self._mask is None else torch.from_numpy(self._mask[pixels]),
-            depth=None if self._depth is None else torch.from_numpy(self._depth[pixels]),
+            pixel=torch.from_numpy(point),
+            color=torch.from_numpy(self._color.take(places)),
+            mask=None if self._mask is None else torch.from_numpy(self._mask.take(places)),
+            depth=None if self._depth is None else torch.from_numpy(self._depth.take(places)),
             end=end,
         )
-
-
-def _flat(pictures: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
-    return np.concatenate([picture.reshape(-1, *picture.shape[2:]) for picture in pictures])
 
 
 class PixelSampler:
@@ -192,9 +192,7 @@ class PixelSampler:
 
         def produce(position: int) -> _Pixels:
             first = position + rank * rays
-            pixels = store.gather(
-                order.stream(np.arange(first, first + rays, dtype=np.int64)), position + rays * world
-            )
+            pixels = store.gather(order.stream(np.arange(first, first + rays, dtype=np.int64)), position + rays * world)
             return _pinned(pixels) if pin else pixels
 
         return produce

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dataio import lens
+from dataio import lens as lenses
+from dataio.lens import Lens
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Cameras:
     camera_to_world: Tensor  # [C,3,4] float32; inside a Scene "world" is the scene frame
     intrinsics: Tensor  # [C,4] float32: fx, fy, cx, cy in pixels
     size: Tensor  # [C,2] int64: width, height
-    distortion: Tensor  # [C,8] float32: k1 k2 p1 p2 k3 k4 k5 k6; of a fisheye camera k1 k2 k3 k4 0 0 0 0
-    fisheye: Tensor  # [C] bool
+    distortion: Tensor  # [C,8 or 12] float32: coefficients in the order that `Lens` gives
+    lens: Tensor  # [C] int64, numbers of `Lens`
     near: Tensor  # [C] float32, smallest distance along a ray that is looked at
 
     @classmethod
@@ -62,23 +63,24 @@ class Cameras:
         size: npt.ArrayLike | Tensor,
         *,
         distortion: npt.ArrayLike | Tensor | None = None,
-        fisheye: npt.ArrayLike | Tensor | None = None,
+        lens: npt.ArrayLike | Tensor | None = None,
         near: float | npt.ArrayLike | Tensor = 0.05,
     ) -> "Cameras":
         """Cameras from arrays of any float type, rounded to float32 once.
 
         camera_to_world: [C,3,4] or [C,4,4], OpenCV axes. intrinsics: [C,4] or [4] for all, pixels.
-        size: [C,2] or [2], width and height. distortion: [C,8] or [8]. fisheye: [C]. near: one number or [C].
+        size: [C,2] or [2], width and height. distortion: [C,8], [C,12] or [8]. lens: [C] numbers of `Lens`, or
+        bools that mean a fisheye; Brown's if not given. near: one number or [C].
         """
         pose = _tensor(camera_to_world, torch.float32)[:, :3, :]
         count = len(pose)
-        bend = _tensor(0.0 if distortion is None else distortion, torch.float32)
+        bend = _tensor(np.zeros(8) if distortion is None else distortion, torch.float32)
         return cls(
             camera_to_world=pose.contiguous(),
             intrinsics=_tensor(intrinsics, torch.float32).expand(count, 4).contiguous(),
             size=_tensor(size, torch.int64).expand(count, 2).contiguous(),
-            distortion=bend.expand(count, 8).contiguous(),
-            fisheye=_tensor(False if fisheye is None else fisheye, torch.bool).expand(count).contiguous(),
+            distortion=bend.expand(count, bend.shape[-1]).contiguous(),
+            lens=_tensor(Lens.BROWN if lens is None else lens, torch.int64).expand(count).contiguous(),
             near=_tensor(near, torch.float32).expand(count).contiguous(),
         )
 
@@ -115,12 +117,10 @@ class Cameras:
 
     # Asked once per object: on a GPU the answer costs a synchronization.
     @cached_property
-    def _any_brown(self) -> bool:
-        return bool((self.distortion.ne(0).any(-1) & ~self.fisheye).any())
-
-    @cached_property
-    def _any_fisheye(self) -> bool:
-        return bool(self.fisheye.any())
+    def _bending(self) -> list[Lens]:
+        """The models that are in use, without the plain pinhole."""
+        plain = (self.lens == Lens.BROWN) & self.distortion.eq(0).all(-1)
+        return [Lens(number) for number in self.lens[~plain].unique().tolist()]
 
     def rays(self, camera: Tensor, pixels: Tensor) -> Rays:
         """The rays through image points.
@@ -143,21 +143,18 @@ class Cameras:
         )
 
     def _local_directions(self, plane: Tensor, camera: Tensor) -> Tensor:
-        flat = plane
-        if self._any_brown:
-            flat = lens.undistort(plane, self.distortion[camera] * ~self.fisheye[camera, None])
-        directions = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=-1)
-        if self._any_fisheye:
-            fisheye = self.fisheye[camera].unsqueeze(-1)
-            coefficients = self.distortion[camera] * fisheye
-            directions = torch.where(fisheye, lens.fisheye_directions(plane, coefficients), directions)
+        directions = torch.cat([plane, torch.ones_like(plane[:, :1])], dim=-1)
+        for kind in self._bending:
+            mine = (self.lens[camera] == kind).unsqueeze(-1)
+            bent = lenses.PROJECTIONS[kind].directions(plane, self.distortion[camera] * mine)
+            directions = torch.where(mine, bent, directions)
         return directions
 
     def project(self, points: Tensor, camera: Tensor | int) -> tuple[Tensor, Tensor]:
         """Where points appear in an image.
 
         points: [N,3] in the frame of camera_to_world. camera: [N] int64, or one index for all.
-        Returns pixels [N,2] (u, v) and z depth [N]; pixels mean something where depth > 0 (or fisheye).
+        Returns pixels [N,2] (u, v) and z depth [N]; pixels mean something where depth > 0 (or fisheye, or panorama).
         Differentiable in points, poses, intrinsics and distortion.
         """
         if isinstance(camera, int):
@@ -167,12 +164,10 @@ class Cameras:
         depth = local[:, 2]
         safe = torch.where(depth.abs() < 1e-9, torch.full_like(depth, 1e-9), depth)
         plane = local[:, :2] / safe.unsqueeze(-1)
-        if self._any_brown:
-            plane = lens.distort(plane, self.distortion[camera] * ~self.fisheye[camera, None])
-        if self._any_fisheye:
-            fisheye = self.fisheye[camera].unsqueeze(-1)
-            coefficients = self.distortion[camera] * fisheye
-            plane = torch.where(fisheye, lens.fisheye_plane(local, coefficients), plane)
+        for kind in self._bending:
+            mine = (self.lens[camera] == kind).unsqueeze(-1)
+            bent = lenses.PROJECTIONS[kind].plane(local, self.distortion[camera] * mine)
+            plane = torch.where(mine, bent, plane)
         intrinsics = self.intrinsics[camera]
         return plane * intrinsics[:, :2] + intrinsics[:, 2:], depth
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import sys
+import tokenize
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,10 +17,13 @@ from pydantic import BaseModel, ValidationError
 from utils.errors import InputError, printable
 
 MAX_TEXT_BYTES = 64 * 2**20
+MAX_SMALL_TEXT_BYTES = 2**16
 MAX_FRAMES = 100_000
 MAX_BAD_SHARE = 0.2
 MAX_MISSING_SHARE = 0.5
 NPY_HEADER_ROOM = 4096
+# What numpy raises for a damaged .npy file; the last two come from its reading of the header.
+BROKEN_ARRAY = (OSError, ValueError, EOFError, OverflowError, TypeError, SyntaxError, tokenize.TokenError)
 
 Float64 = npt.NDArray[np.float64]
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,7 +45,7 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
     root: the folder. name: relative path as written in the data. where: "file: key", for the message.
     Raises InputError for empty, absolute, URL-like and home paths, NUL, `..` and links that lead outside.
     """
-    if not name or len(name) > 4096 or "\0" in name or "://" in name:
+    if not _nameable(name) or "://" in name:
         raise InputError(f"{where} - got {shown(repr(name[:80]))} - expected the relative path of a file")
     path = root / name.replace("\\", "/")
     if allow_outside:
@@ -57,6 +62,15 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
     return path
 
 
+def _nameable(name: str) -> bool:
+    """Whether a file system can have a file of this name at all."""
+    try:
+        parts = os.fsencode(name).split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return 0 < len(name) <= 4096 and "\0" not in name and all(len(part) <= 255 for part in parts)
+
+
 def need_folder(path: str | None) -> Path:
     """The data folder (or file) that the config names. Raises InputError when there is none."""
     if not path:
@@ -69,7 +83,7 @@ def need_folder(path: str | None) -> Path:
 
 def read_json(path: Path) -> Any:
     """A JSON file as Python values, its size and depth bounded, duplicate keys refused. Raises InputError."""
-    text = _read_text(path)
+    text = read_text(path)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -89,7 +103,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{shown(path)} - broken JSON: {error}") from error
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text file of bounded size. Raises InputError."""
     try:
         size = path.stat().st_size
         if size > MAX_TEXT_BYTES:
@@ -163,6 +178,44 @@ def _float_array(content: bytes, allowed: tuple[tuple[int, ...], ...], where: st
         if dtype.kind != "f" or shape not in allowed:
             raise InputError(f"{where} - got {dtype} {shape} - expected float {allowed[0]}")
         array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except BROKEN_ARRAY as error:
         raise InputError(f"{where} - not an array of numbers: {shown(error)}") from error
     return np.asarray(array, dtype=np.float64)
+
+
+def read_array(path: Path, shape: tuple[int | None, ...]) -> Float64:
+    """An .npy file of floats of the given shape, None meaning any size. Raises InputError; never unpickles."""
+    try:
+        # Mapped, so that a header that claims more than the file holds is refused before memory is asked for.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except BROKEN_ARRAY as error:
+        raise InputError(f"{shown(path)} - cannot be read as .npy: {shown(error)}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise InputError(f"{shown(path)} - got several arrays - expected one of floats {shape}")
+    fits = array.ndim == len(shape) and 0 < array.shape[0] <= MAX_FRAMES and array.dtype.kind == "f"
+    if not fits or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+        raise InputError(f"{shown(path)} - got {array.dtype} {array.shape} - expected floats {shape}")
+    return np.array(array, dtype=np.float64)
+
+
+def read_words(path: Path) -> list[str]:
+    """The words of a short text file. Raises InputError."""
+    try:
+        if path.stat().st_size > MAX_SMALL_TEXT_BYTES:
+            raise InputError(f"{shown(path)} - got {path.stat().st_size} bytes - expected a few numbers")
+    except OSError as error:
+        raise InputError(f"{shown(path)} - cannot be read: {error.strerror}") from error
+    return read_text(path).split()
+
+
+def read_numbers(path: Path, count: int) -> Float64:
+    """The `count` numbers of a short text file. Raises InputError."""
+    words = read_words(path)
+    try:
+        numbers = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise InputError(f"{shown(path)} - not a file of numbers: {shown(str(error)[:80])}") from error
+    if len(numbers) != count:
+        raise InputError(f"{shown(path)} - got {len(numbers)} numbers - expected {count}")
+    return numbers

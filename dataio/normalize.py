@@ -4,7 +4,7 @@ With masks the sphere holds the visual hull; with sparse points it holds most po
 cameras look at; otherwise it is a share of the median camera distance around that place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -182,9 +182,9 @@ def room_region(cameras: Cameras, points: Float64, *, center: npt.ArrayLike | No
     return middle, ROOM_MARGIN * radius
 
 
-def depth_points(cameras: Cameras, depths: Sequence[Float32]) -> Float64:
+def depth_points(cameras: Cameras, depths: Iterable[Float32]) -> Float64:
     """[P,3] some of the points that z depths [H,W], one per camera, are of; 0 = unknown."""
-    share = max(1, ROOM_POINTS // max(len(depths), 1))
+    share = max(1, ROOM_POINTS // max(len(cameras.size), 1))
     found = []
     for view, depth in enumerate(depths):
         known = np.flatnonzero(depth)

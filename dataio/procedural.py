@@ -12,6 +12,7 @@ from pydantic import Field
 
 from dataio import images, normalize, sculpture
 from dataio.cameras import Cameras
+from dataio.pictures import Pictures
 from dataio.scene import DataConfig, Scene, background_color
 from dataio.views import Views
 from utils import mesh as meshes
@@ -86,9 +87,9 @@ class ProceduralData(DataConfig):
         names = [f"{'train' if i < self.views else 'test'}/{i:03d}" for i in count]
         return Scene(
             cameras=cameras,
-            images=[images.composited(picture, mask, color) for picture, mask, _ in pictures],
-            masks=None if self.masks == "off" else masks,
-            depths=[depth for _, _, depth in pictures] if self.depths else None,
+            images=Pictures.of([images.composited(picture, mask, color) for picture, mask, _ in pictures]),
+            masks=None if self.masks == "off" else Pictures.of(masks),
+            depths=Pictures.of([depth for _, _, depth in pictures]) if self.depths else None,
             points=None,
             splits={"train": count[: self.views], "test": count[self.views :]},
             world_from_scene=world_from_scene,

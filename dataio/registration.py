@@ -47,7 +47,7 @@ def registered(depth: Float32, camera: DepthCamera, intrinsics: Float64, size: t
         at = _project(_lift((column, row), np.ones_like(column), intrinsics), camera.intrinsics)
         return _looked_up(depth, at).astype(np.float32)
     seen = _splat(depth, camera, intrinsics, size)
-    depth_from_color = np.linalg.inv(camera.color_from_depth)
+    depth_from_color = np.asarray(np.linalg.inv(camera.color_from_depth), dtype=np.float64)
     for _ in range(3):  # the place in the depth image follows from the depth: a few rounds settle it
         there = _moved(_lift((column, row), seen, intrinsics), depth_from_color)
         at = _project(there, camera.intrinsics)

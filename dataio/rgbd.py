@@ -21,7 +21,7 @@ class RgbdData(DataConfig):
 
 
 def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> Float64:
-    """A small matrix in a text file, one row per line; nan and inf are numbers, # begins a remark. Raises InputError."""
+    """A small matrix in a text file, a row per line; nan and inf are numbers, # begins a remark. Raises InputError."""
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_MATRIX_BYTES + 1)
@@ -59,7 +59,7 @@ def tracked(poses: Float64, where: str) -> npt.NDArray[np.bool_]:
 
     Raises InputError when it knew none.
     """
-    known = np.isfinite(poses).all(axis=(1, 2)) & poses.any(axis=(1, 2))
+    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(poses).all(axis=(1, 2)) & poses.any(axis=(1, 2)))
     lost = int((~known).sum())
     if lost == len(poses):
         raise InputError(f"{where} - got no pose for any of {lost} frames - expected camera-to-world matrices")

@@ -7,6 +7,7 @@ has its own camera and size. Calibrations put pixel centers at whole numbers; ex
 frame of the pose.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -97,15 +98,15 @@ def _numbered(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
 def _views(
     source: Path,
     poses: Float64,
-    colors: list[Source],
-    depths: list[Source],
+    colors: Sequence[Source],
+    depths: Sequence[Source],
     *,
     names: list[str],
     calibrations: dict[str, Float64],
     depth_unit: float = 1e-3,
 ) -> Views:
     where = shown(source)
-    known = np.flatnonzero(tracked(poses, where))
+    known = np.flatnonzero(tracked(poses, where)).tolist()
     colors, depths = [colors[i] for i in known], [depths[i] for i in known]
     to_pose = {camera: _rigid(calibrations, f"extrinsic_{camera}", where) for camera in ("color", "depth")}
     color_from_depth = np.linalg.inv(to_pose["color"]) @ to_pose["depth"]
@@ -125,7 +126,7 @@ def _views(
     )
 
 
-def _size(sources: list[Source], where: str) -> tuple[int, int]:
+def _size(sources: Sequence[Source], where: str) -> tuple[int, int]:
     """Width and height of the first picture that is there; the others are compared with it."""
     first = next((source for source in sources if source.is_file()), None)
     if first is None:

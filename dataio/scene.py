@@ -1,8 +1,6 @@
 """What every loader returns: a `Scene`; and what all loaders share: config, images, splits, frame."""
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -12,11 +10,13 @@ import numpy.typing as npt
 import trimesh
 from pydantic import Field
 
-from dataio import images, normalize
+from dataio import cache, images, normalize
+from dataio.cache import SIZE_PATTERN
 from dataio.cameras import Cameras
 from dataio.files import Float64, need_folder, notice, shown
-from dataio.images import Float32, Source, UInt8
-from dataio.registration import registered
+from dataio.images import Float32, UInt8
+from dataio.pictures import Pictures
+from dataio.pixels import Look, read_pixels
 from dataio.views import Views, checked
 from utils.config import Part, discover, parts
 from utils.errors import InputError
@@ -25,15 +25,17 @@ Color = tuple[float, float, float]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Vector = tuple[float, float, float]
 
+MASK_SIZE = 1024  # larger masks are looked at in this size when the region of interest is found
+
 
 @dataclass(frozen=True)
 class Scene:
     """Posed images of one place, in scene units: the region of interest is the unit sphere."""
 
     cameras: Cameras
-    images: list[UInt8]  # [H,W,3] each
-    masks: list[UInt8] | None  # [H,W] each, 255 = object
-    depths: list[Float32] | None  # [H,W] each, z depth in scene units, 0 = unknown
+    images: Sequence[UInt8]  # [H,W,3] each
+    masks: Sequence[UInt8] | None  # [H,W] each, 255 = object
+    depths: Sequence[Float32] | None  # [H,W] each, z depth in scene units, 0 = unknown
     points: Float32 | None  # [P,3] sparse surface points
     splits: dict[str, npt.NDArray[np.int64]]  # "train", "test" and perhaps "val" -> indices of views
     world_from_scene: Float64  # 4x4 similarity
@@ -52,7 +54,7 @@ class Scene:
         return replace(
             self,
             cameras=self.cameras.transformed(to_new),
-            depths=None if self.depths is None else [depth * np.float32(scale) for depth in self.depths],
+            depths=None if self.depths is None else Pictures.of(self.depths).times(scale),
             points=points,
             world_from_scene=np.array(world_from_scene, dtype=np.float64),
         )
@@ -74,12 +76,8 @@ class DataConfig(Part):
         default="white", description="color behind masked images, a name or [r, g, b] in 0..1"
     )
     downscale: int = Field(default=1, ge=1, le=64, description="divide the image size by this")
-    holdout: int = Field(
-        default=8, ge=0, description="every n-th view is for tests, 0: none; unless the data say"
-    )
-    center: Literal["auto"] | Vector = Field(
-        default="auto", description="center of the unit sphere, world units"
-    )
+    holdout: int = Field(default=8, ge=0, description="every n-th view is for tests, 0: none; unless the data say")
+    center: Literal["auto"] | Vector = Field(default="auto", description="center of the unit sphere, world units")
     radius: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         default="auto", description="radius of the unit sphere, world units"
     )
@@ -88,6 +86,13 @@ class DataConfig(Part):
     )
     up: Literal["auto"] | Vector = Field(default="auto", description="the world's up direction")
     near: float = Field(default=0.05, ge=0, description="nearest distance from a camera, scene units")
+    ram: str = Field(
+        default="auto",
+        pattern=SIZE_PATTERN,
+        description="memory that pixels may take, as 16G; beyond it they are read from a file on disk;"
+        " auto: six tenths of the machine's",
+    )
+    cache: str | None = Field(default=None, description="folder of that file; default: under the user's cache folder")
     allow_outside: bool = Field(default=False, description="let data files name files outside their folder")
 
     @classmethod
@@ -142,30 +147,22 @@ class AutoData(DataConfig):
         return self.resolve().load()
 
 
-@dataclass(frozen=True)
-class _Picture:
-    color: UInt8
-    mask: UInt8 | None
-    depth: Float32 | None
-
-
 def assemble(config: DataConfig, views: Views) -> Scene:
     """A scene of parsed views: checks, decoding, compositing, splits, normalization. Raises InputError."""
     views = checked(views)
-    pictures = _read_all(config, views)
-    masks = None if pictures[0].mask is None else [p.mask for p in pictures if p.mask is not None]
-    depths = None if pictures[0].depth is None else [p.depth for p in pictures if p.depth is not None]
+    pixels = read_pixels(look_of(config), views)
+    masks = pixels.mask
     splits = make_splits(views, holdout=config.holdout)
-    world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=depths)
+    world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=pixels.depth)
     scene_from_world = normalize.inverse(world_from_scene)
     points = views.points
     if points is not None:
         points = points @ scene_from_world[:3, :3].T + scene_from_world[:3, 3]
     return Scene(
         cameras=views.cameras(scene_from_world, near=config.near).scaled(1 / config.downscale),
-        images=[picture.color for picture in pictures],
+        images=pixels.color,
         masks=masks,
-        depths=None if depths is None else [d / np.float32(_scale(world_from_scene)) for d in depths],
+        depths=None if pixels.depth is None else pixels.depth.times(1 / _scale(world_from_scene)),
         points=None if points is None else points.astype(np.float32),
         splits=splits,
         world_from_scene=world_from_scene,
@@ -200,53 +197,14 @@ def make_splits(views: Views, *, holdout: int) -> dict[str, npt.NDArray[np.int64
     return {"train": np.sort(order[~held]), "test": np.sort(order[held])}
 
 
-def _read_all(config: DataConfig, views: Views) -> list[_Picture]:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        pictures = list(pool.map(lambda view: _read(config, views, view), range(len(views.names))))
-    lacking = [shown(path) for path, p in zip(views.images, pictures, strict=True) if p.mask is None]
-    if config.masks in ("composite", "keep") and len(lacking) == len(pictures):
-        raise InputError(f"data.masks: {config.masks} - {shown(views.source)} has neither masks nor alpha")
-    if lacking and len(lacking) < len(pictures):
-        raise InputError(f"{lacking[0]} - has no mask or alpha, others have - expected all or none")
-    return pictures
-
-
-def _read(config: DataConfig, views: Views, view: int) -> _Picture:
-    color, mask = images.read_image(views.images[view])
-    if config.masks == "off":
-        mask = None
-    elif views.masks is not None:
-        mask = images.read_mask(views.masks[view])
-        _same_size(views.masks[view], mask, color)
-    width, height = (max(1, round(int(n) / config.downscale)) for n in views.size[view])
-    if mask is not None:
-        # Composite first: straight colors must not be averaged without their alpha.
-        if config.masks != "keep":
-            color = images.composited(color, mask, background_color(config))
-        mask = images.resized(mask, (width, height))
-    depth = None
-    if views.depths is not None:
-        depth = images.subsampled(_read_depth(views, view, views.depths[view], color), (width, height))
-    return _Picture(images.resized(color, (width, height)), mask, depth)
-
-
-def _read_depth(views: Views, view: int, path: Source, color: UInt8) -> Float32:
-    """The depth of each color pixel, also where another camera took it."""
-    depth = images.read_depth(path, views.depth_unit)
-    camera = views.depth_camera
-    if camera is None:
-        _same_size(path, depth, color)
-        return depth
-    if depth.shape != camera.size[::-1]:
-        got, expected = f"{depth.shape[1]} x {depth.shape[0]}", f"{camera.size[0]} x {camera.size[1]}"
-        raise InputError(f"{shown(path)} - got {got} pixels - expected {expected} as the other depths have")
-    return registered(depth, camera, views.intrinsics[view], (color.shape[1], color.shape[0]))
-
-
-def _same_size(path: Source, picture: npt.NDArray[np.generic], color: UInt8) -> None:
-    if picture.shape[:2] != color.shape[:2]:
-        got, expected = (f"{p.shape[1]} x {p.shape[0]}" for p in (picture, color))
-        raise InputError(f"{shown(path)} - got {got} pixels - expected {expected} as its image has")
+def look_of(config: DataConfig) -> Look:
+    return Look(
+        masks=config.masks,
+        background=background_color(config),
+        downscale=config.downscale,
+        ram=cache.bytes_of(config.ram),
+        cache=cache.folder_of(config.cache),
+    )
 
 
 def _frame(
@@ -254,8 +212,8 @@ def _frame(
     views: Views,
     train: npt.NDArray[np.int64],
     *,
-    masks: list[UInt8] | None,
-    depths: list[Float32] | None,
+    masks: Sequence[UInt8] | None,
+    depths: Sequence[Float32] | None,
 ) -> Float64:
     """world_from_scene: said by the config, by the format, or estimated from the training views."""
     if isinstance(config.center, tuple) and isinstance(config.radius, float):
@@ -270,17 +228,22 @@ def _frame(
     local = normalize.similarity(positions.mean(axis=0), float(np.ptp(positions, axis=0).max()) or 1.0)
     to_local = normalize.inverse(local)
     cameras = views.cameras(to_local).scaled(1 / config.downscale)[chosen]
-    center = None if center is None else to_local[:3, :3] @ center + to_local[:3, 3]
+    middle = None if center is None else to_local[:3, :3] @ center + to_local[:3, 3]
     points = None if views.points is None else views.points @ to_local[:3, :3].T + to_local[:3, 3]
     if views.room if config.region == "auto" else config.region == "room":
         if depths is not None:
-            points = normalize.depth_points(cameras, [depths[i] / np.float32(_scale(local)) for i in chosen])
+            scale = np.float32(_scale(local))
+            points = normalize.depth_points(cameras, (depths[i] / scale for i in chosen))
         if points is None or len(points) == 0:
             raise InputError(f"{shown(views.source)} - got no depth or points - expected them in a room: data.radius")
-        middle, radius = normalize.room_region(cameras, points, center=center)
+        middle, radius = normalize.room_region(cameras, points, center=middle)
     else:
-        of_chosen = None if masks is None else [masks[i] for i in chosen]
-        middle, radius = normalize.region(cameras, of_chosen, points, center=center)
+        if masks is not None:
+            # Distances to large masks would take more memory than all pictures, and say no more.
+            cameras = cameras.scaled(min(1.0, MASK_SIZE / int(cameras.size.max())))
+            sizes = [(int(width), int(height)) for width, height in cameras.size]
+            masks = [images.resized(masks[i], size) for i, size in zip(chosen, sizes, strict=True)]
+        middle, radius = normalize.region(cameras, masks, points, center=middle)
     found = local @ normalize.similarity(middle, radius)
     return found if config.radius == "auto" else normalize.similarity(found[:3, 3], config.radius)
 

@@ -83,7 +83,7 @@ class SevenScenesData(RgbdData):
 
 
 def _centered(focal: float, size: Size) -> Float64:
-    """A focal length at a width of 640, and the middle of the image, at another size; like the depth's, its centers are whole."""
+    """fx fy cx cy at a size: the focal length is for a width of 640, the middle is a pixel's center."""
     width, height = size
     return np.array([focal * width / WIDTH, focal * width / WIDTH, width / 2 + 0.5, height / 2 + 0.5])
 

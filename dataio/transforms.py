@@ -28,6 +28,7 @@ from dataio.files import (
     parse_json,
     shown,
 )
+from dataio.lens import Lens
 from dataio.scene import DataConfig
 from dataio.views import Views, without_twins
 from utils.errors import InputError
@@ -39,7 +40,7 @@ CAMERA_MODELS = (
 Row = tuple[float, float, float, float]
 
 
-class Lens(BaseModel):
+class CameraKeys(BaseModel):
     """The camera keys, which stand at the top, in each frame, or both (the frame wins)."""
 
     fl_x: float | None = None
@@ -58,13 +59,13 @@ class Lens(BaseModel):
     p2: float | None = None
     distortion_params: list[float] | None = Field(default=None, min_length=6, max_length=6)
 
-    def under(self, top: "Lens") -> "Lens":
+    def under(self, top: "CameraKeys") -> "CameraKeys":
         """This lens with the gaps filled from the top of the file."""
-        own = {key: getattr(self, key) for key in Lens.model_fields}
-        return Lens.model_construct(**{k: getattr(top, k) if v is None else v for k, v in own.items()})
+        own = {key: getattr(self, key) for key in CameraKeys.model_fields}
+        return CameraKeys.model_construct(**{k: getattr(top, k) if v is None else v for k, v in own.items()})
 
 
-class Frame(Lens):
+class Frame(CameraKeys):
     """One photograph."""
 
     file_path: str
@@ -73,7 +74,7 @@ class Frame(Lens):
     depth_file_path: str | None = None
 
 
-class TransformsFile(Lens):
+class TransformsFile(CameraKeys):
     """The keys that are understood; the many others of the dialects are left alone."""
 
     camera_model: str | None = None
@@ -141,7 +142,7 @@ def _parse_file(path: Path, allow_outside: bool, split: str | None) -> Views:
         size=np.array(sizes, dtype=np.int64),
         split=[split] * len(paths) if split else _named_split(content, where),
         distortion=np.array(list(map(partial(_distortion, fisheye=fisheye), lenses, keys))),
-        fisheye=np.full(len(paths), fisheye),
+        lens=np.full(len(paths), Lens.FISHEYE if fisheye else Lens.BROWN, dtype=np.int64),
         masks=folder.all_or_none([frame.mask_path for frame in content.frames], f"{where}: mask_path"),
         depths=folder.all_or_none([f.depth_file_path for f in content.frames], f"{where}: depth_file_path"),
         depth_unit=content.depth_unit_scale_factor * unit,
@@ -159,14 +160,14 @@ def _is_fisheye(content: TransformsFile, where: str) -> bool:
     return content.is_fisheye or model == "OPENCV_FISHEYE"
 
 
-def _size(lens: Lens, image: Path) -> tuple[int, int]:
+def _size(lens: CameraKeys, image: Path) -> tuple[int, int]:
     """Width and height as declared, else as the image's header says; a missing image is dropped later."""
     if lens.w is not None and lens.h is not None:
         return lens.w, lens.h
     return images.image_size(image) if image.is_file() else (1, 1)
 
 
-def _intrinsics(lens: Lens, size: tuple[int, int], key: str) -> list[float]:
+def _intrinsics(lens: CameraKeys, size: tuple[int, int], key: str) -> list[float]:
     width, height = size
     fx, fy = lens.fl_x, lens.fl_y
     if fx is None:
@@ -180,7 +181,7 @@ def _intrinsics(lens: Lens, size: tuple[int, int], key: str) -> list[float]:
     return [fx, fx if fy is None else fy, cx, cy]
 
 
-def _distortion(lens: Lens, key: str, *, fisheye: bool) -> list[float]:
+def _distortion(lens: CameraKeys, key: str, *, fisheye: bool) -> list[float]:
     """OpenCV's order; of `distortion_params` nerfstudio's order k1 k2 k3 k4 p1 p2."""
     if lens.distortion_params is not None:
         k1, k2, k3, k4, p1, p2 = lens.distortion_params
@@ -256,7 +257,7 @@ def _joined(files: Sequence[Views]) -> Views:
         intrinsics=np.concatenate([views.intrinsics for views in files]),
         size=np.concatenate([views.size for views in files]),
         distortion=np.concatenate([views.distortion for views in files if views.distortion is not None]),
-        fisheye=np.concatenate([views.fisheye for views in files if views.fisheye is not None]),
+        lens=np.concatenate([views.lens for views in files if views.lens is not None]),
     )
     # Validation files are often copies of the test file.
     return without_twins(joined, limit=MAX_MISSING_SHARE)

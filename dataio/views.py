@@ -17,6 +17,25 @@ from utils.errors import InputError
 
 
 @dataclass(frozen=True)
+class Tracks:
+    """Where views saw sparse points."""
+
+    point: npt.NDArray[np.int64]  # [T] index into Views.points
+    view: npt.NDArray[np.int64]  # [T] index of the view
+    pixel: Float64  # [T,2] in pixels of the files, centers at +0.5
+
+    def scaled(self, factor: Float64) -> "Tracks":
+        """The same for pictures that were resized by `factor` [C,2]."""
+        return replace(self, pixel=self.pixel * factor[self.view])
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> "Tracks":
+        """What is left when the views where `keep` [C] is false go."""
+        number = np.cumsum(keep) - 1
+        stays = keep[self.view]
+        return Tracks(self.point[stays], number[self.view[stays]], self.pixel[stays])
+
+
+@dataclass(frozen=True)
 class Views:
     """What a format's file says, before any image is decoded. World frame, OpenCV axes, float64."""
 
@@ -27,8 +46,8 @@ class Views:
     intrinsics: Float64  # [C,4] fx fy cx cy in pixels of the files, pixel centers at +0.5
     size: npt.NDArray[np.int64]  # [C,2] width, height as declared
     split: list[str] | None = None  # per view "train", "test" or "val"; None: hold some out
-    distortion: Float64 | None = None  # [C,8]
-    fisheye: npt.NDArray[np.bool_] | None = None  # [C]
+    distortion: Float64 | None = None  # [C,8 or 12]
+    lens: npt.NDArray[np.int64] | None = None  # [C] numbers of `Lens`, Brown's if None
     masks: list[Path] | None = None
     depths: Sequence[Source] | None = None
     depth_unit: float = 1.0  # world units per stored number
@@ -37,18 +56,19 @@ class Views:
     points: Float64 | None = None  # [P,3]
     world_from_scene: Float64 | None = None  # 4x4, when the format says where the unit sphere is
     up: Float64 | None = None  # [3], when the format promises it
+    tracks: Tracks | None = None
     pose_key: str = "transform_matrix"  # what a pose is called in the file, for messages
 
     def cameras(self, similarity: Float64, *, near: float = 0.0) -> Cameras:
         """The cameras in the frame that `similarity` (4x4) maps the world to, rounded to float32 there."""
         poses = normalize.moved(self.camera_to_world, similarity)
         return Cameras.make(
-            poses, self.intrinsics, self.size, distortion=self.distortion, fisheye=self.fisheye, near=near
+            poses, self.intrinsics, self.size, distortion=self.distortion, lens=self.lens, near=near
         )
 
     def only(self, keep: npt.NDArray[np.bool_]) -> "Views":
         """The views where `keep` [C] is true."""
-        chosen = np.flatnonzero(keep)
+        chosen = np.flatnonzero(keep).tolist()
         return replace(
             self,
             names=[self.names[i] for i in chosen],
@@ -58,9 +78,10 @@ class Views:
             size=self.size[chosen],
             split=None if self.split is None else [self.split[i] for i in chosen],
             distortion=None if self.distortion is None else self.distortion[chosen],
-            fisheye=None if self.fisheye is None else self.fisheye[chosen],
+            lens=None if self.lens is None else self.lens[chosen],
             masks=None if self.masks is None else [self.masks[i] for i in chosen],
             depths=None if self.depths is None else [self.depths[i] for i in chosen],
+            tracks=None if self.tracks is None else self.tracks.only(keep),
         )
 
 
@@ -94,7 +115,7 @@ def checked(views: Views) -> Views:
         where=where,
         key=views.pose_key,
         distortion=views.distortion,
-        fisheye=views.fisheye,
+        lens=views.lens,
     )
     views = views.only(sound)
     faults = [_size_fault(path, size) for path, size in zip(views.images, views.size, strict=True)]
@@ -106,4 +127,5 @@ def _size_fault(path: Source, size: npt.NDArray[np.int64]) -> str:
     width, height = images.image_size(path)
     if (width, height) == (int(size[0]), int(size[1])):
         return ""
-    return f"got an image of {width} x {height} - expected {size[0]} x {size[1]} as its camera (w, h) says"
+    turned = ", turned by an EXIF orientation?" if (height, width) == (int(size[0]), int(size[1])) else ""
+    return f"got an image of {width} x {height} - expected {size[0]} x {size[1]} as its camera (w, h) says{turned}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.model import Model
+from models.surface import Surface
 
 if TYPE_CHECKING:
     from dataio.cameras import Cameras
@@ -32,7 +33,7 @@ class Frame:
 
 
 @torch.no_grad()
-def render_image(model: Model, cameras: Cameras, index: int, *, samples: int = 1 << 16) -> Frame:
+def render_image(model: Model | Surface, cameras: Cameras, index: int, *, samples: int = 1 << 16) -> Frame:
     """What camera `index` sees; cameras in the scene frame, on the model's device.
 
     samples: about how many samples are in memory at a time; the number of rays in a chunk follows the samples that

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.capabilities import Capability
 from models.model import Model
 from models.volume import Rendering
 from utils.config import Part
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 
 class LossConfig(Part):
-    """A term of the objective. Means over samples are taken over all ranks' samples."""
+    """A term of the objective. Means over samples are taken over all ranks' samples.
+
+    needs: what the first medium's field and opacity must offer.
+    """
+
+    needs: ClassVar[frozenset[Capability]] = frozenset()
 
     weight: Schedule = Field(constant(1.0), description="a number or a schedule over the run")
 
@@ -32,15 +38,19 @@ class LossConfig(Part):
 
 
 class ColorLoss(LossConfig):
-    """Distance of colors, mean over rays and channels."""
+    """Distance of colors, mean over rays and channels; that of proposals, where there are any, is added."""
 
     type: Literal["color"] = "color"
     norm: Literal["l1", "l2", "huber"] = "l1"
     masked: bool = Field(False, description="count only rays within the masks, as NeuS does with masks")
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        loss = self._distance(rendering.color, batch)
+        return loss if rendering.proposed is None else loss + self._distance(rendering.proposed, batch)
+
+    def _distance(self, color: Tensor, batch: RayBatch) -> Tensor:
         distances: dict[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "huber": _huber}
-        per_ray = distances[self.norm](rendering.color, batch.color, reduction="none").mean(-1)
+        per_ray = distances[self.norm](color, batch.color, reduction="none").mean(-1)
         if batch.weight is not None:
             per_ray = per_ray * batch.weight
         if self.masked and batch.mask is not None:
@@ -52,6 +62,7 @@ class EikonalLoss(LossConfig):
     """(|gradient| - 1)^2 of the first medium, mean over samples. Gropp et al., "IGR" (2020), eq. 4."""
 
     type: Literal["eikonal"] = "eikonal"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf", "gradient"})
     random_points: int = Field(0, ge=0, description="also at this many random points of the unit ball per step")
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
@@ -104,6 +115,7 @@ class SdfDepthLoss(LossConfig):
     """
 
     type: Literal["sdf_depth"] = "sdf_depth"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf"})
     band: float = Field(0.03, gt=0, description="half its width, scene units")
     near_points: int = Field(4, ge=1, description="points per ray within the band")
     free_points: int = Field(4, ge=1, description="points per ray in front of the band")
@@ -112,22 +124,102 @@ class SdfDepthLoss(LossConfig):
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
         if batch.depth is None:
             return rendering.depth.new_zeros(())
-        batch = batch[: self.rays]
-        known = batch.depth > 0
-        batch, normal = batch[known], rendering.normal[: self.rays][known]
-        depth, rays = batch.depth[:, None], batch.rays
-        cosine = F.cosine_similarity(normal, -rays.directions, dim=-1)[:, None]
-        cosine = torch.where(normal.norm(dim=-1, keepdim=True) > 0.5, cosine.clamp_min(0.1), 1.0)
-        near = self.band * (2 * torch.rand(len(depth), self.near_points, device=depth.device) - 1)
-        free = torch.rand(len(depth), self.free_points, device=depth.device)
-        start = rays.near[:, None]
-        free = (1 - free) * (depth - self.band - start).clamp_min(0) + self.band
-        ahead = torch.cat([near, free], 1)
-        value = model.foreground.field.value(rays.at(depth - ahead))
-        off = (value[:, : self.near_points] - near * cosine).abs()
-        v = value[:, self.near_points :]
-        free_off = F.relu(torch.maximum(torch.exp(-5 * v.clamp_min(-1)) - 1, v - free))
-        return shared_mean(off) + shared_mean(free_off)
+        known = (batch.depth[: self.rays] > 0).nonzero()[:, 0]
+        rays, depth = batch.rays[known], batch.depth[known, None]
+        cosine = self._cosine(rendering.normal[known], rays.directions)
+        near = self.band * (2 * torch.rand(len(known), self.near_points, device=depth.device) - 1)
+        share = torch.rand(len(known), self.free_points, device=depth.device)
+        free = self.band + share * (depth - self.band - rays.near[:, None]).clamp_min(0)
+        value = model.foreground.value(rays.at(depth - torch.cat([near, free], dim=1)))
+        beside, ahead = value.split([self.near_points, self.free_points], dim=1)
+        too_small = torch.exp(-5 * ahead.clamp_min(-1)) - 1
+        return shared_mean((beside - near * cosine).abs()) + shared_mean(F.relu(torch.maximum(too_small, ahead - free)))
+
+    def _cosine(self, normal: Tensor, directions: Tensor) -> Tensor:
+        """[R, 1] of the angle between rendered normals [R, 3] and rays; 1 where the normals do not agree yet."""
+        cosine = F.cosine_similarity(normal, -directions, dim=-1).clamp_min(0.1)
+        return torch.where(normal.norm(dim=-1) > 0.5, cosine, 1.0)[:, None]
+
+
+class SmoothnessLoss(LossConfig):
+    """Distance of the normals at the surface and at random points beside it, mean over rays that hit.
+
+    Oechsle et al., "UNISURF" (2021), eq. 11: |n(x) - n(x + e)|, the length itself, as in its code.
+    """
+
+    type: Literal["smoothness"] = "smoothness"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"gradient"})
+    shift: float = Field(5e-3, gt=0, description="e is uniform within +/- this on each axis, scene units")
+    points: int = Field(1024, ge=1, description="at most this many surface points per step")
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        x = surface_points(rendering, self.points)
+        beside = x + (2 * torch.rand_like(x) - 1) * self.shift
+        here, there = model.normal(torch.cat([x, beside])).chunk(2)
+        return shared_mean(((here - there).square().sum(-1) + 1e-12).sqrt())
+
+
+class CurvatureLoss(LossConfig):
+    """How fast the normal turns along the surface: |n(x) - n(x + h t)|^2 / h^2 for a random unit tangent t.
+
+    For small h the square of the curvature (and twist) along t, in 1 / scene unit^2; mean over rays that hit. After
+    Rosu and Behnke, "PermutoSDF" (2023), section 3.3, who have the angle between the normals.
+    """
+
+    type: Literal["curvature"] = "curvature"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"gradient"})
+    shift: float = Field(5e-3, gt=0, description="h, scene units")
+    points: int = Field(512, ge=1, description="at most this many surface points per step")
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        x = surface_points(rendering, self.points)
+        here = model.normal(x)
+        tangent = torch.linalg.cross(here.detach(), F.normalize(torch.randn_like(x), dim=-1))
+        there = model.normal(x + self.shift * F.normalize(tangent, dim=-1))
+        return shared_mean((here - there).square().sum(-1)) / self.shift**2
+
+
+class DistortionLoss(LossConfig):
+    """Spread of a ray's weights in the first medium, mean over rays; zero for one thin layer.
+
+    Barron et al., "Mip-NeRF 360" (2022), eq. 15, in scene units.
+    """
+
+    type: Literal["distortion"] = "distortion"
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        part = rendering.media[0]
+        samples, weight = part.samples, part.weight()
+        middle = (samples.t0 + samples.t1) / 2
+        # Pairs i < j, by running sums: sum_j w_j (t_j sum_i w_i - sum_i w_i t_i).
+        apart = weight * (middle * samples.exclusive_sum(weight) - samples.exclusive_sum(weight * middle))
+        thick = weight.square() * (samples.t1 - samples.t0) / 3
+        return shared_mean(samples.total(2 * apart + thick))
+
+
+class EntropyLoss(LossConfig):
+    """Entropy of a ray's opacity in the first medium, in nats, mean over rays: a ray should hit or miss."""
+
+    type: Literal["entropy"] = "entropy"
+    margin: float = Field(1e-3, gt=0, lt=0.5, description="the opacity is cut to [margin, 1 - margin]")
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        hit = rendering.opacity.clamp(self.margin, 1 - self.margin)
+        return shared_mean(-hit * hit.log() - (1 - hit) * (1 - hit).log())
+
+
+@torch.no_grad()
+def surface_points(rendering: Rendering, most: int) -> Tensor:
+    """[P, 3] where rays meet the surface, P <= most, scene frame: at the mean distance of the light that ends in the
+    first medium, for rays of which more than half does. Which ones, if there are more, is random.
+    """
+    part = rendering.media[0]
+    weight = part.weight()
+    opacity, distance = part.samples.total(torch.stack([weight, weight * part.samples.t], -1)).unbind(-1)
+    hit = (opacity > 0.5).nonzero()[:, 0]
+    hit = hit[torch.randperm(len(hit), device=hit.device)[:most]]
+    rays = part.samples.rays[hit]
+    return rays.origins + (distance[hit] / opacity[hit])[:, None] * rays.directions
 
 
 def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
@@ -150,12 +242,17 @@ def _residual(gradient: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Report:
-    """One step: the loss to minimize, its unweighted terms, mean squared color error, samples per ray."""
+    """One step: the loss to minimize, its unweighted terms, mean squared color error, number of samples.
+
+    opacity: [R] and gradient: [*N, 3] of the first medium, detached, for those who watch over the run.
+    """
 
     loss: Tensor
     terms: dict[str, Tensor]
     squared_error: Tensor
     samples: int
+    opacity: Tensor
+    gradient: Tensor | None
 
 
 class Objective(nn.Module):
@@ -180,4 +277,7 @@ class Objective(nn.Module):
         with torch.no_grad():
             squared_error = shared_mean((rendering.color - batch.color).square())
         samples = sum(part.tau.numel() for part in rendering.media)
-        return Report(loss, {k: v.detach() for k, v in terms.items()}, squared_error, samples)
+        terms = {name: term.detach() for name, term in terms.items()}
+        gradient = rendering.media[0].field.gradient
+        seen = rendering.opacity.detach(), None if gradient is None else gradient.detach()
+        return Report(loss, terms, squared_error, samples, *seen)

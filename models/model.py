@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.volume import Medium, MediumConfig, Rendering, render_rays
@@ -25,6 +25,15 @@ class ModelConfig(StrictModel):
     background_color: Literal["data", "white", "black"] | tuple[float, float, float] = Field(
         "data", description="data: the color that the images were composited over, else black"
     )
+
+    @model_validator(mode="after")
+    def _one_behind_the_other(self) -> ModelConfig:
+        if self.background is not None and self.background.bounds == self.foreground.bounds:
+            raise ValueError(
+                f"background.bounds and foreground.bounds are both {self.background.bounds}: the two would fill the"
+                " same stretch of every ray; expected foreground sphere, background outside"
+            )
+        return self
 
 
 class Model(nn.Module):
@@ -52,27 +61,45 @@ class Model(nn.Module):
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
         for medium in self.media:
-            medium.field.update(progress)
-            medium.opacity.update(progress)
+            medium.update(progress)
 
     def refresh(self, step: int) -> None:
         """Bring the samplers' state up to date; called before every training step, the same on every rank."""
         for medium in self.media:
             medium.sampler.refresh(medium, step)
 
+    def prepare(self) -> None:
+        """Compute starts that have no closed form; once, for a new run."""
+        for medium in self.media:
+            medium.field.prepare()
+
+    def set_precision(self, *, mixed: bool) -> None:
+        """mixed: in training, matrix products in bfloat16 where a field tolerates it."""
+        for network in (network for medium in self.media for network in medium.field.tolerant()):
+            network.mixed = mixed
+
     def surface_value(self, points: Tensor) -> Tensor:
         """[N, 3] scene frame -> [N], zero on the surface, positive outside; scene units for an sdf."""
-        opacity = self.foreground.opacity
-        return (self.foreground.value(points) - opacity.surface_level) * opacity.outside_sign
+        return self.foreground.surface_value(points)
 
-    def random_gradient(self, count: int, device: torch.device) -> Tensor:
-        """Gradient of the foreground's value at `count` points, uniform in the unit ball; [count, 3]."""
-        direction = torch.nn.functional.normalize(torch.randn(count, 3, device=device), dim=-1)
-        points = direction * torch.rand(count, 1, device=device) ** (1 / 3)
+    def gradient(self, points: Tensor) -> Tensor:
+        """Gradient of the foreground's value at points [*N, 3], differentiable in the parameters, once."""
         gradient = self.foreground.field.gradient(points)
         if gradient is None:
             raise TypeError("this field has no gradient")
         return gradient
+
+    def normal(self, points: Tensor) -> Tensor:
+        """Unit vectors [*N, 3] out of the object: the direction of the gradient; differentiable as it is."""
+        # The small constant keeps the derivative finite at a gradient of exactly zero.
+        gradient = self.gradient(points)
+        length = (gradient.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+        return self.foreground.opacity.outside_sign * gradient / length
+
+    def random_gradient(self, count: int, device: torch.device) -> Tensor:
+        """Gradient of the foreground's value at `count` points, uniform in the unit ball; [count, 3]."""
+        direction = torch.nn.functional.normalize(torch.randn(count, 3, device=device), dim=-1)
+        return self.gradient(direction * torch.rand(count, 1, device=device) ** (1 / 3))
 
     def statistics(self) -> dict[str, float]:
         """Learned scales, for the log."""

@@ -7,23 +7,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.capabilities import ValueKind
 from models.samples import FieldSample, RaySamples
 from utils.config import Part
 from utils.schedule import Schedule, constant
 
 # A ray may lose this share of its light in what an occupancy grid leaves out on one side of a surface.
 NEGLIGIBLE = 5e-3
+# A density has no surface of its own; for meshes it lies where the density per scene unit is this.
+SURFACE_DENSITY = 10.0
 
 
 class OpacityConfig(Part):
-    """Turns field values into optical depth."""
+    """Turns field values into optical depth.
+
+    takes: the kinds of value that make sense to it. why: said where another is given.
+    """
+
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf", "density", "logit"})
+    why: ClassVar[str] = ""
+    needs_gradient: ClassVar[bool] = False
+
+    def misfit(self, kind: ValueKind) -> str:
+        """Why values of this kind make no sense here, in words; empty where they do."""
+        return "" if kind in self.takes else self.why
 
     def build(self) -> Opacity:
         raise TypeError("an opacity config says how it is built")
@@ -34,6 +48,7 @@ class Opacity(nn.Module):
 
     surface_level: float  # the field value of the surface
     outside_sign: float  # +1 where larger values are outside (sdf), -1 where larger values are inside (density)
+    reads_distance: bool = False  # whether the values are distances to the surface, so that a ray may step by them
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
@@ -66,10 +81,11 @@ class LogisticConfig(OpacityConfig):
     """NeuS: the logistic CDF of the sdf."""
 
     type: Literal["logistic"] = "logistic"
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
+    why: ClassVar[str] = "reads its values as distances to the surface"
+    needs_gradient: ClassVar[bool] = True
     initial_s: float = Field(math.exp(3.0), gt=0, description="s = exp(10 v), v = 0.3 at the start")
-    least_s: Schedule = Field(
-        constant(1e-6), description="lower bound on s over the run: sharpens a short run in time"
-    )
+    least_s: Schedule = Field(constant(1e-6), description="lower bound on s over the run: sharpens a short run in time")
     anneal: Schedule = Field(
         constant(1.0), description="0: half the slope as if the ray met every surface; 1: the true cosine"
     )
@@ -87,6 +103,7 @@ class Logistic(Opacity):
 
     surface_level = 0.0
     outside_sign = 1.0
+    reads_distance = True
 
     def __init__(self, config: LogisticConfig) -> None:
         super().__init__()
@@ -129,10 +146,144 @@ class Logistic(Opacity):
         return {"s": float(self.s.detach())}
 
 
+class LaplaceConfig(OpacityConfig):
+    """VolSDF: a density that is the Laplace CDF of the sdf."""
+
+    type: Literal["laplace"] = "laplace"
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
+    why: ClassVar[str] = "reads its values as distances to the surface"
+    initial_beta: float = Field(0.1, gt=0, description="width of the rise at the start, scene units")
+    floor: float = Field(1e-4, gt=0, description="beta = |b| + floor, b learned")
+    most_beta: Schedule = Field(
+        constant(1e6), description="upper bound on beta over the run: sharpens a short run in time"
+    )
+
+    @model_validator(mode="after")
+    def _above_the_floor(self) -> LaplaceConfig:
+        if self.initial_beta < self.floor:
+            raise ValueError("`initial_beta` should not be less than `floor`")
+        return self
+
+    def build(self) -> Laplace:
+        return Laplace(self)
+
+
+class Laplace(Opacity):
+    """tau = Psi(-f) / beta * length, Psi the CDF of the Laplace distribution of scale beta, f the sdf.
+
+    Yariv et al., "VolSDF" (2021), eqs. 2 and 3 with alpha = 1 / beta, with expm1, so that float32 keeps its digits.
+    """
+
+    surface_level = 0.0
+    outside_sign = 1.0
+    reads_distance = True
+
+    def __init__(self, config: LaplaceConfig) -> None:
+        super().__init__()
+        self.b = nn.Parameter(torch.tensor(config.initial_beta - config.floor))
+        self.config = config
+        self.update(0.0)
+
+    def update(self, progress: float) -> None:
+        self.most_beta = self.config.most_beta(progress)
+
+    @property
+    def beta(self) -> Tensor:
+        """Width of the rise, scene units."""
+        return (self.b.abs() + self.config.floor).clamp_max(self.most_beta)
+
+    def density(self, value: Tensor) -> Tensor:
+        """Density per scene unit, [*N] in (0, 1 / beta)."""
+        beta = self.beta
+        return (0.5 + 0.5 * value.sign() * torch.expm1(-value.abs() / beta)) / beta
+
+    def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
+        return self.density(sample.value) * samples.length
+
+    def occupied(self, value: Tensor, reach: float) -> Tensor:
+        # Head-on, exp(-f / beta) / 2 of the light is lost outside; at depth d inside, exp(-d / beta) of it is left.
+        return value.abs() < reach - math.log(NEGLIGIBLE) * self.width()
+
+    def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
+        return self.density(value) * samples.length
+
+    def width(self) -> float:
+        return float(self.beta.detach())
+
+    def statistics(self) -> dict[str, float]:
+        return {"beta": self.width()}
+
+
+class OccupancyConfig(OpacityConfig):
+    """UNISURF: each sample is occupied, or not, by the probability of a logit."""
+
+    type: Literal["occupancy"] = "occupancy"
+    scale: float = Field(
+        -10.0,
+        description="logit per unit of value: -10 for a field that is positive outside, as published; 1 for logits",
+    )
+    sharpen: Schedule = Field(
+        constant(1.0),
+        description="multiplies the scale over the run; what is seen lies about 2 / scale in front of the value 0",
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _not_zero(cls, scale: float) -> float:
+        if scale == 0:
+            raise ValueError("should not be 0")
+        return scale
+
+    def misfit(self, kind: ValueKind) -> str:
+        expected = "positive" if kind != "sdf" else "negative"
+        if (self.scale > 0) == (kind != "sdf"):
+            return ""
+        return f"with scale: {self.scale:g} would make empty space opaque; expected a {expected} scale"
+
+    def build(self) -> Occupancy:
+        return Occupancy(self)
+
+
+class Occupancy(Opacity):
+    """tau = softplus(logit), logit = scale * value: 1 - exp(-tau) is the occupancy sigmoid(logit).
+
+    Oechsle et al., "UNISURF" (2021), eq. 6. A sample's share does not depend on the length of its interval, but for
+    an empty interval, which has none.
+    """
+
+    surface_level = 0.0
+
+    def __init__(self, config: OccupancyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.outside_sign = -math.copysign(1.0, config.scale)
+        self.update(0.0)
+
+    def update(self, progress: float) -> None:
+        self.scale = self.config.scale * self.config.sharpen(progress)
+
+    def width(self) -> float | None:
+        # A distance says over what length the logit rises; the slope of other values is not known.
+        return 1 / abs(self.scale) if self.outside_sign > 0 else None
+
+    def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
+        return self.probe(sample.value, samples)
+
+    def occupied(self, value: Tensor, reach: float) -> Tensor:
+        # As if the field rose by one per scene unit. All of the inside counts: what hides it may have few samples.
+        return F.softplus(self.scale * value + abs(self.scale) * reach) > NEGLIGIBLE
+
+    def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
+        tau = F.softplus(self.scale * value)
+        return torch.where(samples.length > 0, tau, torch.zeros_like(tau))
+
+
 class DensityConfig(OpacityConfig):
     """NeRF, NeRF++: density times length."""
 
     type: Literal["density"] = "density"
+    takes: ClassVar[frozenset[ValueKind]] = frozenset({"density", "logit"})
+    why: ClassVar[str] = "would make empty space opaque and objects transparent: a density is larger inside"
     activation: Literal["relu", "softplus", "abs", "exp", "leaky_relu", "rrelu"] = Field(
         "softplus", description="exp is cut at exp(15); leaky_relu and rrelu are cut at 0 from below"
     )
@@ -144,12 +295,12 @@ class DensityConfig(OpacityConfig):
 class Density(Opacity):
     """tau = act(value) * length. Mildenhall et al., "NeRF" (2020), eq. 3; abs: Zhang et al., "NeRF++" (2020)."""
 
-    surface_level = 10.0
     outside_sign = -1.0
 
     def __init__(self, config: DensityConfig) -> None:
         super().__init__()
         self.activation = config.activation
+        self.surface_level = math.log(SURFACE_DENSITY) if config.activation == "exp" else SURFACE_DENSITY
 
     def density(self, value: Tensor) -> Tensor:
         """Density per scene unit, [*N] >= 0."""

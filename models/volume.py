@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.capabilities import Bounds, misfits_of_matter, misfits_of_medium, refuse
 from models.fields.base import FieldConfig
 from models.opacity import OpacityConfig
 from models.samplers.base import SamplerConfig
@@ -29,22 +31,35 @@ if TYPE_CHECKING:
 VISIBLE = 1e-3
 
 
-class MediumConfig(StrictModel):
-    """A stretch of every ray, and what fills it."""
+class MatterConfig(StrictModel):
+    """What fills a stretch of a ray."""
 
-    bounds: Literal["sphere", "outside"]
-    sampler: Choice[SamplerConfig]
     field: Choice[FieldConfig]
     opacity: Choice[OpacityConfig]
 
+    @model_validator(mode="after")
+    def _matter_fits(self) -> Self:
+        refuse(misfits_of_matter(self.field, self.opacity))
+        return self
 
-class Medium(nn.Module):
-    """Bounds, sampler, field and opacity: the foreground, the background."""
 
-    def __init__(self, config: MediumConfig) -> None:
+class MediumConfig(MatterConfig):
+    """A stretch of every ray, what fills it, and where to look."""
+
+    bounds: Bounds
+    sampler: Choice[SamplerConfig]
+
+    @model_validator(mode="after")
+    def _medium_fits(self) -> Self:
+        refuse(misfits_of_medium(self.bounds, self.field, self.sampler))
+        return self
+
+
+class Matter(nn.Module):
+    """A field and an opacity: what can be asked about points, and how samples along rays look."""
+
+    def __init__(self, config: MatterConfig) -> None:
         super().__init__()
-        self.bounds = config.bounds
-        self.sampler = config.sampler.build()
         self.field = config.field.build()
         self.opacity = config.opacity.build()
 
@@ -64,20 +79,51 @@ class Medium(nn.Module):
         """Distance in scene units over which the opacity rises at the surface."""
         return self.opacity.width()
 
-    def forward(self, rays: Rays) -> MediumRendering:
-        samples = self.sampler(clip(rays, self.bounds), self)
+    def surface_value(self, x: Tensor) -> Tensor:
+        """[*N, 3] scene frame -> [*N], zero on the surface, positive outside; scene units for an sdf."""
+        return (self.value(x) - self.opacity.surface_level) * self.opacity.outside_sign
+
+    def update(self, progress: float) -> None:
+        """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
+        self.field.update(progress)
+        self.opacity.update(progress)
+
+    def render(self, samples: RaySamples, proposal: MediumRendering | None = None) -> MediumRendering:
+        """Evaluate field and opacity at samples."""
         field = self.field(samples.positions, samples.directions)
         tau = self.opacity.optical_depth(field, samples)
-        return MediumRendering(samples, field, tau)
+        return MediumRendering(samples, field, tau, proposal, outward=self.opacity.outside_sign)
+
+
+class Medium(Matter):
+    """Bounds, sampler, field and opacity: the foreground, the background."""
+
+    def __init__(self, config: MediumConfig) -> None:
+        super().__init__(config)
+        self.bounds = config.bounds
+        self.sampler = config.sampler.build()
+
+    def update(self, progress: float) -> None:
+        super().update(progress)
+        self.sampler.update(progress)
+
+    def forward(self, rays: Rays) -> MediumRendering:
+        return self.render(*self.sampler.propose(clip(rays, self.bounds), self))
 
 
 @dataclass(frozen=True)
 class MediumRendering:
-    """A medium along rays: samples [*N], what the field says there, optical depth tau [*N]."""
+    """A medium along rays: samples [*N], what the field says there, optical depth tau [*N].
+
+    proposal: the coarse rendering by which the samples were placed, where that is to be trained on the colors too.
+    outward: 1 where the field's gradient points out of the object, -1 where it points in.
+    """
 
     samples: RaySamples
     field: FieldSample
     tau: Tensor
+    proposal: MediumRendering | None = None
+    outward: float = 1.0
 
     def weight(self) -> Tensor:
         """[*N] share of a ray's light that ends in each interval, for light that enters the medium in full."""
@@ -86,7 +132,10 @@ class MediumRendering:
     def seen(self) -> Tensor:
         """[R, 7] per ray: color, mean distance and normal, each times the weight; no normal without a gradient."""
         weight, gradient = self.weight()[..., None], self.field.gradient
-        normal = torch.zeros_like(self.field.color) if gradient is None else F.normalize(gradient.detach(), dim=-1)
+        if gradient is None:
+            normal = torch.zeros_like(self.field.color)
+        else:
+            normal = self.outward * F.normalize(gradient.detach(), dim=-1)
         return self.samples.total(
             torch.cat([self.field.color * weight, self.samples.t[..., None] * weight, normal * weight.detach()], -1)
         )
@@ -99,7 +148,7 @@ class Rendering:
     color: [R, 3] in [0, 1]. opacity: [R] share of light that ends in the first medium. depth: [R] mean ray distance
     (scene units) of the light that ends anywhere, 0 where none does. normal: [R, 3] weighted mean of unit gradients
     in the first medium, scene frame, not normalized. media: per medium its samples, for the losses; a medium behind
-    others holds only the rays that reach it.
+    others holds only the rays that reach it. proposed: [R, 3] the color by the media's proposals, None without any.
     """
 
     color: Tensor
@@ -107,6 +156,7 @@ class Rendering:
     depth: Tensor
     normal: Tensor
     media: list[MediumRendering]
+    proposed: Tensor | None = None
 
 
 def render_rays(rays: Rays, media: Sequence[Callable[[Rays], MediumRendering]], background: Tensor) -> Rendering:
@@ -114,19 +164,45 @@ def render_rays(rays: Rays, media: Sequence[Callable[[Rays], MediumRendering]], 
 
     Differentiable in everything the fields and opacities own.
     """
-    seen, light = rays.origins.new_zeros(len(rays), 7), [rays.origins.new_ones(len(rays))]
+    fine, coarse, opacity = Light.full(rays), None, rays.origins.new_zeros(len(rays))
     parts: list[MediumRendering] = []
     for medium in media:
-        reached = (light[-1].detach() > VISIBLE).nonzero()[:, 0]
+        left = fine.left if coarse is None else torch.maximum(fine.left, coarse.left)
+        reached = (left.detach() > VISIBLE).nonzero()[:, 0]
         part = medium(rays[reached])
-        ahead = light[-1][reached]
-        seen = seen.index_add(0, reached, ahead[:, None] * part.seen())
-        light.append(light[-1].index_copy(0, reached, ahead * torch.exp(-part.samples.total(part.tau))))
+        if part.proposal is not None or coarse is not None:
+            coarse = (coarse or fine).through(part.proposal or part, reached)
+        fine = fine.through(part, reached)
+        opacity = opacity if parts else 1 - fine.left
         parts.append(part)
-    ended = 1 - light[-1]
-    depth = torch.where(ended > VISIBLE, seen[:, 3] / ended.clamp_min(VISIBLE), torch.zeros_like(ended))
-    color = seen[:, :3] + light[-1][:, None] * background
-    return Rendering(color, opacity=1 - light[1], depth=depth, normal=seen[:, 4:].detach(), media=parts)
+    ended = 1 - fine.left
+    depth = torch.where(ended > VISIBLE, fine.seen[:, 3] / ended.clamp_min(VISIBLE), torch.zeros_like(ended))
+    proposed = None if coarse is None else coarse.color(background)
+    return Rendering(fine.color(background), opacity, depth, fine.seen[:, 4:].detach(), parts, proposed)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Of R rays: `seen` [R, 7], the sum of what was seen so far, and `left` [R], the share of light that goes on."""
+
+    seen: Tensor
+    left: Tensor
+
+    @staticmethod
+    def full(rays: Rays) -> Light:
+        """At the start of rays."""
+        return Light(rays.origins.new_zeros(len(rays), 7), rays.origins.new_ones(len(rays)))
+
+    def through(self, part: MediumRendering, reached: Tensor) -> Light:
+        """Behind a medium that the rays `reached` [K] go through."""
+        ahead = self.left[reached]
+        seen = self.seen.index_add(0, reached, ahead[:, None] * part.seen())
+        after = ahead * torch.exp(-part.samples.total(part.tau))
+        return Light(seen, self.left.index_copy(0, reached, after))
+
+    def color(self, background: Tensor) -> Tensor:
+        """[R, 3] before a background color [3]."""
+        return self.seen[:, :3] + self.left[:, None] * background
 
 
 def clip(rays: Rays, bounds: str) -> Rays:

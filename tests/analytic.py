@@ -22,6 +22,10 @@ FOREGROUND: dict[str, object] = {
     "field": {"type": "sdf", "geometry": {"layers": 1, "width": 8, "activation": "softplus"}, "features": 0},
 }
 
+# Fields of other kinds of value, for what is replaced by a closed form or only looked at by its config.
+DENSITY_FIELD: dict[str, object] = {"type": "radiance", "density": {"layers": 1, "width": 8}, "features": 4}
+LOGIT_FIELD: dict[str, object] = {**FOREGROUND["field"], "type": "occupancy"}  # type: ignore[dict-item]
+
 
 class Sphere(Field):
     """sdf |x| - radius, colored by position."""
@@ -56,6 +60,9 @@ class SphereMedium:
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
         return self.opacity.probe(value, samples)
+
+    def surface_value(self, x: Tensor) -> Tensor:
+        return (self.value(x) - self.opacity.surface_level) * self.opacity.outside_sign
 
     def width(self) -> float | None:
         return self.opacity.width()

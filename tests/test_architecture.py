@@ -15,7 +15,8 @@ ALLOWED = {
     "dataio": ("dataio", "utils"),
     "utils": ("utils",),
     "experiment": ("dataio", "models", "utils"),
-    "training": ("experiment", "dataio", "models", "utils"),
+    "health": ("dataio", "models", "utils"),
+    "training": ("health", "experiment", "dataio", "models", "utils"),
     "benchmarks": ("benchmarks", "training", "experiment", "dataio", "models", "utils"),
     "": ("training", "experiment", "dataio", "models", "utils"),  # the scripts: anything but one another
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import train_step
+from benchmarks import loader, train_step
 from tests.test_training import ROOT
 
 TINY = ["data={type: procedural, views: 3, test_views: 0, size: 24}", "train.rays=32", "device=cpu"]
@@ -39,3 +39,12 @@ def test_the_table_and_the_file_hold_them(found: dict[str, Any], tmp_path: Path,
     path = train_step.write(found, tmp_path / train_step.dated_file(found).name)
     assert path.name == f"{found['date']}-neus_hash-cpu.json"
     assert json.loads(path.read_text()) == found
+
+
+def test_the_loader_is_measured_in_memory_and_from_disk(tmp_path: Path) -> None:
+    loader.write_set(tmp_path, 3, (64, 48))
+    found = loader.measure("small", str(tmp_path), "0K", str(tmp_path / "cache"), rays=32, batches=2)
+    assert found.pixel_bytes == 3 * 3 * 64 * 48 and found.rays_per_s > 0 and found.load_s > 0
+    assert found.peak_rss >= found.idle_rss > 0 and found.peak_ratio == found.peak_rss / found.pixel_bytes
+    loader.forget(next((tmp_path / "cache").glob("*.pixels")))
+    assert "M rays/s" in loader.line(found)

@@ -20,7 +20,7 @@ SIMILARITY = np.array([[0, -2.5, 0, 3], [2.5, 0, 0, -1], [0, 0, 2.5, 0.5], [0, 0
 
 def one(bend=None, fisheye=False, pose=None):
     pose = np.eye(4)[None] if pose is None else pose
-    return Cameras.make(pose, FOX, [540, 960], distortion=bend, fisheye=[fisheye])
+    return Cameras.make(pose, FOX, [540, 960], distortion=bend, lens=[fisheye])
 
 
 def zeros(count):
@@ -105,7 +105,7 @@ def test_fisheye_sees_behind_itself():
 def test_kinds_of_cameras_mix():
     bends = np.array([[0] * 8, FULL_BEND, FISHEYE])
     poses = np.tile(np.eye(4), (3, 1, 1))
-    kinds = Cameras.make(poses, FOX, [540, 960], distortion=bends, fisheye=[False, False, True])
+    kinds = Cameras.make(poses, FOX, [540, 960], distortion=bends, lens=[False, False, True])
     pixels = torch.tensor([[50.0, 800.0]])
     for index, alone in enumerate([one(), one(FULL_BEND), one(FISHEYE, True)]):
         ours = kinds.rays(torch.tensor([index]), pixels).directions
@@ -121,7 +121,7 @@ def test_gradients_to_pose_and_intrinsics(bend, fisheye):
 
     def look(pose, intrinsics):
         cameras = Cameras(
-            pose, intrinsics, fixed.size, fixed.distortion.double(), fixed.fisheye, fixed.near.double()
+            pose, intrinsics, fixed.size, fixed.distortion.double(), fixed.lens, fixed.near.double()
         )
         rays = cameras.rays(zeros(2), torch.tensor([[30.0, 100.0], [400.0, 700.0]], dtype=torch.float64))
         pixels, depth = cameras.project(torch.tensor([[0.1, 0.2, 0.3]], dtype=torch.float64), 0)

@@ -129,3 +129,18 @@ def test_threads_do_not_change_the_sums() -> None:
     finally:
         set_threads(1)
     assert torch.equal(*results)
+
+
+def test_encodings_of_one_table_add_up(device: torch.device) -> None:
+    """Also where the table is the result of an operation, and in a second backward pass through the same graph."""
+    points, table = inputs(50)
+    p64, t64 = points.double(), table.double().requires_grad_()
+    first, second = (encode_reference(2 * t, t64 * 2, LEVELS, 4) for t in (p64 / 2, -p64 / 2))
+    wanted = torch.autograd.grad((first.sin() + second.cos()).sum(), t64)[0]
+    t = table.to(device).requires_grad_()
+    doubled = t * 2
+    mine = [hash_encode(p.to(device), doubled, LEVELS.to(device), active=4) for p in (points, -points)]
+    loss = (mine[0].sin() + mine[1].cos()).sum()
+    for _ in range(2):
+        got = torch.autograd.grad(loss, t, retain_graph=True)[0]
+        torch.testing.assert_close(got.cpu().double(), wanted, atol=1e-3, rtol=1e-4)

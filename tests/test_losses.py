@@ -4,11 +4,22 @@ import pytest
 import torch
 
 from dataio.batches import RayBatch
-from models.losses import ColorLoss, EikonalLoss, LossConfig, MaskLoss, Objective
+from models.losses import (
+    ColorLoss,
+    CurvatureLoss,
+    DistortionLoss,
+    EikonalLoss,
+    EntropyLoss,
+    LossConfig,
+    MaskLoss,
+    Objective,
+    SmoothnessLoss,
+    surface_points,
+)
 from models.model import Model
 from models.samples import DenseSamples, FieldSample
 from models.volume import MediumRendering, Rendering
-from tests.analytic import rays_at_sphere, sphere_model
+from tests.analytic import RADIUS, rays_at_sphere, sphere_model
 from utils.parts import parts
 
 LOSSES: dict[str, LossConfig] = {
@@ -18,6 +29,10 @@ LOSSES: dict[str, LossConfig] = {
     "masked": ColorLoss(masked=True),
     "eikonal": EikonalLoss(random_points=5),
     "mask": MaskLoss(),
+    "smoothness": SmoothnessLoss(),
+    "curvature": CurvatureLoss(),
+    "distortion": DistortionLoss(),
+    "entropy": EntropyLoss(),
 }
 
 
@@ -79,6 +94,48 @@ def test_mask(model: Model) -> None:
     assert MaskLoss()(rendering(4), batch(4, mask=None), model).item() == 0
     certain = MaskLoss()(rendering(4, opacity=0.0), batch(4), model)
     assert certain.item() == pytest.approx(6.9078, rel=1e-3)  # cut at 1e-3
+
+
+def test_surface_points_lie_on_the_surface(model: Model) -> None:
+    sharp = sphere_model(s=2000.0).eval()
+    seen = sharp(rays_at_sphere(300))
+    x = surface_points(seen, 1000)
+    assert len(x) == int((seen.opacity > 0.5).sum()) > 50
+    torch.testing.assert_close(x.norm(dim=-1), torch.full((len(x),), RADIUS), atol=5e-3, rtol=0)
+    assert surface_points(seen, 7).shape == (7, 3)
+
+
+def test_smoothness_and_curvature_of_a_sphere(model: Model) -> None:
+    """Normals of a sphere of radius r turn by 1/r per unit: curvature 1/r^2; the length of a shift across is known."""
+    torch.manual_seed(0)
+    seen = sphere_model(s=2000.0).eval()(rays_at_sphere(2000))
+    curvature = CurvatureLoss(shift=1e-2, points=4000)(seen, batch(0), model)
+    assert curvature.item() == pytest.approx(1 / RADIUS**2, rel=0.02)
+    smoothness = SmoothnessLoss(shift=1e-2, points=4000)(seen, batch(0), model)
+    # The mean over the sphere of the part of a uniform shift that lies across the normal: 0.744 by sampling.
+    e = 2 * torch.rand(200_000, 3, dtype=torch.float64) - 1
+    n = torch.nn.functional.normalize(torch.randn(200_000, 3, dtype=torch.float64), dim=-1)
+    across = (e - (e * n).sum(-1, keepdim=True) * n).norm(dim=-1).mean().item()
+    assert smoothness.item() == pytest.approx(1e-2 * across / RADIUS, rel=0.05)
+
+
+def test_distortion_is_the_double_sum(model: Model) -> None:
+    """Against the printed form, sum over all pairs of intervals; dense samples, random depths."""
+    rays = rays_at_sphere(5)
+    edges = torch.rand(5, 9, generator=torch.Generator().manual_seed(0)).sort(1).values
+    tau = torch.rand(5, 8, generator=torch.Generator().manual_seed(1))
+    field = FieldSample(tau, torch.zeros(5, 8, 3))
+    part = MediumRendering(DenseSamples.from_edges(rays, edges), field, tau)
+    seen = Rendering(torch.zeros(5, 3), torch.zeros(5), torch.zeros(5), torch.zeros(5, 3), [part])
+    w, middle, length = part.weight(), (edges[:, 1:] + edges[:, :-1]) / 2, edges.diff()
+    pairs = (w[:, :, None] * w[:, None] * (middle[:, :, None] - middle[:, None]).abs()).sum((1, 2))
+    truth = (pairs + (w.square() * length).sum(1) / 3).mean()
+    torch.testing.assert_close(DistortionLoss()(seen, batch(5), model), truth)
+
+
+def test_entropy(model: Model) -> None:
+    assert EntropyLoss()(rendering(4, opacity=0.5), batch(4), model).item() == pytest.approx(0.693147, rel=1e-5)
+    assert EntropyLoss()(rendering(4, opacity=1.0), batch(4), model).item() == pytest.approx(0.0079, rel=1e-2)
 
 
 @pytest.mark.parametrize("name", LOSSES)

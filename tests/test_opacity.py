@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from dataio.cameras import Rays
-from models.opacity import DensityConfig, LogisticConfig, Opacity
+from models.opacity import DensityConfig, LaplaceConfig, LogisticConfig, OccupancyConfig, Opacity
 from models.samples import DenseSamples, FieldSample
 
 
@@ -62,9 +62,43 @@ def test_density_is_the_alpha_of_nerf(name: str) -> None:
     torch.testing.assert_close(-torch.expm1(-tau), truth, atol=1e-12, rtol=1e-9)
 
 
+@pytest.mark.parametrize("beta", [0.5, 0.1, 0.01])
+def test_laplace_is_the_alpha_of_volsdf(beta: float) -> None:
+    """Yariv et al., "VolSDF", eqs. 2 and 3, by the two branches of the printed CDF."""
+    opacity = LaplaceConfig(initial_beta=beta).build().double()
+    sample, samples = profile()
+    beta, f = float(opacity.beta.detach()), sample.value
+    cdf = torch.where(f >= 0, 0.5 * torch.exp(-f.abs() / beta), 1 - 0.5 * torch.exp(-f.abs() / beta))
+    alpha = -torch.expm1(-opacity.optical_depth(sample, samples))
+    torch.testing.assert_close(alpha, 1 - torch.exp(-cdf / beta * samples.length), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [-10.0, 1.0])
+def test_occupancy_is_the_alpha_of_unisurf(scale: float) -> None:
+    """Oechsle et al., "UNISURF", eq. 6: the occupancy itself, sigmoid(-10 f) for its networks."""
+    sample, samples = profile()
+    opacity = OccupancyConfig(scale=scale).build()
+    alpha = -torch.expm1(-opacity.optical_depth(sample, samples))
+    torch.testing.assert_close(alpha, torch.sigmoid(scale * sample.value), atol=1e-6, rtol=0)
+    assert opacity.outside_sign == (1 if scale < 0 else -1)
+
+
+def test_beta_has_a_floor_and_a_schedule() -> None:
+    opacity = LaplaceConfig(
+        initial_beta=0.2, floor=1e-3, most_beta={"type": "linear", "start": 1.0, "end": 0.05}
+    ).build()
+    assert opacity.statistics()["beta"] == pytest.approx(0.2)
+    opacity.update(1.0)
+    assert opacity.width() == pytest.approx(0.05)
+    with torch.no_grad():
+        opacity.b.fill_(0.0)
+    assert opacity.width() == pytest.approx(1e-3)
+
+
 def all_opacities() -> dict[str, Opacity]:
     density = {f"density {a}": DensityConfig(activation=a).build() for a in (*ACTIVATIONS, "rrelu")}
-    return {"logistic": LogisticConfig().build(), **density}
+    others = {"laplace": LaplaceConfig().build(), "occupancy": OccupancyConfig().build()}
+    return {"logistic": LogisticConfig().build(), **others, **density}
 
 
 @pytest.mark.parametrize("name", all_opacities())
@@ -108,6 +142,18 @@ def test_neus_weights_peak_at_a_plane(degrees: float) -> None:
     assert weight.sum().item() == pytest.approx(1.0, abs=1e-3)
 
 
+def test_the_grid_of_a_density_leaves_out_what_is_negligible() -> None:
+    """Laplace: a ray through all that is not `occupied`, outside, loses less than a percent of its light."""
+    opacity = LaplaceConfig(initial_beta=0.02).build().double()
+    sdf = torch.linspace(0.5, -0.5, 4001, dtype=torch.float64)
+    left_out = ~opacity.occupied(sdf, 0.0)
+    assert opacity.density(sdf[left_out & (sdf > 0)]).sum() * (sdf[0] - sdf[1]) < 0.01
+    kept = opacity.density(sdf[~left_out]).sum() * (sdf[0] - sdf[1])
+    assert torch.exp(-kept) < 0.01  # what is left out inside lies in the dark
+    occupancy = OccupancyConfig().build()
+    assert occupancy.occupied(sdf, 0.0)[sdf < 0.5].all() and not occupancy.occupied(sdf + 0.6, 0.0)[0]
+
+
 def test_what_the_grid_leaves_out_is_negligible() -> None:
     """A ray through all that is not `occupied` loses less than a percent of its light."""
     opacity = LogisticConfig(initial_s=100.0).build().double()
@@ -116,6 +162,15 @@ def test_what_the_grid_leaves_out_is_negligible() -> None:
     light = torch.nn.functional.logsigmoid(opacity.s * sdf)
     lost = torch.relu(light[:-1] - light[1:])[left_out[:-1]].sum()
     assert lost < 0.01
+
+
+def test_an_occupancy_sharpens_with_the_run() -> None:
+    config = OccupancyConfig.model_validate({"scale": -60, "sharpen": {"type": "exponential", "start": 1, "end": 15}})
+    opacity = config.build()
+    assert opacity.width() == pytest.approx(1 / 60)
+    opacity.update(1.0)
+    assert opacity.scale == pytest.approx(-900) and opacity.width() == pytest.approx(1 / 900)
+    assert OccupancyConfig(scale=10).build().width() is None  # how steep a logit is, nobody knows
 
 
 def test_probe_sees_what_the_samples_see() -> None:

@@ -53,6 +53,7 @@ def made_up_run(folder: Path) -> Any:
     [
         ["render.py", "{}"],
         ["render.py", "{}", "--frames", "0"],
+        ["render.py", "{}", "--baked"],
         ["render.py", "{}", "--modes", "rgb,dpeth"],
         ["extract_mesh.py", "{}", "--out", "mesh.stl"],
         ["extract_mesh.py", "{}", "--keep", "most"],
@@ -196,6 +197,7 @@ def test_images_of_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         cameras=run.cameras,
         images=[np.full((40, 60, 3), 51, np.uint8)] * 10,
         masks=[mask] * 10,
+        depths=None,
         names=[f"view_{i}" for i in range(10)],
     )
 

@@ -84,10 +84,11 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in row.items() if key != "perf/rays_per_s"} for row in rows]
 
 
-@pytest.mark.parametrize("config", ["neus_hash", "neus_hash_open"])
+@pytest.mark.parametrize("config", ["neus_hash", "neus_hash_open", "nerf_hash"])
 def test_a_resumed_run_is_the_run_that_was_never_stopped(config: str, tmp_path: Path) -> None:
     """40 steps at once, and 40 steps stopped at 23 by a checkpoint: weights, optimizer and logs are equal."""
-    overrides = ("model.foreground.sampler.every=3", "train.checkpoint_every=23")
+    plateau = "optimizer.reduce_on_plateau={window: 5, patience: 1, threshold: 0.5}"
+    overrides = ("model.foreground.sampler.every=3", "train.checkpoint_every=23", plateau)
     trained(tmp_path / "whole", 40, *overrides, config=config)
     settings = [*SMALL, "train.steps=40", *overrides]
     read = experiment.read_config(ROOT / "configs" / f"{config}.yaml", settings)

@@ -9,6 +9,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from dataio.lens import Lens
 from dataio.transforms import TransformsData
 from tests import made_data
 from tests.conftest import shared_data
@@ -80,7 +81,7 @@ def test_distortions(tmp_path):
     assert parsed(tmp_path).distortion[0].tolist() == [0.1, 0.02, 0.001, 0.002, 0.003, 0, 0, 0]
     made_data.transforms(tmp_path, k1=0.1, k2=0.02, k3=0.003, k4=0.004, camera_model="OPENCV_FISHEYE")
     views = parsed(tmp_path)
-    assert views.distortion[0].tolist() == [0.1, 0.02, 0.003, 0.004, 0, 0, 0, 0] and views.fisheye.all()
+    assert views.distortion[0].tolist() == [0.1, 0.02, 0.003, 0.004, 0, 0, 0, 0] and (views.lens == Lens.FISHEYE).all()
     made_data.transforms(tmp_path, k1=0.1, k4=0.004)
     with pytest.raises(InputError, match=r"frames\[0\]: k4"):
         parsed(tmp_path)

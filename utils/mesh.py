@@ -33,7 +33,8 @@ def extract_surface(
     value: points [N, 3] float32 -> [N], positive outside; any units, its slope is measured. radius: places
     farther from the origin count as outside, which closes the mesh at that sphere, and the function is not
     called there; solid_beyond: they count as inside, as around a room, which is a hollow in a solid.
-    safety: factor on the steepest slope between points eight apart, when a region is passed over for being far from zero; infinity evaluates every point. A surface that neither changes a sign there
+    safety: factor on the steepest slope between points eight apart, when a region is passed over for being far
+    from zero; infinity evaluates every point. A surface that neither changes a sign there
     nor comes within the margin is missed. batch: points per call.
     Returns vertices in the function's units, float64, faces counter-clockwise from outside; closed wherever
     the surface does not leave the cube. Raises InputError when there is no surface or a value is not finite,

@@ -63,7 +63,7 @@ def _line(key: tuple[str, ...], details: list[Any], tree: Node, model: type[Stri
         node = child or node
     kind = details[0]["type"]
     what = " or ".join(dict.fromkeys(_what(detail) for detail in details)).replace(" or should be ", " or ")
-    got = "" if kind == "missing" else f" (got {_short(node.plain())})"
+    got = "" if kind in ("missing", "misfit") else f" (got {_short(node.plain())})"
     if kind == "extra_forbidden":
         known = sorted(set(_names(model, tree, key[:-1])))
         hint = did_you_mean(key[-1], known) or f"; known here: {', '.join(known)}"

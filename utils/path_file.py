@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.errors import InputError
+from utils.files import write_json
 
 Floats = NDArray[np.float64]
 LARGEST_FILE = 64 << 20
@@ -46,6 +47,26 @@ def read_path(path: Path) -> CameraPath:
     focal = np.array(focals)
     middle = np.tile(np.array(size) / 2.0, (len(focal), 1))
     return CameraPath(np.stack(matrices), np.column_stack([focal, focal, middle]), size)
+
+
+def write_path(path: Path, cameras: CameraPath, *, fps: float) -> None:
+    """Write a camera path that `read_path`, nerfstudio's viewer and the Blender add-on read.
+
+    The format knows a vertical field of view and nothing else of the intrinsics: square pixels, and the
+    principal point in the middle. Raises StorageError where the disk refuses.
+    """
+    width, height = cameras.size
+    frames = []
+    for pose, intrinsics in zip(cameras.camera_to_world, cameras.intrinsics, strict=True):
+        matrix = np.vstack([pose, [0.0, 0.0, 0.0, 1.0]]) @ FROM_OPENGL
+        fov = float(np.degrees(2 * np.arctan(0.5 * height / intrinsics[1])))
+        frames.append({"camera_to_world": matrix.ravel().tolist(), "fov": fov, "aspect": width / height})
+    content = {
+        "camera_type": "perspective", "render_width": width, "render_height": height, "fps": fps,
+        "seconds": len(frames) / fps, "is_cycle": False, "smoothness_value": 0.0, "keyframes": [],
+        "camera_path": frames,
+    }  # fmt: skip
+    write_json(path, content)
 
 
 def _load(path: Path) -> Any:

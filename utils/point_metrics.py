@@ -17,18 +17,17 @@ from utils.mesh_metrics import distances_to_surface
 Floats = NDArray[np.float64]
 THRESHOLDS = (0.02, 0.05)  # world units
 MAX_BYTES = 2**31
-LEAST_VIEWS = 2  # a point that one view saw has no depth by parallax
 
 
-def read_points(path: Path) -> Floats:
+def read_points(path: Path, *, least_views: int = 2) -> Floats:
     """Points [N,3] of an .npz file with an array `points`, or the vertices of a .ply without faces.
 
-    Where the .npz has `n_train_views` [N], only the points with two views or more are taken. Raises InputError.
+    Where the .npz has `n_train_views` [N], only points with `least_views` or more are taken. Raises InputError.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file, points were expected")
     try:
-        points = _from_npz(path) if path.suffix == ".npz" else np.asarray(trimesh.load(path, process=False).vertices)
+        points = _from_npz(path, least_views) if path.suffix == ".npz" else _from_mesh_file(path)
     except InputError:
         raise
     except Exception as error:  # trimesh's and numpy's readers raise whatever their parsing stumbles over
@@ -39,7 +38,12 @@ def read_points(path: Path) -> Floats:
     return np.asarray(points, np.float64)
 
 
-def _from_npz(path: Path) -> Floats:
+def _from_mesh_file(path: Path) -> Floats:
+    loaded = trimesh.load(path, process=False)
+    return np.asarray(getattr(loaded, "vertices", np.zeros((0, 3))), np.float64)
+
+
+def _from_npz(path: Path, least_views: int) -> Floats:
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
     if size > MAX_BYTES:
@@ -49,7 +53,7 @@ def _from_npz(path: Path) -> Floats:
             raise InputError(f"{path}: points - missing - got {', '.join(arrays.files)[:200]}")
         points = arrays["points"]
         if "n_train_views" in arrays:
-            points = points[arrays["n_train_views"] >= LEAST_VIEWS]
+            points = points[arrays["n_train_views"] >= least_views]
     return np.asarray(points, np.float64)
 
 
@@ -84,16 +88,16 @@ def compare_points(
     if len(kept) == 0:
         raise InputError("mesh - no part of it was seen by two training views - are mesh and data in one frame?")
     tree = cKDTree(points)
-    accuracy = tree.query(kept)[0]
+    accuracy = np.asarray(tree.query(kept)[0])
     score: dict[str, float | int] = {
         "accuracy": float(accuracy.mean()),
         "completeness": float(completeness.mean()),
         "reference_points": len(points),
-        "reference_spacing": float(np.median(tree.query(points[:10_000], k=2)[0][:, -1])),
+        "reference_spacing": float(np.median(np.asarray(tree.query(points[:10_000], k=2)[0])[:, -1])),
         "observed_share": len(kept) / len(drawn),
     }
     for threshold in THRESHOLDS:
-        precision, recall = float((accuracy < threshold).mean()), float((completeness < threshold).mean())
+        precision, recall = (float(np.mean(distance < threshold)) for distance in (accuracy, completeness))
         score[f"precision_at_{threshold:g}"], score[f"recall_at_{threshold:g}"] = precision, recall
         score[f"f_score_at_{threshold:g}"] = 2 * precision * recall / max(precision + recall, 1e-12)
     return score

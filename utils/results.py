@@ -8,7 +8,7 @@ from typing import Any
 
 from utils.files import write_json
 
-BLOCKS = ("images", "depth", "mesh", "train")
+BLOCKS = ("images", "mesh", "train")
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -22,10 +22,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def update_results(path: Path, **blocks: dict[str, Any] | None) -> dict[str, Any]:
-    """Replace some of the blocks, keep the others, write atomically; returns all.
-
-    blocks: of the names in BLOCKS.
-    """
+    """Replace some of the blocks "images", "mesh" and "train", keep the others, write atomically; returns all."""
     unknown = set(blocks) - set(BLOCKS)
     if unknown:
         raise ValueError(f"metrics.json has no block {sorted(unknown)}")

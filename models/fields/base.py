@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
+from models.capabilities import Bounds, ValueKind
 from models.samples import FieldSample
 from utils.config import Part
+
+if TYPE_CHECKING:
+    from models.fields.mlp import Mlp
 
 
 class EncodingConfig(Part):
@@ -39,7 +43,14 @@ class Encoding(nn.Module):
 
 
 class FieldConfig(Part):
-    """A representation: position and direction to value and color."""
+    """A representation: position and direction to value and color.
+
+    value_kind: what its value means. gives_gradient: whether d(value)/dx comes with it. covers: where it is defined.
+    """
+
+    value_kind: ClassVar[ValueKind]
+    gives_gradient: ClassVar[bool] = False
+    covers: ClassVar[frozenset[Bounds]] = frozenset({"sphere"})
 
     def build(self) -> Field:
         raise TypeError("a field config says how it is built")
@@ -55,6 +66,13 @@ class Field(nn.Module):
     def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
         """x: [*N, 3] scene frame; directions: [*N, 3] unit, from the camera into the scene."""
         raise TypeError("a field defines forward")
+
+    def prepare(self) -> None:
+        """Compute a start that has no closed form; once, for a new run, from torch's generator of the CPU."""
+
+    def tolerant(self) -> list[Mlp]:
+        """The networks whose matrix products may be rounded to bfloat16 in training: never those of a distance."""
+        return []
 
     def gradient(self, x: Tensor) -> Tensor | None:
         """d(value)/dx, [*N, 3], differentiable in the parameters; None for fields without one."""

@@ -26,7 +26,8 @@ class HashGridConfig(EncodingConfig):
     initial: float = Field(1e-4, gt=0, description="entries start uniform in +/- this")
 
     def build(self, dimensions: int = 3) -> HashGrid:
-        return HashGrid(self)
+        layout = HashLevels.geometric(self.levels, base=self.base, top=self.top, log2_rows=self.log2_rows)
+        return HashGrid(layout, active=self.active, initial=self.initial)
 
 
 class HashGrid(Encoding):
@@ -39,21 +40,19 @@ class HashGrid(Encoding):
     resolution: Tensor
     first_row: Tensor
 
-    def __init__(self, config: HashGridConfig) -> None:
+    def __init__(self, layout: HashLevels, *, active: Schedule, initial: float, together: int = 1) -> None:
+        """initial: entries start uniform in +/- this. together: so many levels are switched on at a time."""
         super().__init__()
-        self.width = 3 + FEATURES * config.levels
-        self.levels = config.levels
-        self.schedule = config.active
-        layout = HashLevels.geometric(
-            config.levels, base=config.base, top=config.top, log2_rows=config.log2_rows
-        )
+        self.levels, self.together, self.schedule = len(layout.resolution), together, active
+        self.width = 3 + FEATURES * self.levels
         self.register_buffer("resolution", layout.resolution, persistent=False)
         self.register_buffer("first_row", layout.first_row, persistent=False)
-        self.table = nn.Parameter(torch.empty(layout.rows, FEATURES).uniform_(-config.initial, config.initial))
+        self.table = nn.Parameter(torch.empty(layout.rows, FEATURES).uniform_(-initial, initial))
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        self.active = max(1, min(self.levels, round(self.schedule(progress) * self.levels)))
+        steps = self.levels // self.together
+        self.active = self.together * max(1, min(steps, round(self.schedule(progress) * steps)))
 
     def _layout(self) -> HashLevels:
         return HashLevels(self.resolution, self.first_row)

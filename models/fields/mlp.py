@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fields.activations import ACTIVATIONS
+from models.fields.activations import BETA, ActivationName, activation
+from models.kernels.mlp import ACTIVATIONS as KNOWN
+from models.kernels.mlp import WIDEST, mlp_forward
 from utils.config import StrictModel
+from utils.errors import InputError
 
 Pullback = Callable[[int], Tensor]
 TILE = 4096  # rows whose activations stay in a core's cache
@@ -29,7 +32,8 @@ class MlpConfig(StrictModel):
     layers: int = Field(8, ge=1, le=32, description="hidden layers")
     width: int = Field(256, ge=1, le=4096)
     skip: tuple[int, ...] = Field((), description="hidden layers (1 ... layers - 1) that see the input again")
-    activation: Literal["relu", "softplus"] = "relu"
+    activation: ActivationName = "relu"
+    omega: float = Field(30.0, gt=0, description="frequency of a sine activation")
     weight_norm: bool = False
 
     @field_validator("skip")
@@ -72,22 +76,47 @@ class Mlp(nn.Module):
     def __init__(self, inputs: int, outputs: int, config: MlpConfig) -> None:
         super().__init__()
         self.inputs, self.skip = inputs, config.skip
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = activation(config.activation, omega=config.omega)
+        self.activation_name = config.activation
+        self.mixed = False  # in training, matrix products in bfloat16
+        self.small = not config.skip and config.activation in KNOWN and max(inputs, outputs, config.width) <= WIDEST
+        if config.skip and config.width <= inputs:
+            raise InputError(
+                f"a network of width {config.width} with skip {list(config.skip)} - its input of {inputs} numbers"
+                f" leaves no room - expected a width above {inputs}, or skip: []"
+            )
         widths = [inputs] + [config.width] * config.layers
         self.layers = nn.ModuleList()
         for i in range(config.layers + 1):
             ahead = outputs if i == config.layers else config.width - (inputs if i + 1 in config.skip else 0)
             self.layers.append(Linear(widths[i], ahead, weight_norm=config.weight_norm))
+        if config.activation == "sine":
+            sine_initialization(self, omega=config.omega)
 
     def linears(self) -> list[Linear]:
         """The layers, input to output."""
         return cast(list[Linear], list(self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.shape[:-1].numel() <= TILE:
-            return self._forward(x)
-        tiles = x.reshape(-1, x.shape[-1]).split(TILE)
-        return torch.cat([self._forward(tile) for tile in tiles]).reshape(*x.shape[:-1], -1)
+        if not torch.is_grad_enabled():
+            return self.without_graph(x)
+        if self.mixed:
+            with torch.autocast(x.device.type, torch.bfloat16):
+                return self._forward(x).float()
+        return self._forward(x)
+
+    @torch.no_grad()
+    def without_graph(self, x: Tensor, outputs: int | None = None) -> Tensor:
+        """The first `outputs` outputs (None: all), [*N, outputs]; not differentiable, in tiles that stay in a cache."""
+        rows = x.reshape(-1, x.shape[-1])
+        if self.small and x.device.type == "cpu" and x.dtype == torch.float32:
+            weights: list[Tensor] = [layer.weight() for layer in self.linears()]
+            biases: list[Tensor] = [layer.bias for layer in self.linears()]
+            weights[-1], biases[-1] = weights[-1][:outputs], biases[-1][:outputs]
+            out = mlp_forward(rows, weights, biases, activation=self.activation_name, beta=BETA)
+        else:
+            out = torch.cat([self._forward(tile)[:, :outputs] for tile in rows.split(TILE)])
+        return out.reshape(*x.shape[:-1], out.shape[-1])
 
     def _forward(self, x: Tensor) -> Tensor:
         h = x
@@ -123,6 +152,18 @@ class Mlp(nn.Module):
                 at_input = skipped if at_input is None else at_input + skipped
                 g = g[..., : -self.inputs]
         return g if at_input is None else g + at_input
+
+
+@torch.no_grad()
+def sine_initialization(mlp: Mlp, *, omega: float) -> None:
+    """Weights that keep the distribution of activations through sine layers; biases as torch draws them.
+
+    Sitzmann et al., "Implicit Neural Representations with Periodic Activation Functions" (2020), section 3.2.
+    """
+    for i, layer in enumerate(mlp.linears()):
+        inputs = layer.direction.shape[1]
+        bound = 1 / inputs if i == 0 else math.sqrt(6 / inputs) / omega
+        layer.set(torch.empty_like(layer.direction).uniform_(-bound, bound), layer.bias)
 
 
 @torch.no_grad()

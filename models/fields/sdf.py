@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field as Key
 from torch import Tensor
 
+from models.capabilities import ValueKind
+from models.fields.activations import ColorActivationName, to_color
 from models.fields.base import EncodingConfig, Field, FieldConfig
 from models.fields.frequency import FrequencyConfig
 from models.fields.mlp import Mlp, MlpConfig, geometric_initialization
+from models.fields.sphere_fit import fit_sphere
 from models.samples import FieldSample
-from utils.config import Choice
+from utils.config import Choice, StrictModel
+from utils.schedule import ExponentialSchedule, Schedule
 
 
-class SdfConfig(FieldConfig):
-    """An sdf with color, geometry and appearance in two networks, as IDR has them."""
+class NumericalGradient(StrictModel):
+    """Differences of values instead of the derivative: no detail finer than the step bends the surface."""
 
-    type: Literal["sdf"] = "sdf"
+    taps: Literal[4, 6] = Key(6, description="values per gradient: the corners of a tetrahedron, or both ways per axis")
+    step: Schedule = Key(
+        ExponentialSchedule(start=1 / 32, end=1 / 1024), description="distance of the taps, scene units"
+    )
+
+
+class Wall(StrictModel):
+    """A sphere seen from inside that ends every ray: min(sdf, slope (radius - |x|)). All cameras are inside it."""
+
+    radius: float = Key(0.97, gt=0, lt=1, description="scene units")
+    slope: float = Key(20.0, gt=0, description="with 1 the surface that is looked for touches the wall")
+
+
+class SurfaceConfig(FieldConfig):
+    """Geometry and appearance in two networks, as IDR has them; the keys that all surface fields share."""
+
+    gives_gradient: ClassVar[bool] = True
+
     encoding: Choice[EncodingConfig] = FrequencyConfig(levels=6)
     view_encoding: Choice[EncodingConfig] = FrequencyConfig(levels=4)
     geometry: MlpConfig = MlpConfig(skip=(4,), activation="softplus", weight_norm=True)
     color: MlpConfig = MlpConfig(layers=4, weight_norm=True)
+    color_activation: ColorActivationName = "sigmoid"
     features: int = Key(256, ge=0, le=4096, description="handed from the geometry to the color network")
     radius: float = Key(0.5, gt=0, lt=1, description="radius of the sphere that the surface starts as")
     inside_out: bool = Key(False, description="true for rooms: the cameras are inside the surface")
     feature_scale: float = Key(0.0, ge=0, description="initial weights of all inputs but the coordinates, times this")
+    numerical: NumericalGradient | None = Key(None, description="take the gradient by differences")
+    wall: Wall | None = Key(None, description="a surface around everything, for photographs without masks")
+
+
+class SdfConfig(SurfaceConfig):
+    """A signed distance."""
+
+    type: Literal["sdf"] = "sdf"
+    value_kind: ClassVar[ValueKind] = "sdf"
 
     def build(self) -> Sdf:
         return Sdf(self)
@@ -39,36 +71,82 @@ class Sdf(Field):
     (2021), section E.1; color network of Yariv et al., "IDR" (2020).
     """
 
-    def __init__(self, config: SdfConfig) -> None:
+    def __init__(self, config: SurfaceConfig) -> None:
         super().__init__()
+        self.config = config
         self.encoding = config.encoding.build()
         self.view_encoding = config.view_encoding.build()
         self.geometry = Mlp(self.encoding.width, 1 + config.features, config.geometry)
         self.color = Mlp(3 + self.view_encoding.width + 3 + config.features, 3, config.color)
-        if not self.encoding.keeps_input:
-            raise ValueError("the geometric initialization needs an encoding that keeps the coordinates")
-        geometric_initialization(
-            self.geometry,
-            radius=config.radius,
-            inside_out=config.inside_out,
-            feature_scale=config.feature_scale,
-        )
+        # A closed form of the start is known where the network sees the coordinates and bends like a relu.
+        self.closed_form = self.encoding.keeps_input and config.geometry.activation in ("softplus", "relu")
+        if self.closed_form:
+            geometric_initialization(
+                self.geometry,
+                radius=config.radius,
+                inside_out=config.inside_out,
+                feature_scale=config.feature_scale,
+            )
+        self.update(0.0)
+
+    def prepare(self) -> None:
+        if not self.closed_form:
+            fit_sphere(self, radius=self.config.radius, inside_out=self.config.inside_out)
 
     def update(self, progress: float) -> None:
         self.encoding.update(progress)
+        numerical = self.config.numerical
+        self.taps = None if numerical is None else _taps(numerical.taps) * numerical.step(progress)
+
+    def tolerant(self) -> list[Mlp]:
+        return [self.color]
 
     def value(self, x: Tensor) -> Tensor:
-        return self.geometry(self.encoding(x))[..., 0]
+        return self._distance(x)
 
     def gradient(self, x: Tensor) -> Tensor:
         return self._geometry(x)[1]
 
-    def _geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        encoded, encoding_pullback = self.encoding.with_pullback(x)
-        output, pullback = self.geometry.with_pullback(encoded)
-        return output, encoding_pullback(pullback(0))
-
     def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
         output, gradient = self._geometry(x)
         seen = torch.cat([x, self.view_encoding(directions), gradient, output[..., 1:]], -1)
-        return FieldSample(output[..., 0], torch.sigmoid(self.color(seen)), gradient)
+        return FieldSample(output[..., 0], to_color(self.color(seen), self.config.color_activation), gradient)
+
+    def _distance(self, x: Tensor) -> Tensor:
+        encoded = self.encoding(x)
+        output = self.geometry(encoded) if torch.is_grad_enabled() else self.geometry.without_graph(encoded, 1)
+        return self._walled(x, output[..., 0])
+
+    def _geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[distance, features] and the gradient of the distance."""
+        if self.taps is not None:
+            output = self.geometry(self.encoding(x))
+            gradient = self._differences(x, self.taps.to(x))
+        else:
+            encoded, encoding_pullback = self.encoding.with_pullback(x)
+            output, pullback = self.geometry.with_pullback(encoded)
+            gradient = encoding_pullback(pullback(0))
+        wall = self.config.wall
+        if wall is None:
+            return output, gradient
+        distance = self._walled(x, output[..., 0])
+        behind = (distance < output[..., 0])[..., None]
+        of_wall = -wall.slope * torch.nn.functional.normalize(x, dim=-1)
+        output = torch.cat([distance[..., None], output[..., 1:]], -1)
+        return output, torch.where(behind, of_wall, gradient)
+
+    def _walled(self, x: Tensor, distance: Tensor) -> Tensor:
+        wall = self.config.wall
+        return distance if wall is None else torch.minimum(distance, wall.slope * (wall.radius - x.norm(dim=-1)))
+
+    def _differences(self, x: Tensor, taps: Tensor) -> Tensor:
+        """Gradient [*N, 3] from values at taps [K, 3] around x. Li et al., "Neuralangelo" (2023), eq. 5."""
+        around = self.geometry(self.encoding(x[..., None, :] + taps))[..., 0]
+        return around @ taps * (3 / taps.square().sum())  # sum over k of d_k d_k^T = (sum |d_k|^2 / 3) I
+
+
+def _taps(count: int) -> Tensor:
+    """Unit directions [count, 3], both ways along each axis or to the corners of a tetrahedron."""
+    if count == 6:
+        return torch.cat([torch.eye(3), -torch.eye(3)])
+    return torch.tensor([[1.0, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]]) / math.sqrt(3)

@@ -87,10 +87,11 @@ class _Layout:
     levels: HashLevels
     active: int
 
-    def arguments(self, points: Tensor, table: Tensor) -> list[Any]:
-        return [points, as_warp(table, wp.vec2), self.levels.resolution, self.levels.first_row, self.active]
+    def arguments(self, points: Tensor, table: Any) -> list[Any]:
+        rows = as_warp(table, wp.vec2) if isinstance(table, Tensor) else table
+        return [points, rows, self.levels.resolution, self.levels.first_row, self.active]
 
-    def by_level(self, kernel: Any, points: Tensor, table: Tensor, rest: list[Any]) -> None:
+    def by_level(self, kernel: Any, points: Tensor, table: Any, rest: list[Any]) -> None:
         """Launch over (level, block of points): what is written within a level is written by one thread, in order."""
         blocks = -(-len(points) // lanes(points.device))
         inputs = [*self.arguments(points, table), blocks, *rest]
@@ -115,6 +116,33 @@ class _Later:
         return self.second.pop() if self.second else (nothing, nothing)
 
 
+class _TableGradients:
+    """One gradient per table and backward pass, to which every encoding of the pass adds its own in place.
+
+    Autograd would fill a table with zeros for each of them and add up whole tables, which costs more than the scatter.
+    The first encoding returns the tensor, the later ones return nothing. Autograd hands the tensor on only when all
+    encodings that depend on the table have run, and holds it till then: no reference is kept here, which would make it
+    be copied.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[int, Any]] = {}
+
+    def of(self, table: Tensor) -> tuple[Tensor | None, Any]:
+        """What to return as the table's gradient, and the rows to add to."""
+        task = torch._C._current_graph_task_id()
+        known, rows = self._open.get(table.data_ptr(), (-1, None))
+        if known == task:
+            return None, rows
+        grad = torch.zeros_like(table)
+        rows = as_warp(grad, wp.vec2)
+        self._open[table.data_ptr()] = (task, rows)
+        return grad, rows
+
+
+_sums = _TableGradients()
+
+
 class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, points: Tensor, table: Tensor, layout: _Layout, later: _Later | None) -> Tensor:
@@ -133,8 +161,8 @@ class _Encode(torch.autograd.Function):
         weight, along = ctx.later.take(points) if ctx.later else (points.new_empty(0, 0), points.new_empty(0, 3))
         grad_points = grad_table = None
         if ctx.needs_input_grad[1]:
-            grad_table = torch.zeros_like(table)
-            ctx.layout.by_level(_scatter, points, grad_table, [grad, weight, along])
+            grad_table, rows = _sums.of(table)
+            ctx.layout.by_level(_scatter, points, rows, [grad, weight, along])
         if ctx.needs_input_grad[0]:
             grad_points = torch.zeros_like(points)
             ctx.layout.by_point(_pull, points, table, [grad, weight, along, grad_points])

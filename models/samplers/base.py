@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from models.capabilities import Bounds, Capability
 from models.samples import RaySamples
 from utils.config import Part
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
+    from models.volume import MediumRendering
 
 
 class Probed(Protocol):
@@ -25,12 +27,18 @@ class Probed(Protocol):
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
         """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""
 
+    def surface_value(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N], zero on the surface, positive outside; a distance for an sdf."""
+
     def width(self) -> float | None:
         """Distance over which the opacity rises at the surface."""
 
 
 class SamplerConfig(Part):
-    """Places intervals along rays."""
+    """Places intervals along rays. needs: what field and opacity must offer it. covers: where it may be used."""
+
+    needs: ClassVar[frozenset[Capability]] = frozenset()
+    covers: ClassVar[frozenset[Bounds]] = frozenset({"sphere"})
 
     def build(self) -> Sampler:
         raise TypeError("a sampler config says how it is built")
@@ -45,6 +53,13 @@ class Sampler(nn.Module):
 
     def forward(self, rays: Rays, medium: Probed) -> RaySamples:
         raise TypeError("a sampler defines forward")
+
+    def propose(self, rays: Rays, medium: Probed) -> tuple[RaySamples, MediumRendering | None]:
+        """The samples, and the rendering by which they were placed if it wants a loss on its color."""
+        return self(rays, medium), None
+
+    def update(self, progress: float) -> None:
+        """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
 
     def refresh(self, medium: Probed, step: int) -> None:
         """Called before every training step: bring state up to date. Must be the same on all ranks."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
 
+from models.capabilities import Bounds
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samples import DenseSamples
 
@@ -18,6 +19,7 @@ class InverseRadiusConfig(SamplerConfig):
     """Intervals even in 1/r, from the start of the medium to `reach` radii."""
 
     type: Literal["inverse_radius"] = "inverse_radius"
+    covers: ClassVar[frozenset[Bounds]] = frozenset({"outside"})
     samples: int = Field(32, ge=1)
     reach: float = Field(1000.0, gt=1, description="radius at which the last interval ends, in scene units")
     measure: Literal["metric", "inverse_radius"] = Field(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.capabilities import Capability
 from models.samplers.base import Probed, Sampler, SamplerConfig
+from models.samplers.inverse_cdf import sample_pdf
 from models.samples import DenseSamples
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ class NeusSamplerConfig(SamplerConfig):
     """Hierarchical sampling for an sdf as NeuS publishes it."""
 
     type: Literal["neus"] = "neus"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf"})
     uniform: int = Field(64, ge=2)
     rounds: int = Field(4, ge=0, le=10)
     per_round: int = Field(16, ge=1)
@@ -68,20 +71,3 @@ class NeusSampler(Sampler):
         tau = tau.clamp_min(0)
         through = torch.exp(-torch.nn.functional.pad(tau, (1, 0))[:, :-1].cumsum(1))
         return sample_pdf(t, through * -torch.expm1(-tau), self.config.per_round)
-
-
-def sample_pdf(edges: Tensor, weights: Tensor, count: int) -> Tensor:
-    """Deterministic inverse-CDF samples of a histogram.
-
-    edges: [R, S+1] ascending; weights: [R, S] >= 0 (1e-5 is added to each). Returns [R, count] ascending, at the
-    quantiles (k + 1/2) / count.
-    """
-    pdf = weights + 1e-5
-    cdf = torch.nn.functional.pad((pdf / pdf.sum(1, keepdim=True)).cumsum(1), (1, 0))
-    u = (torch.arange(count, device=edges.device) + 0.5) / count
-    u = u.expand(len(edges), count).contiguous()
-    above = torch.searchsorted(cdf, u, right=True).clamp(1, edges.shape[1] - 1)
-    low, high = cdf.gather(1, above - 1), cdf.gather(1, above)
-    share = (u - low) / (high - low).clamp_min(1e-12)
-    start, end = edges.gather(1, above - 1), edges.gather(1, above)
-    return start + share.clamp(0, 1) * (end - start)

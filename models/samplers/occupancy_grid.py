@@ -29,7 +29,11 @@ class OccupancyGridConfig(SamplerConfig):
 
     type: Literal["occupancy_grid"] = "occupancy_grid"
     resolution: int = Field(64, ge=4, le=512)
-    step: tuple[float, float] = Field((0.006, 0.03), description="shortest and longest step, scene units")
+    step: tuple[float, float] = Field(
+        (0.006, 0.03),
+        description="shortest and longest step, scene units; the opacity's width decides between them, or, where it has"
+        " none, the progress of the run: long steps first, the shortest from its middle on",
+    )
     step_per_width: float = Field(1.0, gt=0, description="step as a multiple of the width of the opacity's rise")
     prune: bool = Field(True, description="look at the value first, and spend color and gradient where it matters")
     every: int = Field(16, ge=1, description="training steps between two partial refreshes")
@@ -52,10 +56,13 @@ class OccupancyGrid(Sampler):
     def __init__(self, config: OccupancyGridConfig) -> None:
         super().__init__()
         self.config = config
-        self.step = config.step[1]
+        self.step, self.share = config.step[1], 0.0
         n = config.resolution
         self.register_buffer("occupied", torch.ones(n, n, n, dtype=torch.uint8))
         self.register_buffer("coarse", blocks(self.occupied), persistent=False)
+
+    def update(self, progress: float) -> None:
+        self.share = min(2 * progress, 1.0)
 
     def get_extra_state(self) -> dict[str, float]:
         return {"step": self.step}
@@ -100,8 +107,11 @@ class OccupancyGrid(Sampler):
         if step % self.config.every:
             return
         width = medium.width()
+        shortest, longest = self.config.step
         if width is not None:
-            self.step = min(max(width * self.config.step_per_width, self.config.step[0]), self.config.step[1])
+            self.step = min(max(width * self.config.step_per_width, shortest), longest)
+        else:
+            self.step = longest ** (1 - self.share) * shortest**self.share
         turn, n = step // self.config.every, self.config.resolution
         cells = torch.arange(n**3, device=self.occupied.device)
         if turn > 0:

@@ -1,0 +1,109 @@
+"""A small network without a graph: all layers for a block of points while they are in the cache.
+
+The training pass keeps torch's matrix products, whose gradients it needs; this one serves where only the output is
+wanted: the values that a sampler looks at, grids, meshes and pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from models.kernels.lanes import TYPES, lanes
+from models.kernels.launch import launch
+
+WIDEST = 128  # a block's activations stay in the first-level cache
+ACTIVATIONS = ("relu", "softplus")
+
+
+def mlp_forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, activation: str, beta: float
+) -> Tensor:
+    """The network's output.
+
+    x: [M, inputs] float32. weights: per layer [outputs, inputs], each side at most `WIDEST`; biases: [outputs].
+    activation: between layers, "relu" or "softplus" (log(1 + exp(beta x)) / beta). Returns [M, outputs of the last].
+    Not differentiable. Raises ValueError for an activation that it does not know.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation {activation!r}: expected one of {ACTIVATIONS}")
+    x = x.contiguous()
+    shape = torch.tensor([x.shape[1], *(len(weight) for weight in weights)], dtype=torch.int32, device=x.device)
+    flat = torch.cat([part.reshape(-1) for pair in zip(weights, biases, strict=True) for part in pair])
+    out = x.new_empty(len(x), len(weights[-1]))
+    blocks = -(-len(x) // lanes(x.device))
+    softness = beta if activation == "softplus" else 0.0
+    launch(_forward, blocks, [x, flat, shape, softness, out], device=x.device, grain=64)
+    return out
+
+
+@wp.func_native(
+    TYPES
+    + """
+    const int count = x.shape[0], inputs = x.shape[1], start = block * LANES;
+    const int end = count - start < LANES ? count - start : LANES;
+    vf buffers[2][128];
+    vf *h = buffers[0], *next = buffers[1];
+    for (int l = 0; l < LANES; ++l) {
+        const float* from = x.data + (size_t)(start + (l < end ? l : end - 1)) * inputs;
+        for (int c = 0; c < inputs; ++c) LANE(h[c], l) = from[c];
+    }
+    const float* weight = parameters.data;
+    const int layers = shape.shape[0] - 1;
+    for (int layer = 0; layer < layers; ++layer) {
+        const int ins = shape.data[layer], outs = shape.data[layer + 1];
+        const float* bias = weight + ins * outs;
+        int r = 0;
+        for (; r + 8 <= outs; r += 8) {  // eight rows at a time: every activation is loaded once for all of them
+            const float* w = weight + r * ins;
+            vf s0 = bias[r], s1 = bias[r + 1], s2 = bias[r + 2], s3 = bias[r + 3];
+            vf s4 = bias[r + 4], s5 = bias[r + 5], s6 = bias[r + 6], s7 = bias[r + 7];
+            NO_LOOP_VECTORS
+            for (int c = 0; c < ins; ++c) {
+                const vf v = h[c];
+                s0 += w[c] * v; s1 += w[ins + c] * v; s2 += w[2 * ins + c] * v; s3 += w[3 * ins + c] * v;
+                s4 += w[4 * ins + c] * v; s5 += w[5 * ins + c] * v; s6 += w[6 * ins + c] * v; s7 += w[7 * ins + c] * v;
+            }
+            next[r] = s0; next[r + 1] = s1; next[r + 2] = s2; next[r + 3] = s3;
+            next[r + 4] = s4; next[r + 5] = s5; next[r + 6] = s6; next[r + 7] = s7;
+        }
+        for (; r < outs; ++r) {
+            vf s = bias[r];
+            NO_LOOP_VECTORS
+            for (int c = 0; c < ins; ++c) s += weight[r * ins + c] * h[c];
+            next[r] = s;
+        }
+        weight = bias + outs;
+        NO_LOOP_VECTORS
+        for (int c = 0; c < outs && layer + 1 < layers; ++c)
+            next[c] = softness > 0.0f ? SOFTPLUS(next[c], softness) : VMAX(next[c], (vf)0.0f);
+        vf* swap = h; h = next; next = swap;
+    }
+    const int outputs = out.shape[1];
+    for (int l = 0; l < end; ++l)
+        for (int c = 0; c < outputs; ++c) out.data[(size_t)(start + l) * outputs + c] = LANE(h[c], l);
+"""
+)
+def _block(
+    block: int,
+    x: wp.array2d(dtype=float),
+    parameters: wp.array(dtype=float),
+    shape: wp.array(dtype=int),
+    softness: float,
+    out: wp.array2d(dtype=float),
+): ...
+
+
+@wp.kernel(enable_backward=False)
+def _forward(
+    first: int,
+    x: wp.array2d(dtype=float),
+    parameters: wp.array(dtype=float),
+    shape: wp.array(dtype=int),
+    softness: float,
+    out: wp.array2d(dtype=float),
+):
+    _block(first + wp.tid(), x, parameters, shape, softness, out)

@@ -1,0 +1,108 @@
+"""The surface alone: where a ray first meets it, and what is seen there, by one look instead of many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.model import Model
+from models.samplers.root_finding import secant
+from models.volume import Matter, Rendering, clip, render_rays
+
+if TYPE_CHECKING:
+    from dataio.cameras import Rays
+
+LEAST_STEP = 1e-3  # scene units: what is thinner may be missed
+MOST_STEP = 0.2  # scene units: how far a value is trusted that is a distance by training only
+MARCH_STEP = 2 / 256  # scene units, where values are no distances
+MOST_STEPS = 400
+TOLERANCE = 1e-4  # scene units
+SHADED = 1 << 14  # points whose colors are computed at a time
+
+
+class Surface(nn.Module):
+    """A model whose foreground is seen as an opaque surface; used in place of the model.
+
+    A ray that meets the surface sees its color, and its normal at full length; any other sees the media behind.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    @torch.no_grad()
+    def forward(self, rays: Rays) -> Rendering:
+        foreground = self.model.foreground
+        t = intersect(clip(rays, foreground.bounds), foreground)
+        meets = torch.isfinite(t)
+        hits, misses = meets.nonzero()[:, 0], (~meets).nonzero()[:, 0]
+        behind = render_rays(rays[misses], self.model.media[1:], self.model.background_color)
+        depth = t.index_copy(0, misses, behind.depth)
+        color = rays.origins.new_zeros(len(rays), 3).index_copy(0, misses, behind.color)
+        normal = torch.zeros_like(color)
+        for part in hits.split(SHADED):
+            color[part], normal[part] = shade(rays[part], t[part], foreground)
+        return Rendering(color, meets.to(color.dtype), depth, normal, behind.media)
+
+
+def shade(rays: Rays, t: Tensor, matter: Matter) -> tuple[Tensor, Tensor]:
+    """Color [R, 3] and outward unit normal [R, 3] at distances t [R]."""
+    points = rays.at(t)
+    seen = matter.field(points, rays.directions)
+    slope = seen.gradient * matter.opacity.outside_sign if seen.gradient is not None else _slope(points, matter)
+    return seen.color, F.normalize(slope, dim=-1)
+
+
+def _slope(points: Tensor, matter: Matter) -> Tensor:
+    """Central differences, for fields without a gradient."""
+    aside = LEAST_STEP * torch.eye(3, device=points.device)
+    return torch.stack([matter.surface_value(points + d) - matter.surface_value(points - d) for d in aside], -1)
+
+
+@torch.no_grad()
+def intersect(rays: Rays, matter: Matter) -> Tensor:
+    """[R] distance at which each ray first goes from outside to inside within [near, far]; infinite for a miss.
+
+    Sphere tracing where values are distances, even steps elsewhere, until the sign changes, then the secant. A ray
+    whose last point is not within `TOLERANCE` of the surface, or that ran out of steps, is a miss; one that starts
+    inside has to come out first. Only rays that are still on their way are evaluated.
+    """
+    found, ends = _brackets(rays, matter)
+    hit, bracket = rays[found], list(ends)
+    t = secant(hit, matter, *bracket, steps=4)
+    off = ~_converged(hit, matter, t, ends)
+    if off.any():
+        t[off] = secant(hit[off], matter, *(x[off] for x in bracket), steps=20)
+        off[off.clone()] = ~_converged(hit[off], matter, t[off], ends[:, off])
+    result = torch.full_like(rays.near, torch.inf)
+    result[found] = torch.where(off, torch.inf, t)
+    return result
+
+
+def _brackets(rays: Rays, matter: Matter) -> tuple[Tensor, Tensor]:
+    """Rays that enter the surface [K], and [4, K]: two distances around it and the values there."""
+    index = (rays.far > rays.near).nonzero()[:, 0]
+    found, ends = [index[:0]], [rays.near.new_empty(4, 0)]
+    going, t = rays[index], rays.near[index]
+    value = matter.surface_value(going.at(t))
+    for _ in range(MOST_STEPS):
+        if len(index) == 0:
+            break
+        step = value.abs().clamp(LEAST_STEP, MOST_STEP) if matter.opacity.reads_distance else MARCH_STEP
+        ahead = torch.minimum(t + step, going.far)
+        below = matter.surface_value(going.at(ahead))
+        enters = (value > 0) & (below <= 0)
+        found.append(index[enters])
+        ends.append(torch.stack([x[enters] for x in (t, ahead, value, below)]))
+        on = (~enters & (ahead < going.far)).nonzero()[:, 0]
+        index, going, t, value = index[on], going[on], ahead[on], below[on]
+    return torch.cat(found), torch.cat(ends, 1)
+
+
+def _converged(rays: Rays, matter: Matter, t: Tensor, ends: Tensor) -> Tensor:
+    """Whether the value at t is as near to zero as `TOLERANCE` is on the slope between the ends."""
+    low, high, above, below = ends
+    return matter.surface_value(rays.at(t)).abs() * (high - low) <= TOLERANCE * (above - below)
