@@ -1,12 +1,13 @@
 """What the RGB-D formats share: poses and intrinsics as small text files, frames without a pose, thinning."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from dataio.files import Float64, notice, shown
+from dataio.files import Float64, inside, notice, shown
 from dataio.registration import DepthCamera
 from dataio.scene import DataConfig
 from utils.errors import InputError
@@ -18,6 +19,11 @@ class RgbdData(DataConfig):
     """A recording of a room with a hand-held RGB-D camera."""
 
     every: int = Field(default=1, ge=1, description="take every n-th frame of a recording")
+
+    def within(self, root: Path, paths: Iterable[Path]) -> list[Path]:
+        """The paths, of files in the folder `root`. Raises InputError when one is a link that leads out of it."""
+        names = [path.relative_to(root).as_posix() for path in paths]
+        return [inside(root, name, where=shown(root), allow_outside=self.allow_outside) for name in names]
 
 
 def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> Float64:

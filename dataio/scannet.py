@@ -23,6 +23,7 @@ from dataio.views import Views
 from utils.errors import InputError
 
 FOLDERS = ("color", "depth", "pose", "intrinsic")
+KINDS = ("intrinsic", "extrinsic")
 RIGID = 1e-3
 
 
@@ -42,8 +43,10 @@ class ScannetData(RgbdData):
     def parse(self) -> Views:
         """Read poses and calibration, and where the pictures are. Raises InputError."""
         path = need_folder(self.path)
-        recording = path if path.is_file() else None if (path / "pose").is_dir() else _sens_file(path)
-        return self._sens(recording) if recording is not None else self._folder(path)
+        if path.is_file():
+            return self._sens(path)
+        recording = None if (path / "pose").is_dir() else _sens_file(path)
+        return self._folder(path) if recording is None else self._sens(*self.within(path, [recording]))
 
     def _folder(self, folder: Path) -> Views:
         poses = _numbered(folder / "pose", (".txt",))
@@ -52,17 +55,14 @@ class ScannetData(RgbdData):
         numbers = sorted(poses)[:: self.every]
         colors = _numbered(folder / "color", images.SUFFIXES)
         depths = _numbered(folder / "depth", images.SUFFIXES)
-        calibrations = {
-            f"{kind}_{camera}": read_matrix(folder / "intrinsic" / f"{kind}_{camera}.txt")
-            for kind in ("intrinsic", "extrinsic")
-            for camera in ("color", "depth")
-            if kind == "intrinsic" or (folder / "intrinsic" / f"{kind}_{camera}.txt").is_file()
-        }
+        files = [folder / "intrinsic" / f"{kind}_{camera}.txt" for kind in KINDS for camera in ("color", "depth")]
+        files = self.within(folder, (file for file in files if file.is_file() or file.name.startswith(KINDS[0])))
+        calibrations = {file.stem: read_matrix(file) for file in files}
         return _views(
             folder,
-            np.array([read_matrix(poses[number]) for number in numbers]),
-            [colors.get(number, folder / "color" / f"{number}.jpg") for number in numbers],
-            [depths.get(number, folder / "depth" / f"{number}.png") for number in numbers],
+            np.array([read_matrix(path) for path in self.within(folder, (poses[number] for number in numbers))]),
+            self.within(folder, (colors.get(number, folder / f"color/{number}.jpg") for number in numbers)),
+            self.within(folder, (depths.get(number, folder / f"depth/{number}.png") for number in numbers)),
             names=[f"color/{number:06d}" for number in numbers],
             calibrations=calibrations,
         )

@@ -43,13 +43,16 @@ class SevenScenesData(RgbdData):
     def parse(self) -> Views:
         """Read splits, poses and calibration. Raises InputError."""
         folder = need_folder(self.path)
-        found = [(split, stem) for split, seq in _sequences(folder) for stem in _frames(seq)[:: self.every]]
+        found = [(split, stem) for split, seq in self._sequences(folder) for stem in _frames(seq)[:: self.every]]
         if not 0 < len(found) <= MAX_FRAMES:
             raise InputError(f"{shown(folder)} - got {len(found)} frames with a pose - expected 1 to {MAX_FRAMES}")
-        poses = np.array([read_matrix(Path(f"{stem}.pose.txt")) for _, stem in found])
+        files = self.within(folder, (Path(f"{stem}.pose.txt") for _, stem in found))
+        poses = np.array([read_matrix(file) for file in files])
         known = np.flatnonzero(tracked(poses, shown(folder)))
         split, stems = [found[i][0] for i in known], [found[i][1] for i in known]
-        colors, depths = ([Path(f"{stem}.{kind}.png") for stem in stems] for kind in ("color", "depth"))
+        colors, depths = (
+            self.within(folder, (Path(f"{stem}.{kind}.png") for stem in stems)) for kind in ("color", "depth")
+        )
         color_size, depth_size = _size(colors, folder), _size(depths, folder)
         color, depth = self._calibration(folder, color_size, depth_size)
         return Views(
@@ -70,16 +73,30 @@ class SevenScenesData(RgbdData):
     def _calibration(self, folder: Path, color_size: Size, depth_size: Size) -> tuple[Float64, Float64]:
         """fx fy cx cy of the color and the depth camera: as the config says, as files say, or the Kinect's."""
         color, depth = _centered(COLOR_FOCAL, color_size), _centered(DEPTH_FOCAL, depth_size)
-        if (folder / "camera.txt").is_file():
-            both = read_matrix(folder / "camera.txt", ((1, 6),))[0]
+        own, depth_only = self.within(folder, [folder / "camera.txt", folder / "depth-intrinsics.txt"])
+        if own.is_file():
+            both = read_matrix(own, ((1, 6),))[0]
             color, depth = _resized(both, color_size), _resized(both, depth_size)
-        if (folder / "depth-intrinsics.txt").is_file():
-            depth = calibration(read_matrix(folder / "depth-intrinsics.txt", ((3, 3),)))
+        if depth_only.is_file():
+            depth = calibration(read_matrix(depth_only, ((3, 3),)))
         if self.color_focal is not None:
             color[:2] = self.color_focal
         if self.depth_focal is not None:
             depth[:2] = self.depth_focal
         return color, depth
+
+    def _sequences(self, folder: Path) -> list[tuple[str, Path]]:
+        """Split and folder of each recording: as the split files say; without them all, with split ""."""
+        paths = self.within(folder, (folder / name for name in SPLIT_FILES.values()))
+        files = {split: file for split, file in zip(SPLIT_FILES, paths, strict=True) if file.is_file()}
+        if not files:
+            return [("", path) for path in sorted(folder.glob("seq-*")) if path.is_dir()]
+        listed = [(split, folder / f"seq-{number:02d}") for split, file in files.items() for number in _numbers(file)]
+        missing = [path for _, path in listed if not path.is_dir()]
+        if missing:
+            first = missing[0].name
+            notice(f"{shown(folder)} - {len(missing)} of {len(listed)} sequences are not there, first {first}")
+        return [(split, path) for split, path in listed if path.is_dir()]
 
 
 def _centered(focal: float, size: Size) -> Float64:
@@ -94,18 +111,6 @@ def _resized(row: Float64, size: Size) -> Float64:
         raise InputError("camera.txt - got a size that is not positive - expected width height fx fy cx cy")
     ratio = np.array(size) / row[:2]
     return np.concatenate([row[2:4] * ratio, (row[4:] + 0.5) * ratio])
-
-
-def _sequences(folder: Path) -> list[tuple[str, Path]]:
-    """Split and folder of each recording: as the split files say; all of them, with split "", without such files."""
-    files = {split: folder / name for split, name in SPLIT_FILES.items() if (folder / name).is_file()}
-    if not files:
-        return [("", path) for path in sorted(folder.glob("seq-*")) if path.is_dir()]
-    listed = [(split, folder / f"seq-{number:02d}") for split, file in files.items() for number in _numbers(file)]
-    missing = [path for _, path in listed if not path.is_dir()]
-    if missing:
-        notice(f"{shown(folder)} - {len(missing)} of {len(listed)} sequences are not there, first {missing[0].name}")
-    return [(split, path) for split, path in listed if path.is_dir()]
 
 
 def _numbers(file: Path) -> list[int]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataio.scannet import ScannetData
-from dataio.scene import AutoData, Scene
+from dataio.scene import AutoData, DataConfig, Scene
 from dataio.seven_scenes import SevenScenesData
 from tests import made_rgbd
 from tests.test_bad_data import png_header, refused
@@ -218,7 +218,34 @@ def test_a_link_and_two_recordings(tmp_path: Path) -> None:
     refused(AutoData(path=str(tmp_path)), "not recognized")
 
 
-def outcome(config: ScannetData) -> Scene | None:
+@pytest.mark.parametrize(
+    ("kind", "link"),
+    [
+        ("scannet", "color"), ("scannet", "depth/3.png"), ("scannet", "pose/3.txt"), ("scannet", "intrinsic"),
+        ("scannet", "intrinsic/extrinsic_depth.txt"), ("sens", "scene.sens"),
+        ("seven", "seq-01"), ("seven", "seq-02/frame-000001.color.png"), ("seven", "seq-01/frame-000001.pose.txt"),
+        ("seven", "TestSplit.txt"), ("seven", "camera.txt"), ("seven", "depth-intrinsics.txt"),
+    ],
+)  # fmt: skip
+def test_links_that_lead_out(tmp_path: Path, kind: str, link: str) -> None:
+    folder, secret = tmp_path / "data", tmp_path / "secret"
+    if kind == "sens":
+        made_rgbd.sens(tmp_path)
+        folder.mkdir()
+        os.rename(tmp_path / "scene.sens", folder / "scene.sens")
+    else:
+        (made_rgbd.scannet if kind == "scannet" else made_rgbd.seven_scenes)(folder)
+    if (folder / link).exists():
+        os.rename(folder / link, secret)
+    else:
+        secret.write_text("1 0 0\n0 1 0\n0 0 1\n" if "depth" in link else "32 24 30 30 15.5 11.5")
+    os.symlink(secret, folder / link)
+    config: type[DataConfig] = SevenScenesData if kind == "seven" else ScannetData
+    refused(config(path=str(folder)), "allow_outside")
+    assert len(config(path=str(folder), allow_outside=True).load().names) >= 10
+
+
+def outcome(config: DataConfig) -> Scene | None:
     """The scene, or None for bad input; any other exception is a fault of the reader."""
     try:
         return config.load()
@@ -232,7 +259,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_rgbd.sens(tmp_path_factory.mktemp("sens"), count=5)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=4), st.integers(0, 2**16))
 def test_sens_with_other_bytes(recording: Path, changes: list[tuple[int, int]], cut: int) -> None:
     """Bytes changed, mostly in the header and the first frames, and sometimes the end cut off."""
@@ -252,7 +279,7 @@ def test_sens_with_other_bytes(recording: Path, changes: list[tuple[int, int]], 
 NUMBERS = st.one_of(st.floats(-2, 2), st.sampled_from(["nan", "-inf", "1e999", "", "x", "1_0", "0x1", "#"]))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(NUMBERS, min_size=16, max_size=17), st.sampled_from(["pose/2.txt", "intrinsic/extrinsic_depth.txt"]))
 def test_folder_with_other_numbers(tmp_path: Path, words: list[float | str], name: str) -> None:
     if not (tmp_path / "pose").is_dir():
@@ -263,3 +290,21 @@ def test_folder_with_other_numbers(tmp_path: Path, words: list[float | str], nam
     outcome(ScannetData(path=str(tmp_path)))
     (tmp_path / name).write_text(before)
     assert outcome(ScannetData(path=str(tmp_path))) is not None
+
+
+SEVEN_TEXTS = ["TrainSplit.txt", "TestSplit.txt", "camera.txt", "depth-intrinsics.txt", "seq-01/frame-000001.pose.txt"]
+LINES = st.lists(st.lists(NUMBERS, max_size=7).map(lambda words: " ".join(map(str, words))), max_size=5)
+SPLITS = st.lists(st.sampled_from(["sequence1", "sequence2", " Sequence 2 ", "sequence99", "", "seq-01"]), max_size=3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(SEVEN_TEXTS), st.one_of(st.binary(max_size=80), SPLITS, LINES))
+def test_seven_scenes_with_other_texts(tmp_path: Path, name: str, content: bytes | list[str]) -> None:
+    if not (tmp_path / "seq-01").is_dir():
+        made_rgbd.seven_scenes(tmp_path, (4, 2))
+    path = tmp_path / name
+    before = path.read_bytes() if path.exists() else None
+    path.write_bytes(content if isinstance(content, bytes) else "\n".join(content).encode())
+    outcome(SevenScenesData(path=str(tmp_path)))
+    path.unlink() if before is None else path.write_bytes(before)
+    assert outcome(SevenScenesData(path=str(tmp_path))) is not None
