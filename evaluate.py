@@ -91,7 +91,7 @@ def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
         run.model.background_color.copy_(torch.tensor(scene.background))
     cameras = scene.cameras.to(run.device)
     rows: list[tuple[float, float | None, float | None]] = []
-    depth_errors: list[np.ndarray] = []
+    depth_errors: list[tuple[np.ndarray, np.ndarray]] = []
     print(f"{split + ' view':32s} {'psnr':>8s} {'ssim':>8s}")
     for view in (int(v) for v in views):
         frame = render_image(run.model, cameras, view)
@@ -105,34 +105,47 @@ def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
         if scene.depths is not None:
             depth_errors.append(depth_error(scene, view, frame.depth.numpy()))
     found = dict(zip(("psnr", "ssim", "psnr_masked"), map(mean, zip(*rows, strict=True)), strict=True))
-    depths = score_depths(np.concatenate(depth_errors)) if depth_errors else {}
+    depths = score_depths(*map(np.concatenate, zip(*depth_errors, strict=True))) if depth_errors else {}
     return {**found, **depths, "views": len(rows), "split": split, "ssim_definition": SSIM_DEFINITION}
 
 
-def depth_error(scene: Scene, view: int, along: np.ndarray) -> np.ndarray:
-    """|rendered - measured| z depth, world units, of the pixels of a view that have a measured depth, [N].
+def depth_error(scene: Scene, view: int, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the pixels of a view that have a measured depth: |rendered - measured| z depth, world units, [N], and whether
+    a training view saw the place that was measured, [N].
 
     along: rendered distance along the rays [H, W], scene units.
     """
     import numpy as np
     import torch
 
+    from dataio.visibility import times_seen
+
     assert scene.depths is not None
     rays = scene.cameras.rays(torch.full((along.size,), view), scene.cameras.pixel_grid(view))
-    cosine = (rays.directions @ scene.cameras.forward[view]).numpy().reshape(along.shape)
-    known = scene.depths[view] > 0
-    scale = np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3]))
-    return np.abs(along * cosine - scene.depths[view])[known] * scale
+    cosine = rays.directions @ scene.cameras.forward[view]
+    measured = torch.from_numpy(np.array(scene.depths[view], dtype=np.float32).ravel())
+    known = measured > 0
+    scale = float(np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3])))
+    error = (torch.from_numpy(along.ravel()) * cosine - measured).abs()[known] * scale
+    points = rays.at(measured / cosine)[known].double().numpy()
+    return error.numpy(), times_seen(scene, scene.splits["train"], points, margin=SEEN_MARGIN / scale) > 0
 
 
-def score_depths(error: np.ndarray) -> dict[str, Any]:
-    """Share of the pixels whose depth is right to 0.05 world units (5 cm in meters), and the median error [N]."""
+def score_depths(error: np.ndarray, seen: np.ndarray) -> dict[str, Any]:
+    """Share of the pixels whose depth is right to 0.05 world units (5 cm in meters), the median error [N], and the
+    same share where `seen` [N] says that a training view saw the place: nobody can know the others.
+    """
     import numpy as np
 
+    def share(of: np.ndarray) -> float | None:
+        return float((of < DEPTH_BOUND).mean()) if len(of) else None
+
     return {
-        "depth_within_0.05": float((error < DEPTH_BOUND).mean()) if len(error) else None,
+        "depth_within_0.05": share(error),
         "depth_median_error": float(np.median(error)) if len(error) else None,
         "depth_pixels": len(error),
+        "depth_within_0.05_seen": share(error[seen]),
+        "depth_pixels_seen": int(seen.sum()),
     }
 
 

@@ -125,3 +125,22 @@ def test_shared_recordings(name: str, train: int, test: int) -> None:
     scale = float(np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3])))
     close = (measured - z[inside]).abs()[measured > 0] * scale < 0.05
     assert len(close) > 1000 and close.float().mean() > 0.8
+
+
+def test_depths_from_the_disk_follow_the_calibration(tmp_path: Path) -> None:
+    """What is cached on disk is that of memory, also of a .sens file, and made anew when the focal length is said."""
+    data, cache = tmp_path / "data", str(tmp_path / "cache")
+    made_rgbd.seven_scenes(data / "seven")
+    sens = made_rgbd.sens(data / "scannet")
+    found = []
+    for config in (
+        SevenScenesData(path=str(data / "seven")),
+        SevenScenesData(path=str(data / "seven"), color_focal=20.0),
+        ScannetData(path=str(sens)),
+    ):
+        memory, disk = config.load(), config.model_copy(update={"ram": "1K", "cache": cache}).load()
+        assert memory.depths is not None and disk.depths is not None
+        for a, b in zip(memory.depths, disk.depths, strict=True):
+            np.testing.assert_array_equal(a, b)
+        found.append(disk.depths[0])
+    assert np.abs(found[0] - found[1]).max() > 0.01
