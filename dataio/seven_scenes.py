@@ -32,6 +32,9 @@ class SevenScenesData(RgbdData):
     type: Literal["seven_scenes"] = "seven_scenes"
     priority: ClassVar[int] = 2
 
+    official_split: bool = Field(
+        default=True, description="tests as the split files say; false: every `holdout`-th of all views"
+    )
     color_focal: float | None = Field(default=None, gt=0, description="pixels; default: 525 at a width of 640")
     depth_focal: float | None = Field(default=None, gt=0, description="pixels; default: 585 at a width of 640")
 
@@ -62,7 +65,7 @@ class SevenScenesData(RgbdData):
             camera_to_world=poses[known],
             intrinsics=np.tile(color, (len(stems), 1)),
             size=np.tile(np.array(color_size, dtype=np.int64), (len(stems), 1)),
-            split=split if any(split) else None,
+            split=split if any(split) and self.official_split else None,
             depths=depths,
             depth_unit=1e-3,
             depth_camera=depth_camera(depth, depth_size, np.eye(4), f"{shown(folder)}: depth camera"),
