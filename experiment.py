@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dataio.cameras import Cameras
+from dataio.hull import hull_of
 from dataio.scene import AutoData, DataConfig, Scene
 from models.capabilities import KINDS, missing, offered, refuse
 from models.kernels.launch import set_threads
@@ -50,8 +51,11 @@ class TrainConfig(StrictModel):
     steps: int = Field(20_000, ge=1, description="length of the run, unless `minutes` is given")
     minutes: float | None = Field(None, gt=0, description="length of the run in wall time; schedules follow it")
     rays: int = Field(2048, ge=1, description="rays per step and rank")
+    rays_at_once: int | None = Field(
+        None, ge=1, description="rays whose graph is in memory at a time; the gradients of a step add up. Null: all"
+    )
     precision: Literal["float32", "mixed"] = Field(
-        "float32", description="mixed: matrix products of color and NeRF networks in bfloat16; distances never"
+        "float32", description="mixed: products of color and NeRF networks and of all gradients in bfloat16; distances never"
     )
     threads: int = Field(0, ge=0, description="of the CPU; 0: as torch finds. Small networks are fastest on one")
     validations: int = Field(5, ge=0, description="pictures of a held-out view, evenly spread over the run")
@@ -124,7 +128,7 @@ def build_objective(config: ExperimentConfig, scene: Scene, device: torch.device
     """Model and losses, initialized from the config's seed, on `device`."""
     torch.manual_seed(config.seed)
     model = Model(config.model, data_color=scene.background)
-    model.prepare()
+    model.prepare(None if scene.masks is None else lambda: hull_of(scene))
     model.set_precision(mixed=config.train.precision == "mixed")
     return Objective(model, config.losses).to(device)
 

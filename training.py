@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dataio.batches import PixelSampler
+from dataio.batches import PixelSampler, RayBatch
 from dataio.scene import Scene
 from experiment import (
     ExperimentConfig,
@@ -40,13 +41,14 @@ from utils.images import Picture, color_depth, color_normal, depth_range, side_b
 from utils.log import MetricsWriter, Progress
 from utils.metrics import psnr
 from utils.plateau import Plateau
+from utils.precision import fast_products
 from utils.results import update_results
 
 MAX_BAD_STEPS = 10
 VALIDATION_PIXELS = 200 * 200  # a picture on the way may not cost more than this
 # What may differ between a run and its resumption: none of it changes what has been computed so far.
 FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
-             "train.keep_checkpoints", "train.threads", "output", "device", "data.path", "data.ram",
+             "train.keep_checkpoints", "train.threads", "train.rays_at_once", "output", "device", "data.path", "data.ram",
              "data.cache")  # fmt: skip
 
 
@@ -59,7 +61,10 @@ class Training:
 
     def __init__(self, config: ExperimentConfig, folder: Path, ranks: distributed.Ranks, scene: Scene) -> None:
         self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         self.objective = build_objective(config, scene, ranks.device)
+        # A start that is computed is part of the training; a resumed run replaces these numbers by its own.
+        self.seconds, self.cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
         self.optimizer = build_optimizer(config.optimizer, self.objective.model)
         self.sampler = PixelSampler(
             scene,
@@ -69,7 +74,7 @@ class Training:
             world=ranks.world,
             device=ranks.device,
         )
-        self.step, self.seconds, self.cpu_seconds, self.bad_steps = 0, 0.0, 0.0, 0
+        self.step, self.bad_steps = 0, 0
         plateau = config.optimizer.reduce_on_plateau
         self.plateau = Plateau(plateau) if plateau else None
         self.health = Health(distances=config.model.foreground.field.value_kind == "sdf")
@@ -101,9 +106,7 @@ class Training:
         self.objective.update(before, self.step)
         self._set_learning_rates(before)
         batch = next(self.sampler)
-        report: Report = self.module(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        report.loss.backward()
+        report = self._gradients(batch)
         self._descend(report.loss)
         self.step += 1
         self.progress = self._progress()
@@ -115,6 +118,20 @@ class Training:
         count = self.config.train.validations
         if int(before * count) < int(self.progress * count):
             self._validate()
+
+    def _gradients(self, batch: RayBatch) -> Report:
+        """The gradient of the loss, part by part where not all rays are rendered at once; ranks add up at the end."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts, reports = batch.split(self.config.train.rays_at_once), []
+        mixed = self.config.train.precision == "mixed"
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1 or self.ranks.world == 1
+            with nullcontext() if last else self.module.no_sync():
+                report: Report = self.module(part)
+                with fast_products(self.ranks.device.type) if mixed else nullcontext():
+                    (part.share * report.loss).backward()
+            reports.append(report)
+        return Report.merged(reports, [part.share for part in parts])
 
     def _set_learning_rates(self, progress: float) -> None:
         factor = self.config.optimizer.schedule(progress) * (self.plateau.scale if self.plateau else 1.0)

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
@@ -31,9 +31,30 @@ class RayBatch:
     mask: Tensor | None = None  # [R] float32 in [0,1], 1 = object
     depth: Tensor | None = None  # [R] float32, distance along the ray in scene units, 0 = unknown
     weight: Tensor | None = None  # [R] float32 >= 0, factor of the ray in the losses
+    share: float = 1.0  # of the step's rays
+    masked: Tensor | None = None  # [] the step's sum of masks times `share`; None: that of this batch
+    measured: Tensor | None = None  # [] the same of known depths
 
     def __len__(self) -> int:
         return len(self.color)
+
+    def split(self, rays: int | None) -> "list[RayBatch]":
+        """Parts of at most so many rays; sums over the parts, times their shares, are those over the whole batch."""
+        if rays is None or rays >= len(self):
+            return [self]
+        parts = [self[begin : begin + rays] for begin in range(0, len(self), rays)]
+        shares = [len(part) / len(self) for part in parts]
+        masked = None if self.mask is None else self.mask.sum()
+        measured = None if self.depth is None else (self.depth > 0).sum()
+        return [
+            replace(
+                part,
+                share=share,
+                masked=None if masked is None else masked * share,
+                measured=None if measured is None else measured * share,
+            )
+            for part, share in zip(parts, shares, strict=True)
+        ]
 
     def __getitem__(self, index: slice | Tensor) -> "RayBatch":
         mask, depth, weight = (None if x is None else x[index] for x in (self.mask, self.depth, self.weight))

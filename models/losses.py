@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -54,7 +55,7 @@ class ColorLoss(LossConfig):
         if batch.weight is not None:
             per_ray = per_ray * batch.weight
         if self.masked and batch.mask is not None:
-            return shared_mean(per_ray * batch.mask, batch.mask.sum())
+            return shared_mean(per_ray * batch.mask, batch.mask.sum() if batch.masked is None else batch.masked)
         return shared_mean(per_ray)
 
 
@@ -72,7 +73,8 @@ class EikonalLoss(LossConfig):
         residual = _residual(gradient)
         loss = shared_mean(residual)
         if self.random_points:
-            near_and_far = _residual(model.random_gradient(self.random_points, gradient.device))
+            points = math.ceil(self.random_points * batch.share)
+            near_and_far = _residual(model.random_gradient(points, gradient.device))
             loss = loss + shared_mean(near_and_far)
         return loss
 
@@ -102,7 +104,7 @@ class DepthLoss(LossConfig):
         known = batch.depth > 0
         distance = _huber if self.norm == "huber" else F.l1_loss
         per_ray = distance(rendering.depth, batch.depth, reduction="none") * known
-        return shared_mean(per_ray, known.sum())
+        return shared_mean(per_ray, known.sum() if batch.measured is None else batch.measured)
 
 
 class SdfDepthLoss(LossConfig):
@@ -119,12 +121,12 @@ class SdfDepthLoss(LossConfig):
     band: float = Field(0.03, gt=0, description="half its width, scene units")
     near_points: int = Field(4, ge=1, description="points per ray within the band")
     free_points: int = Field(4, ge=1, description="points per ray in front of the band")
-    rays: int = Field(1024, ge=1, description="rays per step and rank, the first of the batch")
+    rays: int = Field(1024, ge=1, description="rays per step and rank, the first ones")
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
         if batch.depth is None:
             return rendering.depth.new_zeros(())
-        known = (batch.depth[: self.rays] > 0).nonzero()[:, 0]
+        known = (batch.depth[: math.ceil(self.rays * batch.share)] > 0).nonzero()[:, 0]
         rays, depth = batch.rays[known], batch.depth[known, None]
         cosine = self._cosine(rendering.normal[known], rays.directions)
         near = self.band * (2 * torch.rand(len(known), self.near_points, device=depth.device) - 1)
@@ -253,6 +255,25 @@ class Report:
     samples: int
     opacity: Tensor
     gradient: Tensor | None
+
+    @staticmethod
+    def merged(reports: Sequence[Report], shares: Sequence[float]) -> Report:
+        """The report of a whole batch from those of its parts; the loss without its graph."""
+        if len(reports) == 1:
+            return reports[0]
+
+        def mean(values: list[Tensor]) -> Tensor:
+            return torch.stack([share * value.detach() for share, value in zip(shares, values, strict=True)]).sum()
+
+        gradients = [report.gradient.flatten(0, -2) for report in reports if report.gradient is not None]
+        return Report(
+            loss=mean([report.loss for report in reports]),
+            terms={name: mean([report.terms[name] for report in reports]) for name in reports[0].terms},
+            squared_error=mean([report.squared_error for report in reports]),
+            samples=sum(report.samples for report in reports),
+            opacity=torch.cat([report.opacity for report in reports]),
+            gradient=torch.cat(gradients) if gradients else None,
+        )
 
 
 class Objective(nn.Module):

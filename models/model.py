@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from models.fields.base import Distance
+from models.fields.mlp import Mlp
 from models.volume import Medium, MediumConfig, Rendering, render_rays
 from utils.config import StrictModel
 
@@ -68,15 +71,18 @@ class Model(nn.Module):
         for medium in self.media:
             medium.sampler.refresh(medium, step)
 
-    def prepare(self) -> None:
-        """Compute starts that have no closed form; once, for a new run."""
+    def prepare(self, hull: Callable[[], Distance] | None = None) -> None:
+        """Compute starts that have no closed form; once, for a new run. hull: as `Field.prepare` has it."""
         for medium in self.media:
-            medium.field.prepare()
+            medium.field.prepare(hull)
 
     def set_precision(self, *, mixed: bool) -> None:
-        """mixed: in training, matrix products in bfloat16 where a field tolerates it."""
-        for network in (network for medium in self.media for network in medium.field.tolerant()):
-            network.mixed = mixed
+        """mixed: in training, matrix products in bfloat16: of gradients, and where a field tolerates it of values."""
+        for medium in self.media:
+            for network in (part for part in medium.field.modules() if isinstance(part, Mlp)):
+                network.mixed_pullback = mixed
+            for network in medium.field.tolerant():
+                network.mixed = mixed
 
     def surface_value(self, points: Tensor) -> Tensor:
         """[N, 3] scene frame -> [N], zero on the surface, positive outside; scene units for an sdf."""

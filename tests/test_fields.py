@@ -382,8 +382,11 @@ def test_mixed_precision_rounds_what_tolerates_it_and_no_distance() -> None:
             network.mixed = True
         mixed = field(x, d)
         assert mixed.color.dtype == mixed.value.dtype == torch.float32
-        assert 0 < (mixed.color - exact.color).abs().max() < 0.02
-        assert torch.equal(mixed.value, exact.value) != rounds_value
+        assert (mixed.color - exact.color).abs().max() < 0.02
+        assert rounds_value or torch.equal(mixed.value, exact.value)
+        if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # elsewhere products stay as they are
+            assert not torch.equal(mixed.color, exact.color)
+            assert torch.equal(mixed.value, exact.value) != rounds_value
         torch.testing.assert_close(mixed.value, exact.value, atol=0.02, rtol=0.02)
         with torch.no_grad():  # pictures and meshes are exact
             torch.testing.assert_close(field(x, d).color, exact.color, atol=1e-6, rtol=1e-5)

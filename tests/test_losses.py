@@ -16,6 +16,7 @@ from models.losses import (
     LossConfig,
     MaskLoss,
     Objective,
+    Report,
     SdfDepthLoss,
     SmoothnessLoss,
     surface_points,
@@ -188,3 +189,31 @@ def test_the_objective_sums_what_the_schedules_say() -> None:
         expected = weight * report.terms["color"] + 0.5 * report.terms["eikonal"]
         torch.testing.assert_close(report.loss, expected)
     assert report.terms["color"].item() == pytest.approx(report.squared_error.item(), rel=1e-5)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(model: Model) -> None:
+    """Uneven parts, rays of which some are masked: the same report and, to rounding, the same gradients."""
+    count = 50
+    whole = RayBatch(rays_at_sphere(count), torch.rand(count, 3), (torch.arange(count) % 3 == 0).float())
+    whole = replace(whole, depth=torch.linspace(-0.5, 1.0, 50).clamp_min(0))
+    losses = {"masked": ColorLoss(masked=True), "mask": MaskLoss(), "eikonal": EikonalLoss(), "depth": DepthLoss()}
+    objective = Objective(model.eval(), losses)  # without the jitter of samples, which parts would draw differently
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def gradients(parts: list[RayBatch]) -> tuple[Report, list[torch.Tensor]]:
+        objective.zero_grad()
+        reports = [objective(part) for part in parts]
+        for report, part in zip(reports, parts, strict=True):
+            (part.share * report.loss).backward()
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        return Report.merged(reports, [part.share for part in parts]), found
+
+    parts_of_it = whole.split(20)
+    assert [len(part) for part in parts_of_it] == [20, 20, 10] and whole.split(None) == whole.split(50) == [whole]
+    (one, expected), (many, found) = gradients([whole]), gradients(parts_of_it)
+    torch.testing.assert_close(many.loss, one.loss.detach())
+    torch.testing.assert_close(many.terms, one.terms)
+    torch.testing.assert_close(many.opacity, one.opacity)
+    assert many.samples == one.samples
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)

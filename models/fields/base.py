@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from models.fields.mlp import Mlp
 
 
+Distance = Callable[[Tensor], Tensor]  # [N, 3] scene frame -> [N] scene units, positive outside
+
+
 class EncodingConfig(Part):
     """Lifts points to features."""
 
@@ -67,8 +70,11 @@ class Field(nn.Module):
         """x: [*N, 3] scene frame; directions: [*N, 3] unit, from the camera into the scene."""
         raise TypeError("a field defines forward")
 
-    def prepare(self) -> None:
-        """Compute a start that has no closed form; once, for a new run, from torch's generator of the CPU."""
+    def prepare(self, hull: Callable[[], Distance] | None = None) -> None:
+        """Compute a start that has no closed form; once, for a new run, from torch's generator of the CPU.
+
+        hull: makes the distance to the visual hull of the images' masks; None where there are no masks.
+        """
 
     def tolerant(self) -> list[Mlp]:
         """The networks whose matrix products may be rounded to bfloat16 in training: never those of a distance."""

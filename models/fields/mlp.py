@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -16,11 +17,12 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fields.activations import BETA, ActivationName, activation
+from models.fields.activations import BETA, ActivationName, activation, value_only
 from models.kernels.mlp import ACTIVATIONS as KNOWN
 from models.kernels.mlp import WIDEST, mlp_forward
 from utils.config import StrictModel
 from utils.errors import InputError
+from utils.precision import fast_products
 
 Pullback = Callable[[int], Tensor]
 TILE = 4096  # rows whose activations stay in a core's cache
@@ -77,8 +79,10 @@ class Mlp(nn.Module):
         super().__init__()
         self.inputs, self.skip = inputs, config.skip
         self.activation = activation(config.activation, omega=config.omega)
+        self.value_only = value_only(config.activation, self.activation)
         self.activation_name = config.activation
         self.mixed = False  # in training, matrix products in bfloat16
+        self.mixed_pullback = False  # those of the gradient at the input
         self.small = not config.skip and config.activation in KNOWN and max(inputs, outputs, config.width) <= WIDEST
         if config.skip and config.width <= inputs:
             raise InputError(
@@ -100,9 +104,12 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return self.without_graph(x)
-        if self.mixed:
-            with torch.autocast(x.device.type, torch.bfloat16):
+        if self.mixed and x.device.type == "cuda":
+            with torch.autocast("cuda", torch.bfloat16):
                 return self._forward(x).float()
+        if self.mixed:
+            with fast_products(x.device.type):
+                return self._forward(x)
         return self._forward(x)
 
     @torch.no_grad()
@@ -125,7 +132,7 @@ class Mlp(nn.Module):
                 h = torch.cat([h, x], -1) / math.sqrt(2)
             h = F.linear(h, layer.weight(), layer.bias)
             if i < len(self.layers) - 1:
-                h = self.activation(h)[0]
+                h = self.value_only(h)
         return h
 
     def with_pullback(self, x: Tensor) -> tuple[Tensor, Pullback]:
@@ -139,7 +146,11 @@ class Mlp(nn.Module):
             if i < len(self.layers) - 1:
                 h, slope = self.activation(h)
                 slopes.append(slope)
-        return h, lambda channel: self._sweep(weights, slopes, channel)
+        return h, lambda channel: self._pullback(weights, slopes, channel)
+
+    def _pullback(self, weights: list[Tensor], slopes: list[Tensor], channel: int) -> Tensor:
+        with fast_products(weights[0].device.type) if self.mixed_pullback else nullcontext():
+            return self._sweep(weights, slopes, channel)
 
     def _sweep(self, weights: list[Tensor], slopes: list[Tensor], channel: int) -> Tensor:
         g, at_input = weights[-1][channel], None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from models.capabilities import ValueKind
 from models.fields.activations import ColorActivationName, to_color
-from models.fields.base import EncodingConfig, Field, FieldConfig
+from models.fields.base import Distance, EncodingConfig, Field, FieldConfig
 from models.fields.frequency import FrequencyConfig
 from models.fields.mlp import Mlp, MlpConfig, geometric_initialization
-from models.fields.sphere_fit import fit_sphere
+from models.fields.shape_fit import fit_hull, fit_sphere
 from models.samples import FieldSample
 from utils.config import Choice, StrictModel
 from utils.schedule import ExponentialSchedule, Schedule
@@ -47,7 +48,10 @@ class SurfaceConfig(FieldConfig):
     color: MlpConfig = MlpConfig(layers=4, weight_norm=True)
     color_activation: ColorActivationName = "sigmoid"
     features: int = Key(256, ge=0, le=4096, description="handed from the geometry to the color network")
-    radius: float = Key(0.5, gt=0, lt=1, description="radius of the sphere that the surface starts as")
+    start: Literal["sphere", "hull"] = Key(
+        "sphere", description="what the surface starts as; hull: that of the masks, the sphere where there are none"
+    )
+    radius: float = Key(0.5, gt=0, lt=1, description="radius of the sphere")
     inside_out: bool = Key(False, description="true for rooms: the cameras are inside the surface")
     feature_scale: float = Key(0.0, ge=0, description="initial weights of all inputs but the coordinates, times this")
     numerical: NumericalGradient | None = Key(None, description="take the gradient by differences")
@@ -89,8 +93,10 @@ class Sdf(Field):
             )
         self.update(0.0)
 
-    def prepare(self) -> None:
-        if not self.closed_form:
+    def prepare(self, hull: Callable[[], Distance] | None = None) -> None:
+        if self.config.start == "hull" and hull is not None:
+            fit_hull(self, hull())
+        elif not self.closed_form:
             fit_sphere(self, radius=self.config.radius, inside_out=self.config.inside_out)
 
     def update(self, progress: float) -> None:

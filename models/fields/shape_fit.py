@@ -1,0 +1,90 @@
+"""A start with a given shape, by training: spheres for networks without a closed form, hulls for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from models.fields.sdf import Sdf
+
+STEPS, POINTS, RATE = 500, 512, 3e-4
+CLOSE = 5e-3  # scene units: mean error at which the fit of a sphere is done
+SMOOTHING = 0.9
+HULL_STEPS, HULL_POINTS, HULL_RATE = 400, 8192, 1e-2
+HULL_GRID, HULL_NEAR, HULL_CLOSER = 64, 0.04, 6
+
+
+def fit_sphere(field: Sdf, *, radius: float, inside_out: bool) -> None:
+    """Train the geometry network until its distance is |x| - radius in the unit ball, or the other way round.
+
+    Points are drawn by torch's generator of the CPU; the result is a function of its state. Mean absolute error, as
+    the SIREN variant of neurecon has it, with fewer and larger steps: seconds instead of minutes on a CPU.
+    """
+    sign, smooth = -1.0 if inside_out else 1.0, 1.0
+    fit = _Fit(field, RATE, (0.9, 0.999))
+    for step in range(STEPS):
+        x = in_ball(POINTS)
+        error = fit.step(x, sign * (x.norm(dim=-1) - radius), 1 - step / STEPS)
+        smooth = SMOOTHING * smooth + (1 - SMOOTHING) * error
+        if smooth < CLOSE:
+            break
+    fit.close()
+
+
+def fit_hull(field: Sdf, distance: Callable[[Tensor], Tensor]) -> None:
+    """Train encoding and geometry network to a distance: half of the points in the unit ball, half near the surface.
+
+    distance: [N, 3] scene frame -> [N], positive outside. It is asked about half a million points, once. Points are
+    drawn by torch's generator of the CPU; the result is a function of its state.
+    """
+    cell = 2 / HULL_GRID
+    steps = (torch.arange(HULL_GRID) + 0.5) * cell - 1
+    grid = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
+    everywhere = grid + (torch.rand_like(grid) - 0.5) * cell
+    everywhere = everywhere[everywhere.norm(dim=-1) < 1]
+    far = distance(everywhere)
+    near = everywhere[far.abs() < HULL_NEAR].repeat(HULL_CLOSER, 1)
+    near = near + (torch.rand_like(near) - 0.5) * 2 * cell
+    pools = [(everywhere, far)] + ([(near, distance(near))] if len(near) else [])
+    fit = _Fit(field, HULL_RATE, (0.9, 0.99))
+    for step in range(HULL_STEPS):
+        drawn = [torch.randint(len(x), (HULL_POINTS // len(pools),)) for x, _ in pools]
+        x = torch.cat([pool[0][index] for pool, index in zip(pools, drawn, strict=True)])
+        target = torch.cat([pool[1][index] for pool, index in zip(pools, drawn, strict=True)])
+        fit.step(x, target, 1 - step / HULL_STEPS)
+    fit.close()
+
+
+def in_ball(count: int) -> Tensor:
+    """[count, 3] points, uniform in the unit ball."""
+    direction = torch.nn.functional.normalize(torch.randn(count, 3), dim=-1)
+    return direction * torch.rand(count, 1) ** (1 / 3)
+
+
+class _Fit:
+    """Encoding and geometry network under an optimizer of their own."""
+
+    def __init__(self, field: Sdf, rate: float, betas: tuple[float, float]) -> None:
+        self.field, self.rate = field, rate
+        self.parameters = [*field.encoding.parameters(), *field.geometry.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=rate, betas=betas, fused=True)
+
+    def step(self, x: Tensor, target: Tensor, share: float) -> float:
+        """One step at `share` of the rate; returns the mean absolute error before it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * share
+        device = self.parameters[0].device
+        output = self.field.geometry(self.field.encoding(x.to(device)))[..., 0]
+        error = (output - target.to(device)).abs().mean()
+        self.optimizer.zero_grad()
+        error.backward()
+        self.optimizer.step()
+        return float(error.detach())
+
+    def close(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None

@@ -1,0 +1,128 @@
+"""Softplus and its slope in one pass over memory, and their common backward in another.
+
+In wide networks the activations of a step are larger than a cache: what counts is how often they are read and written.
+"""
+
+from __future__ import annotations
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from models.kernels.lanes import TYPES, lanes
+from models.kernels.launch import launch
+
+MOVE = """
+    // A block of floats from and to memory; the last one may be short.
+    #undef LOAD_BLOCK
+    #undef STORE_BLOCK
+#if defined(__CUDA_ARCH__)
+    #define LOAD_BLOCK(v, from, n) v = *(from)
+    #define STORE_BLOCK(to, v, n) *(to) = v
+#else
+    typedef float unaligned __attribute__((ext_vector_type(16), aligned(4)));
+    #define LOAD_BLOCK(v, from, n) do { const float* from_ = from; \\
+        if (n == LANES) v = *(const unaligned*)from_; \\
+        else { v = 0.0f; for (int l_ = 0; l_ < n; ++l_) v[l_] = from_[l_]; } } while (0)
+    #define STORE_BLOCK(to, v, n) do { float* to_ = to; \\
+        if (n == LANES) *(unaligned*)to_ = v; \\
+        else for (int l_ = 0; l_ < n; ++l_) to_[l_] = v[l_]; } while (0)
+#endif
+    const long long count = x.shape[0], start = (long long)block * LANES;
+    const int n = count - start < LANES ? (int)(count - start) : (int)LANES;
+"""
+
+
+def softplus_forward(x: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
+    """log(1 + exp(beta x)) / beta and its slope sigmoid(beta x), which ends at 2^-50.
+
+    x: [*N] float32; both outputs [*N]. Not differentiable by itself: see `softplus_backward`.
+    """
+    x = x.contiguous()
+    value, slope = torch.empty_like(x), torch.empty_like(x)
+    blocks = -(-x.numel() // lanes(x.device))
+    flat = [part.view(-1) for part in (x, value, slope)]
+    launch(_forward, blocks, [flat[0], beta, *flat[1:]], device=x.device)
+    return value, slope
+
+
+def softplus_backward(slope: Tensor, grad_value: Tensor, grad_slope: Tensor, *, beta: float) -> Tensor:
+    """The gradient at x of softplus and its slope: slope (grad_value + grad_slope beta (1 - slope)); all [*N]."""
+    grad = torch.empty_like(slope)
+    flat = [part.contiguous().view(-1) for part in (slope, grad_value, grad_slope)]
+    blocks = -(-slope.numel() // lanes(slope.device))
+    launch(_backward, blocks, [*flat, beta, grad.view(-1)], device=slope.device)
+    return grad
+
+
+@wp.func_native(
+    TYPES
+    + MOVE
+    + """
+    vf v;
+    LOAD_BLOCK(v, x.data + start, n);
+    const vf e = EXP2(ABS(v) * (-1.44269504f * beta));
+    const vf inverse = 1.0f / ((e + 1.0f) * (e + 2.0f));
+    const vf rest = inverse * (e + 2.0f), small = e * rest;  // the sigmoids of |beta v| and of -|beta v|
+    const vf s = VMAX(small, VMIN(rest, v * 1e30f));  // small below zero, the other above
+    STORE_BLOCK(slope.data + start, s, n);
+    const vf q = e * inverse * (e + 1.0f), q2 = q * q;  // log(1 + e) by the series of 2 atanh(e / (2 + e))
+    vf p = 1.0f / 13.0f;
+    p = p * q2 + 1.0f / 11.0f; p = p * q2 + 1.0f / 9.0f; p = p * q2 + 1.0f / 7.0f;
+    p = p * q2 + 1.0f / 5.0f; p = p * q2 + 1.0f / 3.0f; p = p * q2 + 1.0f;
+    const vf y = VMAX(v, (vf)0.0f) + q * p * (2.0f / beta);
+    STORE_BLOCK(value.data + start, y, n);
+"""
+)
+def _forward_block(
+    block: int,
+    x: wp.array(dtype=float),
+    beta: float,
+    value: wp.array(dtype=float),
+    slope: wp.array(dtype=float),
+): ...
+
+
+@wp.func_native(
+    TYPES
+    + MOVE
+    + """
+    vf s, a, b;
+    LOAD_BLOCK(s, x.data + start, n);
+    LOAD_BLOCK(a, grad_value.data + start, n);
+    LOAD_BLOCK(b, grad_slope.data + start, n);
+    const vf g = s * (a + b * (beta * (1.0f - s)));
+    STORE_BLOCK(grad.data + start, g, n);
+"""
+)
+def _backward_block(
+    block: int,
+    x: wp.array(dtype=float),
+    grad_value: wp.array(dtype=float),
+    grad_slope: wp.array(dtype=float),
+    beta: float,
+    grad: wp.array(dtype=float),
+): ...
+
+
+@wp.kernel(enable_backward=False)
+def _forward(
+    first: int,
+    x: wp.array(dtype=float),
+    beta: float,
+    value: wp.array(dtype=float),
+    slope: wp.array(dtype=float),
+):
+    _forward_block(first + wp.tid(), x, beta, value, slope)
+
+
+@wp.kernel(enable_backward=False)
+def _backward(
+    first: int,
+    slope: wp.array(dtype=float),
+    grad_value: wp.array(dtype=float),
+    grad_slope: wp.array(dtype=float),
+    beta: float,
+    grad: wp.array(dtype=float),
+):
+    _backward_block(first + wp.tid(), slope, grad_value, grad_slope, beta, grad)
