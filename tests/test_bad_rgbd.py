@@ -238,7 +238,7 @@ def test_links_that_lead_out(tmp_path: Path, kind: str, link: str) -> None:
     if (folder / link).exists():
         os.rename(folder / link, secret)
     else:
-        secret.write_text("1 0 0\n0 1 0\n0 0 1\n" if "depth" in link else "32 24 30 30 15.5 11.5")
+        secret.write_text("20 0 10\n0 21 8\n0 0 1\n" if "depth" in link else "32 24 30 30 15.5 11.5")
     os.symlink(secret, folder / link)
     config: type[DataConfig] = SevenScenesData if kind == "seven" else ScannetData
     refused(config(path=str(folder)), "allow_outside")
