@@ -124,11 +124,14 @@ def use_threads(count: int) -> None:
     set_threads(torch.get_num_threads())
 
 
-def build_objective(config: ExperimentConfig, scene: Scene, device: torch.device) -> Objective:
-    """Model and losses, initialized from the config's seed, on `device`."""
+def build_objective(
+    config: ExperimentConfig, scene: Scene, device: torch.device, *, prepare: bool = True
+) -> Objective:
+    """Model and losses, initialized from the config's seed, on `device`; prepare: with starts that take training."""
     torch.manual_seed(config.seed)
     model = Model(config.model, data_color=scene.background)
-    model.prepare(None if scene.masks is None else lambda: hull_of(scene))
+    if prepare:
+        model.prepare(lambda: hull_of(scene))
     model.set_precision(mixed=config.train.precision == "mixed")
     return Objective(model, config.losses).to(device)
 

@@ -59,10 +59,12 @@ class NumbersError(ArithmeticError):
 class Training:
     """A run in progress: scene, objective, optimizer, logs, and the budget that is used."""
 
-    def __init__(self, config: ExperimentConfig, folder: Path, ranks: distributed.Ranks, scene: Scene) -> None:
+    def __init__(
+        self, config: ExperimentConfig, folder: Path, ranks: distributed.Ranks, scene: Scene, *, fresh: bool
+    ) -> None:
         self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
         begun, cpu_begun = time.perf_counter(), time.process_time()
-        self.objective = build_objective(config, scene, ranks.device)
+        self.objective = build_objective(config, scene, ranks.device, prepare=fresh)
         # A start that is computed is part of the training; a resumed run replaces these numbers by its own.
         self.seconds, self.cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
         self.optimizer = build_optimizer(config.optimizer, self.objective.model)
@@ -281,8 +283,8 @@ def open_training(
     use_threads(config.train.threads)
     scene = config.data.load()
     _warn_about(config, scene, ranks)
-    training = Training(config, folder, ranks, scene)
     checkpoint = newest_checkpoint(folder / "checkpoints")
+    training = Training(config, folder, ranks, scene, fresh=checkpoint is None)
     if checkpoint is not None:
         training.load(checkpoint)
     if ranks.is_main:

@@ -73,9 +73,10 @@ def _signed_distance(mask: UInt8) -> Tensor:
     return torch.from_numpy(np.where(within > 0, 0.5 - inside, outside - 0.5).astype(np.float32))
 
 
-def hull_of(scene: Scene) -> VisualHull:
-    """The hull of the training views' masks. Raises TypeError for a scene without masks."""
+def hull_of(scene: Scene) -> VisualHull | None:
+    """The hull of the training views' masks; None where no mask has an object and a background."""
     if scene.masks is None:
-        raise TypeError("a hull is made of masks")
+        return None
     train = scene.splits["train"]
-    return VisualHull(scene.cameras[train], [scene.masks[view] for view in train])
+    hull = VisualHull(scene.cameras[train], [scene.masks[view] for view in train])
+    return hull if hull.maps else None

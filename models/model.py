@@ -71,7 +71,7 @@ class Model(nn.Module):
         for medium in self.media:
             medium.sampler.refresh(medium, step)
 
-    def prepare(self, hull: Callable[[], Distance] | None = None) -> None:
+    def prepare(self, hull: Callable[[], Distance | None] | None = None) -> None:
         """Compute starts that have no closed form; once, for a new run. hull: as `Field.prepare` has it."""
         for medium in self.media:
             medium.field.prepare(hull)

@@ -12,6 +12,7 @@ import torch
 import experiment
 import training
 from dataio.batches import RayBatch
+from models.fields import shape_fit
 from utils import distributed
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 TINY_DATA = ["data={type: procedural, views: 4, test_views: 1, size: 24}"]
 TINY = [*TINY_DATA, "train.rays=24", "train.minutes=null", "train.validations=1"]
+SPHERE = "model.foreground.field.start=sphere"
 SMALL = [*TINY, "train.rays=64", "train.log_every=1", "device=cpu"]
 
 
@@ -29,6 +31,13 @@ def run_script(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[st
     )
     assert done.returncode == code, done.stderr[-3000:]
     return done
+
+
+@pytest.fixture(autouse=True)
+def quick_hulls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts need not be good here."""
+    monkeypatch.setattr(shape_fit, "HULL_STEPS", 10)
+    monkeypatch.setattr(shape_fit, "HULL_GRID", 16)
 
 
 def trained(folder: Path, steps: int, *overrides: str, config: str = "neus_hash") -> training.Training:
@@ -141,7 +150,7 @@ def gradients_of_a_share(out: str, config: str) -> None:
 
 def objective_and_batch(config: str) -> tuple[experiment.Objective, RayBatch]:
     """A model after its first grid refresh, without jitter, and a batch of rays; the same in every process."""
-    settings = [*SMALL, "losses.eikonal.random_points=0", "model.foreground.field.feature_scale=1"]
+    settings = [*SMALL, SPHERE, "losses.eikonal.random_points=0", "model.foreground.field.feature_scale=1"]
     read = experiment.read_config(ROOT / "configs" / f"{config}.yaml", settings)
     scene = read.data.load()
     objective = experiment.build_objective(read, scene, torch.device("cpu"))
@@ -171,7 +180,7 @@ def test_two_ranks_have_the_gradients_of_one(config: str, tmp_path: Path) -> Non
 
 
 def test_torchrun_trains_and_resumes(tmp_path: Path) -> None:
-    arguments = ["train.py", "configs/neus_hash.yaml", *SMALL, f"output={tmp_path}"]
+    arguments = ["train.py", "configs/neus_hash.yaml", *SMALL, SPHERE, f"output={tmp_path}"]
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     run_script(*launch, *arguments, "train.steps=6")
     again = run_script(*launch, *arguments, "train.steps=9")
@@ -180,7 +189,7 @@ def test_torchrun_trains_and_resumes(tmp_path: Path) -> None:
 
 
 def test_a_signal_ends_in_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    arguments = ["train.py", "configs/neus_hash.yaml", *SMALL, "train.steps=100000", f"output={tmp_path}"]
+    arguments = ["train.py", "configs/neus_hash.yaml", *SMALL, SPHERE, "train.steps=100000", f"output={tmp_path}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
     log = tmp_path / "metrics.jsonl"

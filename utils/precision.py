@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -15,7 +16,8 @@ def fast_products(device_type: str) -> Iterator[None]:
     Sums are float32. What is multiplied keeps 8 bits (CUDA: 11) of its mantissa; nothing else changes, no tensor is
     converted. Without hardware for it (AVX512-BF16 or AMX; Ampere) products stay as they are. Process-wide.
     """
-    products = torch.backends.cuda.matmul if device_type == "cuda" else torch.backends.mkldnn.matmul
+    backends: Any = torch.backends
+    products = (backends.cuda if device_type == "cuda" else backends.mkldnn).matmul
     before = products.fp32_precision
     products.fp32_precision = "tf32" if device_type == "cuda" else "bf16"
     try:

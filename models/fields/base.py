@@ -70,10 +70,10 @@ class Field(nn.Module):
         """x: [*N, 3] scene frame; directions: [*N, 3] unit, from the camera into the scene."""
         raise TypeError("a field defines forward")
 
-    def prepare(self, hull: Callable[[], Distance] | None = None) -> None:
+    def prepare(self, hull: Callable[[], Distance | None] | None = None) -> None:
         """Compute a start that has no closed form; once, for a new run, from torch's generator of the CPU.
 
-        hull: makes the distance to the visual hull of the images' masks; None where there are no masks.
+        hull: makes the distance to the visual hull of the images' masks, or None where masks say nothing.
         """
 
     def tolerant(self) -> list[Mlp]:

@@ -93,9 +93,10 @@ class Sdf(Field):
             )
         self.update(0.0)
 
-    def prepare(self, hull: Callable[[], Distance] | None = None) -> None:
-        if self.config.start == "hull" and hull is not None:
-            fit_hull(self, hull())
+    def prepare(self, hull: Callable[[], Distance | None] | None = None) -> None:
+        found = hull() if hull is not None and self.config.start == "hull" else None
+        if found is not None:
+            fit_hull(self, found)
         elif not self.closed_form:
             fit_sphere(self, radius=self.config.radius, inside_out=self.config.inside_out)
 
