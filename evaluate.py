@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.errors import InputError, run_script
 
 if TYPE_CHECKING:
+    import numpy as np
     import trimesh
 
     from dataio.scene import Scene
     from experiment import Run
 
+DEPTH_BOUND = 0.05  # world units: 5 cm where they are meters
+SEEN_MARGIN = 0.1  # world units: what lies no farther behind a measured depth counts as seen
+
 EXAMPLE = """examples:
   python evaluate.py runs/demo
   python evaluate.py runs/figure --mesh figure.ply --reference data/figure/mesh.ply
   python evaluate.py runs/figure_dtu --data data/figure --background black
+  python evaluate.py runs/room --reference data/room/gt_points.npz
   python evaluate.py runs/skull data.masks=keep      the PSNR within masks that training did not see
 
-Writes RUN/metrics.json. Mesh distances are in units of the reference's bounding-sphere radius."""
+Writes RUN/metrics.json. Mesh distances are in units of the reference's bounding-sphere radius;
+against points in world units, and only where two (--min-views) training views saw."""
 
 
 def main() -> int:
@@ -30,7 +37,12 @@ def main() -> int:
     parser.add_argument("run", help="run folder or checkpoint folder")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the run's config")
     parser.add_argument("--mesh", type=Path, metavar="FILE", help="default: RUN/meshes/mesh.ply")
-    parser.add_argument("--reference", type=Path, metavar="FILE", help="true surface, same frame")
+    parser.add_argument(
+        "--reference", type=Path, metavar="FILE", help="true surface, or points on it (.npz, .ply), same frame"
+    )
+    parser.add_argument(
+        "--min-views", type=int, default=2, metavar="N", help="of points, those that N training views saw; default: 2"
+    )
     parser.add_argument("--crop", type=float, metavar="C", help="drop what is C radii outside its box")
     parser.add_argument("--data", metavar="PATH", help="other photographs in the same world frame")
     parser.add_argument("--background", choices=("white", "black"), help="behind masked photographs")
@@ -40,12 +52,17 @@ def main() -> int:
     args = parser.parse_args()
 
     from experiment import Run
+    from utils.point_metrics import has_faces
     from utils.results import update_results
 
     overrides = args.overrides + ([f"data.background={args.background}"] if args.background else [])
     run = Run.open(args.run, device=args.device, overrides=overrides)
     scene = run.load_scene(args.data)
-    mesh_score = measure_mesh(run, scene, args.mesh, args.reference, args.crop)
+    mesh_score = (
+        measure_against_points(run, scene, args.mesh, args.reference, args.min_views)
+        if args.reference is not None and not has_faces(args.reference)
+        else measure_mesh(run, scene, args.mesh, args.reference, args.crop)
+    )
     image_score = measure_images(run, scene, args.split)
     update_results(run.folder / "metrics.json", images=image_score, mesh=mesh_score)
     print_block("images", image_score)
@@ -54,11 +71,12 @@ def main() -> int:
 
 
 def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
-    """Mean PSNR and SSIM over the views of a split, rendered in full size; None when there are none.
+    """Mean PSNR and SSIM over the views of a split, rendered in full size; None for a split without views.
 
-    psnr_masked counts the pixels inside the masks only, where the scene has masks. Raises InputError for the
-    name of a split that the data lack.
+    psnr_masked counts the pixels inside the masks only, where the scene has masks; where it has depths, there is also
+    what `score_depths` says. Raises InputError for the name of a split that the data lack.
     """
+    import numpy as np
     import torch
 
     from models.frames import render_image
@@ -73,17 +91,62 @@ def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
         run.model.background_color.copy_(torch.tensor(scene.background))
     cameras = scene.cameras.to(run.device)
     rows: list[tuple[float, float | None, float | None]] = []
+    depth_errors: list[tuple[np.ndarray, np.ndarray]] = []
     print(f"{split + ' view':32s} {'psnr':>8s} {'ssim':>8s}")
     for view in (int(v) for v in views):
-        color = render_image(run.model, cameras, view).color.double()
+        frame = render_image(run.model, cameras, view)
+        color = frame.color.double()
         truth = torch.from_numpy(scene.images[view]).double() / 255.0
         mask = torch.from_numpy(scene.masks[view]) > 127 if scene.masks is not None else None
         likeness = ssim(color, truth).item() if min(truth.shape[:2]) >= WINDOW else None
         inside = psnr(color, truth, mask).item() if mask is not None and mask.any() else None
         rows.append((psnr(color, truth).item(), likeness, inside))
         print(f"{scene.names[view][-32:]:32s} {rows[-1][0]:8.2f} {shown(likeness):>8s}")
+        if scene.depths is not None:
+            depth_errors.append(depth_error(scene, view, frame.depth.numpy()))
     found = dict(zip(("psnr", "ssim", "psnr_masked"), map(mean, zip(*rows, strict=True)), strict=True))
-    return {**found, "views": len(rows), "split": split, "ssim_definition": SSIM_DEFINITION}
+    depths = score_depths(*map(np.concatenate, zip(*depth_errors, strict=True))) if depth_errors else {}
+    return {**found, **depths, "views": len(rows), "split": split, "ssim_definition": SSIM_DEFINITION}
+
+
+def depth_error(scene: Scene, view: int, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the pixels of a view that have a measured depth: |rendered - measured| z depth, world units, [N], and whether
+    a training view saw the place that was measured, [N].
+
+    along: rendered distance along the rays [H, W], scene units.
+    """
+    import numpy as np
+    import torch
+
+    from dataio.visibility import times_seen
+
+    assert scene.depths is not None
+    rays = scene.cameras.rays(torch.full((along.size,), view), scene.cameras.pixel_grid(view))
+    cosine = rays.directions @ scene.cameras.forward[view]
+    measured = torch.from_numpy(np.array(scene.depths[view], dtype=np.float32).ravel())
+    known = measured > 0
+    scale = float(np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3])))
+    error = (torch.from_numpy(along.ravel()) * cosine - measured).abs()[known] * scale
+    points = rays.at(measured / cosine)[known].double().numpy()
+    return error.numpy(), times_seen(scene, scene.splits["train"], points, margin=SEEN_MARGIN / scale) > 0
+
+
+def score_depths(error: np.ndarray, seen: np.ndarray) -> dict[str, Any]:
+    """Share of the pixels whose depth is right to 0.05 world units (5 cm in meters), the median error [N], and the
+    same share where `seen` [N] says that a training view saw the place: nobody can know the others.
+    """
+    import numpy as np
+
+    def share(of: np.ndarray) -> float | None:
+        return float((of < DEPTH_BOUND).mean()) if len(of) else None
+
+    return {
+        "depth_within_0.05": share(error),
+        "depth_median_error": float(np.median(error)) if len(error) else None,
+        "depth_pixels": len(error),
+        "depth_within_0.05_seen": share(error[seen]),
+        "depth_pixels_seen": int(seen.sum()),
+    }
 
 
 def measure_mesh(
@@ -107,6 +170,32 @@ def measure_mesh(
         print(f"no mesh to measure: python extract_mesh.py {run.folder}")
         return None
     return {"file": path.name, **compare_meshes(read_mesh(path, up=run.up), truth, crop=crop).as_dict()}
+
+
+def measure_against_points(
+    run: Run, scene: Scene, mesh: Path | None, reference: Path, min_views: int
+) -> dict[str, Any]:
+    """Distances between a mesh and points on the true surface, world units, where `min_views` training views saw."""
+    from utils.mesh import read_mesh
+    from utils.point_metrics import compare_points, read_points
+
+    path = mesh or run.folder / "meshes" / "mesh.ply"
+    points = read_points(reference, least_views=min_views)
+    seen = partial(observed, run, scene, min_views)
+    score = compare_points(read_mesh(path, up=run.up), points, observed=seen)
+    return {"file": path.name, **score, "min_views": min_views}
+
+
+def observed(run: Run, scene: Scene, min_views: int, points: np.ndarray) -> np.ndarray:
+    """Which of the points [N, 3], world units, at least `min_views` training views saw; [N]."""
+    import numpy as np
+
+    from dataio.visibility import times_seen
+
+    scene_from_world = np.linalg.inv(run.world_from_scene)
+    inside = points @ scene_from_world[:3, :3].T + scene_from_world[:3, 3]
+    margin = SEEN_MARGIN * np.cbrt(np.linalg.det(scene_from_world[:3, :3]))
+    return times_seen(scene, scene.splits["train"], inside, margin=margin) >= min_views
 
 
 def known_surface(run: Run, scene: Scene) -> trimesh.Trimesh | None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from experiment import Run
 
+SOLID_SHARE = 0.75  # of the unit sphere: from here on, what lies beyond it counts as solid too
+
 EXAMPLE = """examples:
   python extract_mesh.py runs/demo
   python extract_mesh.py runs/demo --resolution 512 --out vase.ply --out vase.glb
@@ -65,7 +67,11 @@ def main() -> int:
 
 
 def scene_surface(run: Run, resolution: int) -> trimesh.Trimesh:
-    """The surface within the unit sphere, scene frame, closed at the sphere."""
+    """The surface within the unit sphere, scene frame, closed at the sphere.
+
+    Where most of the sphere lies in the solid, as around a room, the solid goes on beyond: there is no outer side.
+    """
+    import numpy as np
     import torch
 
     from utils.mesh import extract_surface
@@ -73,7 +79,10 @@ def scene_surface(run: Run, resolution: int) -> trimesh.Trimesh:
     def value(points: NDArray[np.float32]) -> NDArray[np.float32]:
         return run.surface_value(torch.from_numpy(points)).numpy()
 
-    return extract_surface(value, resolution=resolution, extent=1.0, radius=1.0)
+    around = np.random.default_rng(0).normal(size=(4096, 3)).astype(np.float32)
+    around /= np.linalg.norm(around, axis=1, keepdims=True)
+    solid = float((value(around) < 0).mean()) > SOLID_SHARE
+    return extract_surface(value, resolution=resolution, extent=1.0, radius=1.0, solid_beyond=solid)
 
 
 def surface_colors(run: Run, mesh: trimesh.Trimesh, batch: int = 1 << 16) -> NDArray[np.uint8]:

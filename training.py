@@ -313,7 +313,8 @@ def _compare_with_saved(config: ExperimentConfig, folder: Path, allowed: bool) -
 
 
 def _warn_about(config: ExperimentConfig, scene: Scene, ranks: distributed.Ranks) -> None:
-    if scene.masks is None and config.model.background is None and ranks.is_main:
+    inside = getattr(config.model.foreground.field, "inside_out", False)  # the surface is around everything
+    if scene.masks is None and config.model.background is None and not inside and ranks.is_main:
         print(
             "warning: these photographs have no masks and the model has no background; what lies behind the object"
             " will spoil it - configs/neus_hash_open.yaml has one",

@@ -33,6 +33,7 @@ class RayBatch:
     weight: Tensor | None = None  # [R] float32 >= 0, factor of the ray in the losses
     share: float = 1.0  # of the step's rays
     masked: Tensor | None = None  # [] the step's sum of masks times `share`; None: that of this batch
+    measured: Tensor | None = None  # [] the same of known depths
 
     def __len__(self) -> int:
         return len(self.color)
@@ -43,9 +44,15 @@ class RayBatch:
             return [self]
         parts = [self[begin : begin + rays] for begin in range(0, len(self), rays)]
         shares = [len(part) / len(self) for part in parts]
-        total = None if self.mask is None else self.mask.sum()
+        masked = None if self.mask is None else self.mask.sum()
+        measured = None if self.depth is None else (self.depth > 0).sum()
         return [
-            replace(part, share=share, masked=None if total is None else total * share)
+            replace(
+                part,
+                share=share,
+                masked=None if masked is None else masked * share,
+                measured=None if measured is None else measured * share,
+            )
             for part, share in zip(parts, shares, strict=True)
         ]
 

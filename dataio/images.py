@@ -3,6 +3,7 @@
 The EXIF orientation is ignored on purpose: poses belong to the pixels as they are stored.
 """
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,22 +13,26 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from dataio.files import BROKEN_ARRAY, shown
+from dataio.packed import Packed, PackedNumbers
 from dataio.pfm import read_pfm
 from utils.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".PNG", ".JPG", ".JPEG")
 MAX_PIXELS = 200_000_000
+# The largest number of 16 bits is a sensor's "no measurement" (7-Scenes), or one that did not fit.
+NO_DEPTH = 65535
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+Source = Path | Packed  # where the bytes of a picture are
 Depth = npt.NDArray[np.uint16 | np.float32]
 
 STRIP = 256  # rows that are worked on at once
 
 
-def has_alpha(path: Path) -> bool:
+def has_alpha(path: Source) -> bool:
     """Whether `read_image` will give an alpha, from the header. Raises InputError."""
     with _open(path) as picture:
         return _has_alpha(picture)
@@ -44,13 +49,13 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Source) -> tuple[int, int]:
     """(width, height) from the header. Raises InputError."""
     with _open(path) as picture:
         return picture.size
 
 
-def read_image(path: Path) -> tuple[UInt8, UInt8 | None]:
+def read_image(path: Source) -> tuple[UInt8, UInt8 | None]:
     """Color [H,W,3] and, where the file has one, straight alpha [H,W]; both uint8.
 
     Gray, palette, CMYK and 16-bit pictures are converted to 8-bit RGB. Raises InputError for files that are
@@ -71,7 +76,7 @@ def read_image(path: Path) -> tuple[UInt8, UInt8 | None]:
     return pixels, None
 
 
-def read_mask(path: Path) -> UInt8:
+def read_mask(path: Source) -> UInt8:
     """Mask [H,W] uint8, 255 = object: the gray value of the picture, or its alpha where that says more.
 
     Raises InputError as `read_image` does.
@@ -82,7 +87,7 @@ def read_mask(path: Path) -> UInt8:
     return np.asarray(color.max(axis=-1), dtype=np.uint8)
 
 
-def read_depth(path: Path, unit: float) -> Float32:
+def read_depth(path: Source, unit: float) -> Float32:
     """z depth [H,W] float32 in world units, 0 = unknown, from a 16-bit picture, an .npy array or a PFM.
 
     unit: world units per stored number. Raises InputError as `read_image` does.
@@ -90,14 +95,17 @@ def read_depth(path: Path, unit: float) -> Float32:
     return stored_depth(path).astype(np.float32) * np.float32(unit)
 
 
-def stored_depth(path: Path) -> Depth:
+def stored_depth(path: Source) -> Depth:
     """The numbers [H,W] that a depth map stores, 0 = unknown: uint16 where the file has that, else float32.
 
-    Raises InputError as `read_image` does.
+    Of 16 bits 65535 is unknown too. Raises InputError as `read_image` does.
     """
-    if path.suffix == ".npy":
+    depth: npt.NDArray[np.generic]
+    if isinstance(path, PackedNumbers):
+        depth = path.numbers()
+    elif isinstance(path, Path) and path.suffix == ".npy":
         depth = np.array(_npy_depth(path))
-    elif path.suffix == ".pfm":
+    elif isinstance(path, Path) and path.suffix == ".pfm":
         depth = read_pfm(path)
     else:
         with _open(path) as picture:
@@ -105,13 +113,16 @@ def stored_depth(path: Path) -> Depth:
                 raise InputError(f"{shown(path)} - got {picture.mode} pixels - expected 16 bits or float")
             depth = _decode(picture, path)
     if _is_short(depth.dtype):
-        return depth.astype(np.uint16, copy=False)
-    depth = depth.astype(np.float32)
-    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+        short = depth.astype(np.uint16, copy=False)
+        return np.where(short == NO_DEPTH, np.uint16(0), short)
+    numbers = depth.astype(np.float32)
+    return np.where(np.isfinite(numbers) & (numbers > 0), numbers, np.float32(0))
 
 
-def depth_is_short(path: Path) -> bool:
+def depth_is_short(path: Source) -> bool:
     """Whether `stored_depth` will give uint16, from the header. Raises InputError."""
+    if isinstance(path, Packed):
+        return isinstance(path, PackedNumbers)
     if path.suffix == ".npy":
         return _is_short(_npy_depth(path).dtype)
     if path.suffix not in SUFFIXES:
@@ -162,9 +173,9 @@ def _strips(height: int) -> Iterator[slice]:
     return (slice(row, min(row + STRIP, height)) for row in range(0, height, STRIP))
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Source) -> Image.Image:
     try:
-        picture = Image.open(path, formats=FORMATS)
+        picture = Image.open(io.BytesIO(path.read()) if isinstance(path, Packed) else path, formats=FORMATS)
     except FileNotFoundError as error:
         raise InputError(f"{shown(path)} - no such image") from error
     except UnidentifiedImageError as error:
@@ -179,7 +190,7 @@ def _open(path: Path) -> Image.Image:
     return picture
 
 
-def _decode(picture: Image.Image, path: Path, *, mode: str | None = None) -> npt.NDArray[np.generic]:
+def _decode(picture: Image.Image, path: Source, *, mode: str | None = None) -> npt.NDArray[np.generic]:
     try:
         picture.load()
         picture = picture if mode in (None, picture.mode) else picture.convert(mode)

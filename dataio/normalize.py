@@ -4,7 +4,7 @@ With masks the sphere holds the visual hull; with sparse points it holds most po
 cameras look at; otherwise it is a share of the median camera distance around that place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -24,6 +24,10 @@ HULL_BAD_VIEWS = 0.03
 # Without masks and points the sphere's radius is this share of the median camera distance, so that cameras
 # on a circle around an object stand outside the sphere and the object with its surroundings is inside.
 LOOK_SHARE = 0.6
+# A room's sphere holds all cameras and all but this share of the points that they measured.
+ROOM_STRAYS = 0.005
+ROOM_MARGIN = 1.1
+ROOM_POINTS = 20_000
 
 
 def similarity(center: npt.ArrayLike, radius: float) -> Float64:
@@ -160,6 +164,36 @@ def region(
     if points is not None and len(points) >= 20:
         return _point_sphere(points, around, reach, center=center)
     return around, LOOK_SHARE * reach if reach > 0 else 1.0
+
+
+def room_region(cameras: Cameras, points: Float64, *, center: npt.ArrayLike | None = None) -> tuple[Float64, float]:
+    """Center and radius of the sphere around a room that was seen from within, in world units.
+
+    cameras: the training cameras, world frame. points: [P,3] on its surfaces, P > 0. center: keeps the center there.
+    """
+    centers = cameras.centers.double().numpy()
+    middle, _ = bounding_sphere(points) if center is None else (np.asarray(center, dtype=np.float64), 0.0)
+    distance = np.linalg.norm(points - middle, axis=1)
+    kept = np.concatenate([points[distance <= np.quantile(distance, 1 - ROOM_STRAYS)], centers])
+    if center is None:
+        middle, radius = bounding_sphere(kept)
+    else:
+        radius = float(np.linalg.norm(kept - middle, axis=1).max())
+    return middle, ROOM_MARGIN * radius
+
+
+def depth_points(cameras: Cameras, depths: Iterable[Float32]) -> Float64:
+    """[P,3] some of the points that z depths [H,W], one per camera, are of; 0 = unknown."""
+    share = max(1, ROOM_POINTS // max(len(cameras.size), 1))
+    found = []
+    for view, depth in enumerate(depths):
+        known = np.flatnonzero(depth)
+        row, column = np.divmod(known[:: max(1, len(known) // share)], depth.shape[1])
+        pixels = torch.from_numpy(np.stack([column, row], axis=-1) + 0.5).float()
+        rays = cameras.rays(torch.full((len(pixels),), view), pixels)
+        along = torch.from_numpy(depth[row, column]) / (rays.directions @ cameras.forward[view])
+        found.append(rays.at(along).double().numpy())
+    return np.concatenate(found) if found else np.zeros((0, 3))
 
 
 def _hull_sphere(cells: Float64, reach: float, *, center: npt.ArrayLike | None) -> tuple[Float64, float]:

@@ -19,8 +19,10 @@ from tqdm import tqdm
 
 from dataio import cache, images
 from dataio.files import notice, shown
-from dataio.images import UInt8
+from dataio.images import Depth, Source, UInt8
+from dataio.packed import Packed
 from dataio.pictures import Pictures
+from dataio.registration import registered
 from dataio.views import Views
 from utils.errors import InputError
 
@@ -90,10 +92,11 @@ def read_pixels(look: Look, views: Views) -> Pixels:
 
         _fill(look, views, layout, put)
     else:
+        state = [_states(views), _registration(views), layout.shapes.tolist(), str(layout.depth), layout.mask]
         file = cache.mapped(
             look.cache,
             kind=cache.digest([str(views.source.resolve()), look.masks, look.background, look.downscale]),
-            state=cache.digest([_states(views), layout.shapes.tolist(), str(layout.depth), layout.mask]),
+            state=cache.digest(state),
             size=layout.size,
             fill=lambda put: _fill(look, views, layout, put),
         )
@@ -142,8 +145,19 @@ def have_masks(look: Look, views: Views) -> bool:
 
 def _states(views: Views) -> list[tuple[str, int, int]]:
     """Path, size and time of change of all files that pixels come from."""
-    paths = [*views.images, *(views.masks or []), *(views.depths or [])]
+    sources = [*views.images, *(views.masks or []), *(views.depths or [])]
+    # Of packed pictures the whole file stands once.
+    paths = dict.fromkeys(source.file if isinstance(source, Packed) else source for source in sources)
     return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
+
+
+def _registration(views: Views) -> list[Any]:
+    """What the place of a depth in the color image follows from; nothing where one camera took both."""
+    camera = views.depth_camera
+    if camera is None:
+        return []
+    numbers = (camera.intrinsics, camera.color_from_depth, views.intrinsics)
+    return [views.depth_unit, camera.size, *(array.tolist() for array in numbers)]
 
 
 def _fill(look: Look, views: Views, layout: _Layout, put: Put) -> None:
@@ -190,9 +204,7 @@ def _progress(done: Iterable[None], count: int) -> Iterator[None]:
             notice(f"read {number} of {count} images")
 
 
-def _read(
-    look: Look, views: Views, view: int
-) -> tuple[UInt8, UInt8 | None, npt.NDArray[np.uint16 | np.float32] | None]:
+def _read(look: Look, views: Views, view: int) -> tuple[UInt8, UInt8 | None, Depth | None]:
     color, mask = images.read_image(views.images[view])
     if look.masks == "off":
         mask = None
@@ -207,13 +219,28 @@ def _read(
         mask = images.resized(mask, size)
     depth = None
     if views.depths is not None:
-        depth = images.stored_depth(views.depths[view])
-        _same_size(views.depths[view], depth, color)
-        depth = images.subsampled(depth, size)
+        depth = images.subsampled(_read_depth(views, views.depths[view], view, color), size)
     return images.resized(color, size), mask, depth
 
 
-def _same_size(path: Path, picture: npt.NDArray[Any], color: UInt8) -> None:
+def _read_depth(views: Views, path: Source, view: int, color: UInt8) -> Depth:
+    """The stored depth of each color pixel, also where another camera took it."""
+    depth = images.stored_depth(path)
+    camera = views.depth_camera
+    if camera is None:
+        _same_size(path, depth, color)
+        return depth
+    if depth.shape != camera.size[::-1]:
+        got, expected = f"{depth.shape[1]} x {depth.shape[0]}", f"{camera.size[0]} x {camera.size[1]}"
+        raise InputError(f"{shown(path)} - got {got} pixels - expected {expected} as the other depths have")
+    unit = np.float32(views.depth_unit)
+    seen = registered(depth.astype(np.float32) * unit, camera, views.intrinsics[view], color.shape[1::-1]) / unit
+    if depth.dtype == np.uint16:
+        return np.where(seen < images.NO_DEPTH, np.rint(seen), 0).astype(np.uint16)
+    return seen
+
+
+def _same_size(path: Source, picture: npt.NDArray[Any], color: UInt8) -> None:
     if picture.shape[:2] != color.shape[:2]:
         got, expected = (f"{p.shape[1]} x {p.shape[0]}" for p in (picture, color))
         raise InputError(f"{shown(path)} - got {got} pixels - expected {expected} as its image has")

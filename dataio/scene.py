@@ -81,6 +81,9 @@ class DataConfig(Part):
     radius: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         default="auto", description="radius of the unit sphere, world units"
     )
+    region: Literal["auto", "object", "room"] = Field(
+        default="auto", description="what the unit sphere holds; a room: all cameras and all that they measured"
+    )
     up: Literal["auto"] | Vector = Field(default="auto", description="the world's up direction")
     near: float = Field(default=0.05, ge=0, description="nearest distance from a camera, scene units")
     ram: str = Field(
@@ -150,7 +153,7 @@ def assemble(config: DataConfig, views: Views) -> Scene:
     pixels = read_pixels(look_of(config), views)
     masks = pixels.mask
     splits = make_splits(views, holdout=config.holdout)
-    world_from_scene = _frame(config, views, masks, splits["train"])
+    world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=pixels.depth)
     scene_from_world = normalize.inverse(world_from_scene)
     points = views.points
     if points is not None:
@@ -204,7 +207,14 @@ def look_of(config: DataConfig) -> Look:
     )
 
 
-def _frame(config: DataConfig, views: Views, masks: Sequence[UInt8] | None, train: npt.NDArray[np.int64]) -> Float64:
+def _frame(
+    config: DataConfig,
+    views: Views,
+    train: npt.NDArray[np.int64],
+    *,
+    masks: Sequence[UInt8] | None,
+    depths: Sequence[Float32] | None,
+) -> Float64:
     """world_from_scene: said by the config, by the format, or estimated from the training views."""
     if isinstance(config.center, tuple) and isinstance(config.radius, float):
         return normalize.similarity(config.center, config.radius)
@@ -218,17 +228,22 @@ def _frame(config: DataConfig, views: Views, masks: Sequence[UInt8] | None, trai
     local = normalize.similarity(positions.mean(axis=0), float(np.ptp(positions, axis=0).max()) or 1.0)
     to_local = normalize.inverse(local)
     cameras = views.cameras(to_local).scaled(1 / config.downscale)[chosen]
-    if masks is not None:
-        # Distances to large masks would take more memory than all pictures, and say no more.
-        cameras = cameras.scaled(min(1.0, MASK_SIZE / int(cameras.size.max())))
-        sizes = [(int(width), int(height)) for width, height in cameras.size]
-        masks = [images.resized(masks[i], size) for i, size in zip(chosen, sizes, strict=True)]
-    middle, radius = normalize.region(
-        cameras,
-        masks,
-        None if views.points is None else views.points @ to_local[:3, :3].T + to_local[:3, 3],
-        center=None if center is None else to_local[:3, :3] @ center + to_local[:3, 3],
-    )
+    middle = None if center is None else to_local[:3, :3] @ center + to_local[:3, 3]
+    points = None if views.points is None else views.points @ to_local[:3, :3].T + to_local[:3, 3]
+    if views.room if config.region == "auto" else config.region == "room":
+        if depths is not None:
+            scale = np.float32(_scale(local))
+            points = normalize.depth_points(cameras, (depths[i] / scale for i in chosen))
+        if points is None or len(points) == 0:
+            raise InputError(f"{shown(views.source)} - got no depth or points - expected them in a room: data.radius")
+        middle, radius = normalize.room_region(cameras, points, center=middle)
+    else:
+        if masks is not None:
+            # Distances to large masks would take more memory than all pictures, and say no more.
+            cameras = cameras.scaled(min(1.0, MASK_SIZE / int(cameras.size.max())))
+            sizes = [(int(width), int(height)) for width, height in cameras.size]
+            masks = [images.resized(masks[i], size) for i, size in zip(chosen, sizes, strict=True)]
+        middle, radius = normalize.region(cameras, masks, points, center=middle)
     found = local @ normalize.similarity(middle, radius)
     return found if config.radius == "auto" else normalize.similarity(found[:3, 3], config.radius)
 

@@ -1,5 +1,6 @@
 """What a format's file says, before any image is decoded, and the checks that all formats share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from dataio import images, normalize
 from dataio.cameras import Cameras
 from dataio.checks import check_cameras, drop_faulty, orthonormal
 from dataio.files import MAX_BAD_SHARE, MAX_MISSING_SHARE, Float64, shown
+from dataio.images import Source
+from dataio.registration import DepthCamera
 from utils.errors import InputError
 
 
@@ -38,7 +41,7 @@ class Views:
 
     source: Path  # the file that names the views, for messages
     names: list[str]
-    images: list[Path]
+    images: Sequence[Source]
     camera_to_world: Float64  # [C,4,4]
     intrinsics: Float64  # [C,4] fx fy cx cy in pixels of the files, pixel centers at +0.5
     size: npt.NDArray[np.int64]  # [C,2] width, height as declared
@@ -46,8 +49,10 @@ class Views:
     distortion: Float64 | None = None  # [C,8 or 12]
     lens: npt.NDArray[np.int64] | None = None  # [C] numbers of `Lens`, Brown's if None
     masks: list[Path] | None = None
-    depths: list[Path] | None = None
+    depths: Sequence[Source] | None = None
     depth_unit: float = 1.0  # world units per stored number
+    depth_camera: DepthCamera | None = None  # when depths were taken by another camera than the colors
+    room: bool = False  # whether the format is one of rooms, seen from within
     points: Float64 | None = None  # [P,3]
     world_from_scene: Float64 | None = None  # 4x4, when the format says where the unit sphere is
     up: Float64 | None = None  # [3], when the format promises it
@@ -63,7 +68,7 @@ class Views:
 
     def only(self, keep: npt.NDArray[np.bool_]) -> "Views":
         """The views where `keep` [C] is true."""
-        chosen = np.flatnonzero(keep)
+        chosen = np.flatnonzero(keep).tolist()
         return replace(
             self,
             names=[self.names[i] for i in chosen],
@@ -118,7 +123,7 @@ def checked(views: Views) -> Views:
     return replace(views, camera_to_world=orthonormal(views.camera_to_world))
 
 
-def _size_fault(path: Path, size: npt.NDArray[np.int64]) -> str:
+def _size_fault(path: Source, size: npt.NDArray[np.int64]) -> str:
     width, height = images.image_size(path)
     if (width, height) == (int(size[0]), int(size[1])):
         return ""

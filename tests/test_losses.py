@@ -1,5 +1,7 @@
 """Each loss against numbers worked by hand; all of them finite on batches without samples."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from dataio.batches import RayBatch
 from models.losses import (
     ColorLoss,
     CurvatureLoss,
+    DepthLoss,
     DistortionLoss,
     EikonalLoss,
     EntropyLoss,
@@ -14,6 +17,7 @@ from models.losses import (
     MaskLoss,
     Objective,
     Report,
+    SdfDepthLoss,
     SmoothnessLoss,
     surface_points,
 )
@@ -30,6 +34,8 @@ LOSSES: dict[str, LossConfig] = {
     "masked": ColorLoss(masked=True),
     "eikonal": EikonalLoss(random_points=5),
     "mask": MaskLoss(),
+    "depth": DepthLoss(),
+    "sdf_depth": SdfDepthLoss(),
     "smoothness": SmoothnessLoss(),
     "curvature": CurvatureLoss(),
     "distortion": DistortionLoss(),
@@ -97,6 +103,35 @@ def test_mask(model: Model) -> None:
     assert certain.item() == pytest.approx(6.9078, rel=1e-3)  # cut at 1e-3
 
 
+# Huber's with delta = 0.1, over delta: |x| - 0.05.
+@pytest.mark.parametrize(("norm", "truth"), [("l1", 0.375), ("huber", 0.325)])
+def test_depth_counts_the_rays_that_have_one(norm: str, truth: float, model: Model) -> None:
+    measured = replace(batch(4), depth=torch.tensor([0.25, 0.5, 0.0, 0.0]))
+    loss = DepthLoss.model_validate({"norm": norm})
+    assert loss(rendering(4), measured, model).item() == pytest.approx(truth, rel=1e-5)
+    assert loss(rendering(4), batch(4), model).item() == 0
+    assert loss(rendering(4), replace(batch(4), depth=torch.zeros(4)), model).item() == 0
+
+
+def test_sdf_depth_is_zero_only_where_the_surface_was_measured() -> None:
+    """The exact sdf of a sphere against its true depths, and against depths 0.02 behind them."""
+    torch.manual_seed(0)
+    model = sphere_model(s=2000.0).eval()
+    rays = rays_at_sphere(2000)
+    middle = -(rays.origins * rays.directions).sum(-1)
+    inside = RADIUS**2 - (rays.origins + middle[:, None] * rays.directions).square().sum(-1)
+    # Not at the silhouette: the distance along the ray bends away from a straight line there.
+    depth = torch.where(inside > 0.1 * RADIUS**2, middle - inside.clamp_min(0).sqrt(), 0.0)
+    seen, shifted = model(rays), torch.where(depth > 0, depth + 0.02, 0.0)
+    loss = SdfDepthLoss(band=0.01, rays=2000)
+    batches = [replace(batch(2000), depth=d) for d in (depth, shifted)]
+    cosine = torch.nn.functional.cosine_similarity(seen.normal, -rays.directions, dim=-1)[depth > 0]
+    right, wrong = (loss(seen, b, model).item() for b in batches)
+    assert right < 2e-3
+    assert wrong == pytest.approx(0.02 * cosine.mean().item(), rel=0.25)
+    assert loss(seen, batch(2000), model).item() == 0
+
+
 def test_surface_points_lie_on_the_surface(model: Model) -> None:
     sharp = sphere_model(s=2000.0).eval()
     seen = sharp(rays_at_sphere(300))
@@ -160,7 +195,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(model: Model) -> None:
     """Uneven parts, rays of which some are masked: the same report and, to rounding, the same gradients."""
     count = 50
     whole = RayBatch(rays_at_sphere(count), torch.rand(count, 3), (torch.arange(count) % 3 == 0).float())
-    losses = {"masked": ColorLoss(masked=True), "mask": MaskLoss(), "eikonal": EikonalLoss()}
+    whole = replace(whole, depth=torch.linspace(-0.5, 1.0, 50).clamp_min(0))
+    losses = {"masked": ColorLoss(masked=True), "mask": MaskLoss(), "eikonal": EikonalLoss(), "depth": DepthLoss()}
     objective = Objective(model.eval(), losses)  # without the jitter of samples, which parts would draw differently
     parameters = [p for p in model.parameters() if p.requires_grad]
 

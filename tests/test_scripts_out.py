@@ -197,6 +197,7 @@ def test_images_of_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         cameras=run.cameras,
         images=[np.full((40, 60, 3), 51, np.uint8)] * 10,
         masks=[mask] * 10,
+        depths=None,
         names=[f"view_{i}" for i in range(10)],
     )
 

@@ -50,15 +50,15 @@ class Lattice:
 
 
 def lattice_surface(
-    value: Values, lattice: Lattice, *, radius: float | None, safety: float, batch: int
+    value: Values, lattice: Lattice, *, radius: float | None, safety: float, batch: int, solid_beyond: bool = False
 ) -> tuple[Floats, Indices]:
     """Vertices [V, 3] and faces [F, 3] of the zero level, counter-clockwise seen from the positive side.
 
-    value, radius, safety, batch: as in `utils.mesh.extract_surface`. Blocks share the vertices on their
+    value, radius, safety, batch, solid_beyond: as in `utils.mesh.extract_surface`. Blocks share the vertices on their
     seams, so the result is that of marching cubes on the whole lattice. Raises InputError for values that are
     not finite.
     """
-    field = _Field(value, lattice, radius, batch)
+    field = _Field(value, lattice, radius, batch, solid_beyond=solid_beyond)
     coarse = field.on_coarse_points()
     if lattice.resolution <= SMALL:
         safety = np.inf
@@ -75,8 +75,11 @@ class _Field:
     density may change a thousandfold where a distance changes by one.
     """
 
-    def __init__(self, value: Values, lattice: Lattice, radius: float | None, batch: int) -> None:
+    def __init__(
+        self, value: Values, lattice: Lattice, radius: float | None, batch: int, *, solid_beyond: bool
+    ) -> None:
         self.value, self.lattice, self.radius, self.batch = value, lattice, radius, batch
+        self.solid_beyond = solid_beyond
         self.slope = 1.0
 
     def on_coarse_points(self) -> Floats:
@@ -122,7 +125,7 @@ class _Field:
         if self.radius is None:
             return raw
         outside = np.linalg.norm(self.lattice.positions(index), axis=1) - self.radius
-        return np.maximum(raw, self.slope * outside)
+        return np.minimum(raw, -self.slope * outside) if self.solid_beyond else np.maximum(raw, self.slope * outside)
 
 
 def _nudged(values: Floats, least: float) -> Floats:

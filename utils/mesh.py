@@ -26,13 +26,15 @@ def extract_surface(
     radius: float | None = None,
     safety: float = 1.5,
     batch: int = 1 << 16,
+    solid_beyond: bool = False,
 ) -> trimesh.Trimesh:
     """Mesh of a function's zero level, by marching cubes on `resolution`^3 points over [-extent, extent]^3.
 
     value: points [N, 3] float32 -> [N], positive outside; any units, its slope is measured. radius: places
     farther from the origin count as outside, which closes the mesh at that sphere, and the function is not
-    called there. safety: factor on the steepest slope between points eight apart, when a region is passed
-    over for being far from zero; infinity evaluates every point. A surface that neither changes a sign there
+    called there; solid_beyond: they count as inside, as around a room, which is a hollow in a solid.
+    safety: factor on the steepest slope between points eight apart, when a region is passed over for being far
+    from zero; infinity evaluates every point. A surface that neither changes a sign there
     nor comes within the margin is missed. batch: points per call.
     Returns vertices in the function's units, float64, faces counter-clockwise from outside; closed wherever
     the surface does not leave the cube. Raises InputError when there is no surface or a value is not finite,
@@ -41,7 +43,9 @@ def extract_surface(
     if resolution < 2 or extent <= 0.0:
         raise ValueError(f"resolution >= 2 and extent > 0 expected, got {resolution} and {extent}")
     lattice = Lattice(resolution, extent)
-    vertices, faces = lattice_surface(value, lattice, radius=radius, safety=safety, batch=batch)
+    vertices, faces = lattice_surface(
+        value, lattice, radius=radius, safety=safety, batch=batch, solid_beyond=solid_beyond
+    )
     if len(faces) == 0:
         raise InputError(
             "surface - the field has one sign everywhere, so there is no surface yet - train longer or check "
