@@ -55,7 +55,7 @@ class TrainConfig(StrictModel):
         None, ge=1, description="rays whose graph is in memory at a time; the gradients of a step add up. Null: all"
     )
     precision: Literal["float32", "mixed"] = Field(
-        "float32", description="mixed: products of color and NeRF networks and of all gradients in bfloat16; distances never"
+        "float32", description="mixed: products of colors, NeRF and all gradients in bfloat16; distances never"
     )
     threads: int = Field(0, ge=0, description="of the CPU; 0: as torch finds. Small networks are fastest on one")
     validations: int = Field(5, ge=0, description="pictures of a held-out view, evenly spread over the run")

@@ -48,8 +48,8 @@ MAX_BAD_STEPS = 10
 VALIDATION_PIXELS = 200 * 200  # a picture on the way may not cost more than this
 # What may differ between a run and its resumption: none of it changes what has been computed so far.
 FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
-             "train.keep_checkpoints", "train.threads", "train.rays_at_once", "output", "device", "data.path", "data.ram",
-             "data.cache")  # fmt: skip
+             "train.keep_checkpoints", "train.threads", "train.rays_at_once", "output", "device", "data.path",
+             "data.ram", "data.cache")  # fmt: skip
 
 
 class NumbersError(ArithmeticError):
