@@ -18,6 +18,7 @@ EXAMPLE = """examples:
   python evaluate.py runs/demo
   python evaluate.py runs/figure --mesh figure.ply --reference data/figure/mesh.ply
   python evaluate.py runs/figure_dtu --data data/figure --background black
+  python evaluate.py runs/terrain --heights data/terrain/gt_points.npz
   python evaluate.py runs/skull data.masks=keep      the PSNR within masks that training did not see
 
 Writes RUN/metrics.json. Mesh distances are in units of the reference's bounding-sphere radius."""
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--mesh", type=Path, metavar="FILE", help="default: RUN/meshes/mesh.ply")
     parser.add_argument("--reference", type=Path, metavar="FILE", help="true surface, same frame")
     parser.add_argument("--crop", type=float, metavar="C", help="drop what is C radii outside its box")
+    parser.add_argument("--heights", type=Path, metavar="FILE", help="points (.npz) or a mesh: errors in z")
     parser.add_argument("--data", metavar="PATH", help="other photographs in the same world frame")
     parser.add_argument("--background", choices=("white", "black"), help="behind masked photographs")
     parser.add_argument("--split", default="test", help="which views; default: test")
@@ -45,7 +47,10 @@ def main() -> int:
     overrides = args.overrides + ([f"data.background={args.background}"] if args.background else [])
     run = Run.open(args.run, device=args.device, overrides=overrides)
     scene = run.load_scene(args.data)
-    mesh_score = measure_mesh(run, scene, args.mesh, args.reference, args.crop)
+    distances = args.heights is None or args.reference is not None
+    mesh_score = measure_mesh(run, scene, args.mesh, args.reference, args.crop) if distances else None
+    if args.heights is not None:
+        mesh_score = (mesh_score or {}) | measure_heights(run, args.mesh, args.heights)
     image_score = measure_images(run, scene, args.split)
     update_results(run.folder / "metrics.json", images=image_score, mesh=mesh_score)
     print_block("images", image_score)
@@ -107,6 +112,15 @@ def measure_mesh(
         print(f"no mesh to measure: python extract_mesh.py {run.folder}")
         return None
     return {"file": path.name, **compare_meshes(read_mesh(path, up=run.up), truth, crop=crop).as_dict()}
+
+
+def measure_heights(run: Run, mesh: Path | None, heights: Path) -> dict[str, Any]:
+    """Vertical errors of a mesh's uppermost surface, world units, z up. Raises InputError without a mesh."""
+    from utils.height_metrics import compare_heights, reference_points
+    from utils.mesh import read_mesh
+
+    path = mesh or run.folder / "meshes" / "mesh.ply"
+    return {"file": path.name, **compare_heights(read_mesh(path, up=run.up), reference_points(heights)).as_dict()}
 
 
 def known_surface(run: Run, scene: Scene) -> trimesh.Trimesh | None:

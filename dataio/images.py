@@ -29,7 +29,7 @@ STRIP = 256  # rows that are worked on at once
 
 def has_alpha(path: Path) -> bool:
     """Whether `read_image` will give an alpha, from the header. Raises InputError."""
-    with _open(path) as picture:
+    with opened(path) as picture:
         return _has_alpha(picture)
 
 
@@ -46,7 +46,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) from the header. Raises InputError."""
-    with _open(path) as picture:
+    with opened(path) as picture:
         return picture.size
 
 
@@ -56,7 +56,7 @@ def read_image(path: Path) -> tuple[UInt8, UInt8 | None]:
     Gray, palette, CMYK and 16-bit pictures are converted to 8-bit RGB. Raises InputError for files that are
     missing, truncated, of another format, animated or larger than the pixel budget.
     """
-    with _open(path) as picture:
+    with opened(path) as picture:
         if getattr(picture, "n_frames", 1) > 1:
             raise InputError(f"{shown(path)} - got several pictures in one file - expected one")
         if picture.mode.startswith("I;16"):
@@ -100,7 +100,7 @@ def stored_depth(path: Path) -> Depth:
     elif path.suffix == ".pfm":
         depth = read_pfm(path)
     else:
-        with _open(path) as picture:
+        with opened(path) as picture:
             if not picture.mode.startswith(("I", "F")):
                 raise InputError(f"{shown(path)} - got {picture.mode} pixels - expected 16 bits or float")
             depth = _decode(picture, path)
@@ -116,7 +116,7 @@ def depth_is_short(path: Path) -> bool:
         return _is_short(_npy_depth(path).dtype)
     if path.suffix not in SUFFIXES:
         return False
-    with _open(path) as picture:
+    with opened(path) as picture:
         return picture.mode.startswith("I;16")
 
 
@@ -162,7 +162,8 @@ def _strips(height: int) -> Iterator[slice]:
     return (slice(row, min(row + STRIP, height)) for row in range(0, height, STRIP))
 
 
-def _open(path: Path) -> Image.Image:
+def opened(path: Path) -> Image.Image:
+    """The picture with its header read, not yet decoded. Raises InputError."""
     try:
         picture = Image.open(path, formats=FORMATS)
     except FileNotFoundError as error:

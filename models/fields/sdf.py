@@ -13,8 +13,8 @@ from models.capabilities import ValueKind
 from models.fields.activations import ColorActivationName, to_color
 from models.fields.base import EncodingConfig, Field, FieldConfig
 from models.fields.frequency import FrequencyConfig
-from models.fields.mlp import Mlp, MlpConfig, geometric_initialization
-from models.fields.sphere_fit import fit_sphere
+from models.fields.mlp import Mlp, MlpConfig, geometric_initialization, level_initialization
+from models.fields.sphere_fit import fit_start
 from models.samples import FieldSample
 from utils.config import Choice, StrictModel
 from utils.schedule import ExponentialSchedule, Schedule
@@ -48,6 +48,9 @@ class SurfaceConfig(FieldConfig):
     color_activation: ColorActivationName = "sigmoid"
     features: int = Key(256, ge=0, le=4096, description="handed from the geometry to the color network")
     radius: float = Key(0.5, gt=0, lt=1, description="radius of the sphere that the surface starts as")
+    start: Literal["sphere", "ground"] = Key(
+        "sphere", description="ground: all below z = 0 of the scene is solid, for pictures from the air"
+    )
     inside_out: bool = Key(False, description="true for rooms: the cameras are inside the surface")
     feature_scale: float = Key(0.0, ge=0, description="initial weights of all inputs but the coordinates, times this")
     numerical: NumericalGradient | None = Key(None, description="take the gradient by differences")
@@ -80,7 +83,9 @@ class Sdf(Field):
         self.color = Mlp(3 + self.view_encoding.width + 3 + config.features, 3, config.color)
         # A closed form of the start is known where the network sees the coordinates and bends like a relu.
         self.closed_form = self.encoding.keeps_input and config.geometry.activation in ("softplus", "relu")
-        if self.closed_form:
+        if self.closed_form and config.start == "ground":
+            level_initialization(self.geometry, feature_scale=config.feature_scale)
+        elif self.closed_form:
             geometric_initialization(
                 self.geometry,
                 radius=config.radius,
@@ -91,7 +96,7 @@ class Sdf(Field):
 
     def prepare(self) -> None:
         if not self.closed_form:
-            fit_sphere(self, radius=self.config.radius, inside_out=self.config.inside_out)
+            fit_start(self, ground=self.config.start == "ground", radius=self.config.radius, inside_out=self.config.inside_out)
 
     def update(self, progress: float) -> None:
         self.encoding.update(progress)

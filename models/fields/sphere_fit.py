@@ -1,4 +1,4 @@
-"""A start as a sphere for networks of which no closed form is known."""
+"""A start as a sphere or as level ground for networks of which no closed form is known."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ CLOSE = 5e-3  # scene units: mean error at which the fit is done
 SMOOTHING = 0.9
 
 
-def fit_sphere(field: Sdf, *, radius: float, inside_out: bool) -> None:
+def fit_start(field: Sdf, *, ground: bool, radius: float, inside_out: bool) -> None:
     """Train the geometry network until its distance is |x| - radius in the unit ball, or the other way round.
+
+    ground: until it is the third coordinate.
 
     Points are drawn by torch's generator of the CPU; the result is a function of its state. Mean absolute error, as
     the SIREN variant of neurecon has it, with fewer and larger steps: seconds instead of minutes on a CPU.
@@ -30,7 +32,8 @@ def fit_sphere(field: Sdf, *, radius: float, inside_out: bool) -> None:
             group["lr"] = RATE * (1 - step / STEPS)
         x = in_ball(POINTS).to(device)
         output = field.geometry(field.encoding(x))[..., 0]
-        error = (output - sign * (x.norm(dim=-1) - radius)).abs().mean()
+        goal = x[:, 2] if ground else sign * (x.norm(dim=-1) - radius)
+        error = (output - goal).abs().mean()
         optimizer.zero_grad()
         error.backward()
         optimizer.step()
