@@ -24,7 +24,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="*", metavar="PHOTOS OUT", help="raw photographs, and a new folder for the data")
+    parser.add_argument(
+        "folders", nargs="*", metavar="PHOTOS OUT", help="raw photographs, and a new folder for the data"
+    )
     parser.add_argument("--check", metavar="DATA", help="folder or file of a data set to look at")
     parser.add_argument("--out", metavar="FILE.html", help="write the report as a page with pictures")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
@@ -35,7 +37,7 @@ def main() -> int:
         return check(args.check, overrides, Path(args.out) if args.out else None)
     if args.check is not None or len(folders) != 2:
         raise InputError(f"got {len(folders)} folders - expected PHOTOS OUT, or --check DATA; --help shows examples")
-    return find_poses(*folders, overrides)
+    return find_poses(folders[0], folders[1], overrides)
 
 
 def find_poses(photos: str, out: str, overrides: Sequence[str]) -> int:

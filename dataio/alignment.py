@@ -46,14 +46,14 @@ def fit_robustly(source: Float64, target: Float64, *, noise: float = 1e-3) -> Fi
     the least median distance tells the inliers (Rousseeuw, "Least median of squares regression", 1984), which are
     then fitted. The same input gives the same result.
     """
-    best, median = None, np.inf
+    best, median = None, float("inf")
     for triple in _triples(len(source)):
         if np.ptp(source[triple], axis=0).max() == 0 or np.ptp(target[triple], axis=0).max() == 0:
             continue
         matrix = fit_similarity(source[triple], target[triple])
-        distance = float(np.median(_distances(matrix, source, target)))
-        if distance < median:
-            best, median = matrix, distance
+        middle = float(np.median(_distances(matrix, source, target)))
+        if middle < median:
+            best, median = matrix, middle
     if best is None or len(source) < LEAST:
         return None
     for _ in range(5):  # more positions pass as the fit leans on more of them

@@ -66,7 +66,7 @@ def read_exif(path: Path) -> Exif:
         orientation = _number(top.get(ORIENTATION))
         focal = _number(details.get(FOCAL))
         return Exif(
-            orientation=int(orientation) if orientation in range(1, 9) else 1,
+            orientation=int(orientation) if orientation is not None and orientation in range(1, 9) else 1,
             camera=" ".join(str(top.get(key, "")).strip("\0 ")[:64] for key in (MAKE, MODEL)).strip(),
             focal=_focal(details, picture.size),
             focal_millimeters=focal if focal and focal > 0 else None,

@@ -50,6 +50,13 @@ class Georeference:
         """[N,3] east, north, up in meters -> latitude, longitude (degrees), altitude (meters)."""
         return geodetic(points @ self._axes() + self._origin())
 
+    def enu_from_ecef(self) -> Float64:
+        """4x4 from the Earth's frame."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = self._axes()
+        matrix[:3, 3] = -self._axes() @ self._origin()
+        return matrix
+
     def described(self) -> dict[str, Any]:
         """What a mesh's sidecar says, for JSON."""
         utm = utm_of(self.latitude, self.longitude)

@@ -89,8 +89,8 @@ class PhotosData(DataConfig):
     )
     matching: Matching = Field(
         default="auto",
-        description="which photographs are compared: exhaustive, all; sequential, those near in name; gps, those near in"
-        " place; auto: all of up to 60, then gps where they know their place, else sequential",
+        description="which photographs are compared: exhaustive, all; sequential, those near in name; gps, those near"
+        " in place; auto: all of up to 60, then gps where they know their place, else sequential",
     )
     lens: Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"] = Field(
         default="SIMPLE_RADIAL", description="COLMAP's camera model"

@@ -135,7 +135,8 @@ def find_models(
     names = sorted(name for group in groups for name in group.names)
     job = {
         "images": str(images.resolve()), "database": str((work / "database.db").resolve()),
-        "models": str(models.resolve()), "groups": [group._asdict() for group in groups], "pairs": [[names[i], names[j]] for i, j in sorted(pairs)],
+        "models": str(models.resolve()), "groups": [group._asdict() for group in groups],
+        "pairs": [[names[i], names[j]] for i, j in sorted(pairs)],
         "lens": effort.lens, "size": effort.size, "features": effort.features, "memory": limits.memory,
         "threads": limits.threads or len(os.sched_getaffinity(0)),
     }  # fmt: skip
@@ -170,8 +171,8 @@ def _watch(command: list[str], log: Path, limits: Limits) -> None:
             child.kill()
     if late.is_set():
         raise InputError(
-            f"finding the poses took more than {limits.minutes:g} minutes - fewer photographs, data.matching=sequential,"
-            " a smaller data.size, or more data.minutes"
+            f"finding the poses took more than {limits.minutes:g} minutes - fewer photographs,"
+            " data.matching=sequential, a smaller data.size, or more data.minutes"
         )
     if code:
         raise InputError(f"finding the poses failed (code {code}): {_reason(log, code)} - all of it is in {shown(log)}")

@@ -96,7 +96,9 @@ class Sdf(Field):
 
     def prepare(self) -> None:
         if not self.closed_form:
-            fit_start(self, ground=self.config.start == "ground", radius=self.config.radius, inside_out=self.config.inside_out)
+            fit_start(
+                self, ground=self.config.start == "ground", radius=self.config.radius, inside_out=self.config.inside_out
+            )
 
     def update(self, progress: float) -> None:
         self.encoding.update(progress)
