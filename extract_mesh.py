@@ -68,11 +68,11 @@ def main() -> int:
 
 
 def write_place(path: Path, georeference: Georeference) -> None:
-    """Say beside a mesh where on Earth it is: NAME.georeference.json."""
+    """Say beside a mesh where on Earth it is: NAME.georeference.json, the same for all formats of NAME."""
     from utils.files import write_json
 
-    turned = {"axes": ["east", "up", "south"]} if path.suffix == ".glb" else {}  # as glTF has them, +Y up
-    write_json(path.with_suffix(".georeference.json"), {**georeference.described(), **turned})
+    glb = {"axes_in_glb": ["east", "up", "south"]}  # glTF has +Y up
+    write_json(path.with_suffix(".georeference.json"), {**georeference.described(), **glb})
 
 
 def scene_surface(run: Run, resolution: int) -> trimesh.Trimesh:

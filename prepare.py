@@ -15,7 +15,7 @@ EXAMPLE = """examples:
   python prepare.py --check DATA
   python prepare.py --check DATA data.type=dtu data.masks=off --out report.html
 
-OUT is a data set in COLMAP's layout: python train.py CONFIG data.path=OUT. The same command again is done at once.
+OUT is a data set in COLMAP's layout: python train.py CONFIG data.path=OUT
 exit codes: 0 done, whatever was found; 2 data that cannot be read; 4 storage"""
 ANY_CONFIG = Path(__file__).parent / "configs" / "neus_hash.yaml"  # of which the part about data is used
 

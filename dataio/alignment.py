@@ -13,6 +13,7 @@ Float64 = npt.NDArray[np.float64]
 MOST_TRIALS = 1000
 INLIER_SIGMAS = 3.0  # robust standard deviations
 LEAST = 4  # positions; three always fit
+MAJORITY = 0.6  # of the positions; with fewer inliers there is noise, not outliers, and all are fitted
 
 
 class Fit(NamedTuple):
@@ -40,11 +41,11 @@ def fit_similarity(source: Float64, target: Float64) -> Float64:
 
 
 def fit_robustly(source: Float64, target: Float64, *, noise: float = 1e-3) -> Fit | None:
-    """The similarity that most of the positions agree on; None when fewer than 4 do or all are at one place.
+    """The similarity that most of the positions agree on; None for fewer than 4 or when all are at one place.
 
     source, target: [N,3]. noise: what a target is trusted to at best, its units. The triple whose similarity has
     the least median distance tells the inliers (Rousseeuw, "Least median of squares regression", 1984), which are
-    then fitted. The same input gives the same result.
+    then fitted; where they are no majority, all are. The same input gives the same result.
     """
     best, median = None, float("inf")
     for triple in _triples(len(source)):
@@ -61,8 +62,8 @@ def fit_robustly(source: Float64, target: Float64, *, noise: float = 1e-3) -> Fi
         # Of a normal distribution in three dimensions the median length is 1.54 standard deviations of an axis.
         sigma = max(float(np.median(distance)) / 1.54, noise)
         inliers = distance < INLIER_SIGMAS * np.sqrt(3) * sigma
-        if inliers.sum() < LEAST or np.ptp(source[inliers], axis=0).max() == 0:
-            return None
+        if inliers.mean() < MAJORITY:
+            inliers[:] = True
         best = fit_similarity(source[inliers], target[inliers])
     error = float(np.sqrt((_distances(best, source, target)[inliers] ** 2).mean()))
     lever = np.linalg.svd(target[inliers] - target[inliers].mean(axis=0), compute_uv=False)[1]

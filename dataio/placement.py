@@ -16,7 +16,6 @@ from utils.errors import InputError
 LOOKED_AT = 5  # pictures, before a set counts as one without positions
 MOST_ERROR = 0.3  # of the spread of the positions
 MOST_TURN = 0.1  # radians
-LEAST_SHARE = 0.6  # of the positions must agree
 SAME_SCALE, SAME_TURN = 1e-3, 2e-3  # so near is a world of meters with its axes east, north and up
 
 
@@ -98,8 +97,6 @@ def _doubt(fit: Fit | None, target: Float64) -> str:
     if fit is None:
         return "too few of them agree"
     spread = float(np.sqrt(((target - target.mean(axis=0)) ** 2).sum(axis=1).mean()))
-    if fit.inliers.mean() < LEAST_SHARE:
-        return f"only {int(fit.inliers.sum())} of {len(fit.inliers)} agree with the cameras"
     if fit.error > MOST_ERROR * spread:
         return f"they are off by {fit.error:.1f} m in {spread:.1f} m, too coarse for so small a place"
     return "they lie on a line, which does not tell how the world is turned" if fit.turn > MOST_TURN else ""

@@ -14,8 +14,8 @@ from typing import Any
 AT_ONCE = 8  # pictures or blocks of pairs between two lines of progress
 PAIRS_AT_ONCE = 50
 LEAST_MODEL = 3  # photographs
-# With so many photographs per camera the principal point is adjusted too (on a surveyed set of eleven the centers' errors
-# halve), unless it wanders off by more than this share of the longer side, as over flat ground it may.
+# With so many photographs per camera the principal point is adjusted too (on a surveyed set of eleven that halves
+# the errors of the centers), unless it wanders off by more than this share of the longer side.
 POLISHED, MOST_WANDERING = 8, 0.04
 
 

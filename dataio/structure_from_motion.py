@@ -1,12 +1,12 @@
 """Photographs to a COLMAP model: what is matched with what, and the process that does it, watched and limited."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -59,7 +59,7 @@ class Effort:
 
 def need_pycolmap() -> None:
     """Raises InputError where it is not installed."""
-    if importlib.util.find_spec("pycolmap") is None:
+    if find_spec("pycolmap") is None:
         raise InputError(f"pycolmap is not installed, which finds the poses of photographs - {INSTALL}")
 
 
@@ -182,12 +182,13 @@ def _show(lines: Iterable[bytes]) -> None:
     bar, stage = None, ""
     for line in lines:
         words = line.split()
-        if len(words) != 3 or words[0].decode() not in STAGES or not (words[1] + words[2]).isdigit():
+        name = words[0].decode(errors="replace") if words else ""
+        if name not in STAGES or len(words) != 3 or not (words[1] + words[2]).isdigit():
             continue
-        if words[0].decode() != stage:
+        if name != stage:
             if bar is not None:
                 bar.close()
-            stage = words[0].decode()
+            stage = name
             bar = tqdm(desc=STAGES[stage], total=int(words[2]), disable=None, leave=False)
         if bar is not None:
             bar.update(int(words[1]) - bar.n)

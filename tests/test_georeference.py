@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from dataio.alignment import fit_robustly, fit_similarity
-from dataio.georeference import A, E2, Georeference, ecef, geodetic, utm_of
+from dataio.georeference import E2, A, Georeference, ecef, geodetic, utm_of
 from dataio.normalize import similarity
 
 

@@ -55,7 +55,8 @@ def pictures(folder: Path) -> Path:
 
 
 CAMERA = {
-    "projection_type": "brown", "width": WIDTH, "height": HEIGHT, "focal_x": FOCAL[0] / SIDE, "focal_y": FOCAL[1] / SIDE,
+    "projection_type": "brown", "width": WIDTH, "height": HEIGHT, "focal_x": FOCAL[0] / SIDE,
+    "focal_y": FOCAL[1] / SIDE,
     "c_x": (MIDDLE[0] - WIDTH / 2) / SIDE, "c_y": (MIDDLE[1] - HEIGHT / 2) / SIDE, **LENS,
 }  # fmt: skip
 
@@ -154,13 +155,15 @@ def metashape(folder: Path, *, placed_on_earth: bool = True, text: str | None = 
         f"<translation>{' '.join(map(repr, center.tolist()))}</translation><scale>{1 / scale}</scale></transform>"
     )
     lens = (
-        f"<f>{FOCAL[1]}</f><b1>{FOCAL[0] - FOCAL[1]}</b1><cx>{MIDDLE[0] - WIDTH / 2}</cx><cy>{MIDDLE[1] - HEIGHT / 2}</cy>"
+        f"<f>{FOCAL[1]}</f><b1>{FOCAL[0] - FOCAL[1]}</b1><cx>{MIDDLE[0] - WIDTH / 2}</cx>"
+        f"<cy>{MIDDLE[1] - HEIGHT / 2}</cy>"
         f"<k1>{LENS['k1']}</k1><k2>{LENS['k2']}</k2><k3>{LENS['k3']}</k3><p1>{LENS['p2']}</p1><p2>{LENS['p1']}</p2>"
     )
     content = text or (
         f'<?xml version="1.0" encoding="UTF-8"?>{head}<document version="2.0.0"><chunk><sensors>'
         f'<sensor id="0" type="frame"><resolution width="{WIDTH}" height="{HEIGHT}"/><calibration class="adjusted">'
-        f"{lens}</calibration></sensor></sensors><cameras>{cameras}<camera id='99' sensor_id='0' label='lost'/></cameras>"
+        f"{lens}</calibration></sensor></sensors>"
+        f"<cameras>{cameras}<camera id='99' sensor_id='0' label='lost'/></cameras>"
         f"{where if placed_on_earth else ''}</chunk></document>"
     )
     (folder / "cameras.xml").write_text(content)
@@ -195,9 +198,9 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;">]>'
         ("<svg/>", "Metashape"),
         ("<document/>", "Metashape"),
         ("<document><chunk/></document>", "aligned cameras"),
-        ("<document><chunk><cameras><camera label='000'><transform>1 2</transform></camera></cameras></chunk></document>",
+        ("<chunk><cameras><camera label='000'><transform>1 2</transform></camera></cameras></chunk>",
          "finite numbers"),
-        ("<document><chunk><cameras><camera label='../../etc/passwd'><transform/></camera></cameras></chunk></document>",
+        ("<chunk><cameras><camera label='../../etc/passwd'><transform/></camera></cameras></chunk>",
          "leads out"),
         ("<chunk><cameras><camera label='000'><transform>" + "1e9 " * 16 + "</transform></camera></cameras></chunk>",
          "sensor_id"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,10 +76,10 @@ def reference_points(path: Path) -> Floats:
     if path.suffix != ".npz":
         return np.asarray(trimesh.sample.sample_surface(read_mesh(path), SAMPLES, seed=0)[0])
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             points = np.asarray(arrays["points"], dtype=np.float64)
             views = np.asarray(arrays["n_train_views"]) if "n_train_views" in arrays else None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} - cannot be read: {error} - expected an .npz file with `points` [N,3]") from error
     fits = points.ndim == 2 and points.shape[1:] == (3,) and 0 < len(points) <= MOST_POINTS
     if not fits or not np.isfinite(points).all() or (views is not None and views.shape != points.shape[:1]):
