@@ -1,4 +1,4 @@
-"""Find the poses of raw photographs, or look at a data set before training on it and say what would spoil the run."""
+"""Find the poses of raw photographs; or look at a data set, and say what would spoil a run."""
 
 from __future__ import annotations
 

@@ -232,6 +232,8 @@ def corner(folder: Path, count: int) -> np.ndarray:
         [[2 * np.sin(a), -3.5 + 0.3 * np.cos(3 * a), 2 + 0.3 * a] for a in np.linspace(-0.6, 0.6, count)]
     )
     folder.mkdir()
+    to_floor = np.array([[0.005, 0, -2], [0, -0.005, 0], [0, 0, 0], [0, 0, 1]])
+    to_wall = np.array([[0.005, 0, -2], [0, 0, 0], [0, 0.005, 0], [0, 0, 1]])
     for view, center in enumerate(centers):
         forward = np.array([0, -0.3, 0.3]) - center
         forward /= np.linalg.norm(forward)
@@ -241,9 +243,8 @@ def corner(folder: Path, count: int) -> np.ndarray:
         projection = lens @ np.column_stack([to_camera, -to_camera @ center])
         drawn = np.zeros((300, 400), np.uint8)
         # Texels to a floor of 4 by 4 before the wall, and to the wall above its edge.
-        for plane in ([[0.005, 0, -2], [0, -0.005, 0], [0, 0, 0]], [[0.005, 0, -2], [0, 0, 0], [0, 0.005, 0]]):
-            homography = projection @ np.vstack([plane, [0, 0, 1]])
-            warped = cv2.warpPerspective(texture + 1 if plane[1][1] else texture.T + 1, homography, (400, 300))
+        for plane, pattern in ((to_floor, texture), (to_wall, texture.T)):
+            warped = cv2.warpPerspective(pattern + 1, projection @ plane, (400, 300))
             drawn = np.maximum(drawn, warped)
         Image.fromarray(drawn).save(folder / f"{view}.png")
     return centers
