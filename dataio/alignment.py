@@ -70,6 +70,30 @@ def fit_robustly(source: Float64, target: Float64, *, noise: float = 1e-3) -> Fi
     return Fit(best, inliers, error, error / lever if lever > 0 else np.inf)
 
 
+def fit_turned(source: Float64, target: Float64, turn: Float64) -> Fit | None:
+    """The similarity with a given turn [3,3]: scale and place of [N,3] positions, N >= 2; None at one place.
+
+    Positions on a line are enough, for the turn comes from elsewhere.
+    """
+    turned = source @ turn.T
+    spread = turned - turned.mean(axis=0)
+    size = (spread**2).sum()
+    scale = (spread * (target - target.mean(axis=0))).sum() / size if size > 0 else 0.0
+    if not scale > 0:
+        return None
+    matrix = similarity((0, 0, 0), 1)
+    matrix[:3, :3] = scale * turn
+    matrix[:3, 3] = target.mean(axis=0) - scale * turned.mean(axis=0)
+    error = float(np.sqrt((_distances(matrix, source, target) ** 2).mean()))
+    return Fit(matrix, np.ones(len(source), dtype=bool), error, 0.0)
+
+
+def mean_turn(source: Float64, target: Float64) -> Float64:
+    """The rotation [3,3] that best leads rotations [N,3,3] to others, target = turn source (chordal mean)."""
+    u, _, v = np.linalg.svd(np.einsum("nij,nkj->ik", target, source))
+    return np.asarray((u * [1.0, 1.0, np.sign(np.linalg.det(u @ v))]) @ v)
+
+
 def _triples(count: int) -> npt.NDArray[np.int64]:
     if count * (count - 1) * (count - 2) // 6 <= MOST_TRIALS:
         return np.array(list(combinations(range(count), 3)), dtype=np.int64).reshape(-1, 3)

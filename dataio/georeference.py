@@ -120,6 +120,19 @@ def geodetic(points: Float64) -> Float64:
     )
 
 
+def camera_turn(yaw: float, pitch: float, roll: float) -> Float64:
+    """Camera-to-world [3,3] of a gimbal's angles in degrees; OpenCV axes, world east, north, up.
+
+    yaw: heading of the view from north by east. pitch: 0 level, -90 straight down, where yaw is the heading of the
+    picture's upper side. roll: to the right.
+    """
+    y, p, r = np.radians([yaw, pitch, roll])
+    forward = np.array([np.cos(p) * np.sin(y), np.cos(p) * np.cos(y), np.sin(p)])
+    right = np.array([np.cos(y), -np.sin(y), 0.0])
+    down = np.cross(forward, right)
+    return np.stack([np.cos(r) * right + np.sin(r) * down, np.cos(r) * down - np.sin(r) * right, forward], axis=-1)
+
+
 def utm_of(latitude: float, longitude: float) -> Utm:
     """The place in the zone of its longitude, to a tenth of a millimeter (without Norway's exceptions).
 

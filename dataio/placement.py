@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from dataio import normalize
-from dataio.alignment import Fit, fit_robustly
-from dataio.exif import Position, read_exif
+from dataio.alignment import Fit, fit_robustly, fit_turned, mean_turn
+from dataio.exif import Exif, read_exif
 from dataio.files import Float64, notice, shown
-from dataio.georeference import Georeference
+from dataio.georeference import Georeference, camera_turn
 from dataio.views import Views
 from utils.errors import InputError
 
@@ -25,13 +25,16 @@ def placed(views: Views, *, move: bool) -> Views:
     A world that already is in meters with its axes east, north and up stays as it is, and only its origin is
     found. Any other world is moved there when `move` is true, and is left alone otherwise. Says what was done.
     """
-    known, places = _positions(views)
+    exifs = _exifs(views)
+    known, places = list(exifs), _places(exifs)
     if len(places) < 3:
         return views
     middle = Georeference(*np.median(places, axis=0))
     centers = views.camera_to_world[known, :3, 3]
     fit = fit_robustly(centers, middle.enu(places))
     where = shown(views.source)
+    if fit is None or fit.turn > MOST_TURN:
+        fit = _turned(views, exifs, middle.enu(places)) or fit
     doubt = _doubt(fit, middle.enu(places))
     if fit is None or doubt:
         if move:
@@ -68,28 +71,44 @@ def is_metric(matrix: Float64) -> bool:
     return abs(scale - 1) < SAME_SCALE and bool(turn < SAME_TURN)
 
 
-def _positions(views: Views) -> tuple[list[int], Float64]:
-    """The views whose photograph knows where it was taken, and [K,3] latitude, longitude, altitude."""
-    found: dict[int, Position] = {}
+def _exifs(views: Views) -> dict[int, Exif]:
+    """What the photographs say that know where they were taken, by the number of the view."""
+    found: dict[int, Exif] = {}
     for view, path in enumerate(views.images):
         if view >= LOOKED_AT and not found:
             break
-        position = _position(path)
-        if position is not None and np.isfinite(views.camera_to_world[view]).all():
-            found[view] = position
-    heights = [place.altitude for place in found.values() if place.altitude is not None]
-    # All at one height where some have none: a plane still gives scale and turn.
-    flat = float(np.median(heights)) if heights else 0.0
-    whole = len(heights) == len(found)
-    rows = [(p.latitude, p.longitude, p.altitude if whole and p.altitude is not None else flat) for p in found.values()]
-    return list(found), np.array(rows, dtype=np.float64).reshape(-1, 3)
+        exif = _exif(path)
+        if exif is not None and exif.position is not None and np.isfinite(views.camera_to_world[view]).all():
+            found[view] = exif
+    return found
 
 
-def _position(path: Path) -> Position | None:
+def _exif(path: Path) -> Exif | None:
     try:
-        return read_exif(path).position
+        return read_exif(path)
     except InputError:  # is said later, in its place
         return None
+
+
+def _places(exifs: dict[int, Exif]) -> Float64:
+    """[K,3] latitude, longitude, altitude."""
+    places = [exif.position for exif in exifs.values() if exif.position is not None]
+    heights = [place.altitude for place in places if place.altitude is not None]
+    # All at one height where some have none: a plane still gives scale and turn.
+    flat = float(np.median(heights)) if heights else 0.0
+    whole = len(heights) == len(places)
+    rows = [(p.latitude, p.longitude, p.altitude if whole and p.altitude is not None else flat) for p in places]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def _turned(views: Views, exifs: dict[int, Exif], target: Float64) -> Fit | None:
+    """A fit whose turn is that of the gimbals, where all photographs say it: one straight flight is enough."""
+    gimbals = [exif.gimbal for exif in exifs.values() if exif.gimbal is not None]
+    if len(gimbals) < len(exifs):
+        return None
+    poses = views.camera_to_world[list(exifs)]
+    turn = mean_turn(poses[:, :3, :3], np.array([camera_turn(*gimbal) for gimbal in gimbals]))
+    return fit_turned(poses[:, :3, 3], target, turn)
 
 
 def _doubt(fit: Fit | None, target: Float64) -> str:

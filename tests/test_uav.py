@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from dataio.cameras import Cameras
 from dataio.colmap import ColmapData
 from dataio.exif import GPS
-from dataio.georeference import Georeference, ecef, utm_of
+from dataio.georeference import Georeference, camera_turn, ecef, utm_of
 from dataio.metashape import MetashapeData
 from dataio.opendronemap import OpenDroneMapData
 from dataio.placement import moved, placed
@@ -229,7 +229,7 @@ def test_metashape_numbers_that_are_wrong(change: tuple[str, str], tmp_path: Pat
 # --- positions in photographs ------------------------------------------------------------------------------
 
 
-def located(folder: Path, places: np.ndarray, poses: np.ndarray) -> Views:
+def located(folder: Path, places: np.ndarray, poses: np.ndarray, xmp: bytes = b"") -> Views:
     """Views whose photographs say where they were taken, [C,3] degrees and meters."""
     folder.mkdir(exist_ok=True)
     paths = []
@@ -239,7 +239,7 @@ def located(folder: Path, places: np.ndarray, poses: np.ndarray) -> Views:
         degrees = {2: (abs(latitude), 0.0, 0.0), 4: (abs(longitude), 0.0, 0.0), 5: b"\x00", 6: altitude}
         exif.get_ifd(GPS).update({**sides, **degrees})
         paths.append(folder / f"{view}.jpg")
-        Image.new("RGB", (WIDTH, HEIGHT)).save(paths[-1], exif=exif)
+        Image.new("RGB", (WIDTH, HEIGHT)).save(paths[-1], exif=exif, xmp=xmp)
     size = np.tile([WIDTH, HEIGHT], (len(paths), 1))
     lens = np.tile([30.0, 30.0, WIDTH / 2, HEIGHT / 2], (len(paths), 1))
     return Views(folder, [path.name for path in paths], paths, poses, lens, size)
@@ -274,6 +274,33 @@ def test_positions_too_coarse_for_a_small_place_are_not_used(tmp_path: Path, cap
     views = located(tmp_path, ORIGIN.geodetic(poses[:, :3, 3] + noise), poses)
     assert placed(views, move=True) is views
     assert "not used" in capsys.readouterr().err
+
+
+def test_angles_of_a_gimbal():
+    """Straight down with the upper side to the north; level to the east; rolled to the right."""
+    np.testing.assert_allclose(camera_turn(0, -90, 0), np.diag([1.0, -1, -1]), atol=1e-12)
+    np.testing.assert_allclose(camera_turn(90, 0, 0), [[0, 0, 1], [-1, 0, 0], [0, -1, 0]], atol=1e-12)
+    np.testing.assert_allclose(camera_turn(0, 0, 90)[:, 0], [0, 0, -1], atol=1e-12)
+    for angles in ((30, -70, 5), (-120, 10, -8)):
+        turn = camera_turn(*angles)
+        np.testing.assert_allclose(turn.T @ turn, np.eye(3), atol=1e-12)
+        assert np.linalg.det(turn) > 0
+
+
+def test_one_straight_flight_is_placed_by_its_gimbal(tmp_path: Path):
+    truth = np.tile(np.eye(4), (8, 1, 1))
+    truth[:, :3, :3] = camera_turn(30, -70, 0)
+    truth[:, :3, 3] = np.linspace(0, 1, 8)[:, None] * [100.0, 60.0, 0.0]
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.random(random_state=1).as_matrix() * 0.1
+    xmp = "".join(f'drone-dji:Gimbal{n}Degree="{v}" ' for n, v in (("Yaw", 30), ("Pitch", -70), ("Roll", 0)))
+    places = ORIGIN.geodetic(truth[:, :3, 3])
+    assert placed(moved(located(tmp_path / "a", places, truth), turn, ORIGIN), move=True).georeference is ORIGIN
+    found = placed(moved(located(tmp_path / "b", places, truth, xmp.encode()), turn, ORIGIN), move=True)
+    assert found.georeference is not None and found.georeference != ORIGIN
+    back = ORIGIN.enu(found.georeference.geodetic(found.camera_to_world[:, :3, 3]))
+    np.testing.assert_allclose(back, truth[:, :3, 3], atol=0.05)
+    np.testing.assert_allclose(found.camera_to_world[:, :3, :3], truth[:, :3, :3], atol=1e-3)
 
 
 @pytest.mark.parametrize("config", [ColmapData, TransformsData])
