@@ -14,7 +14,7 @@ from dataio.views import Views
 from utils.errors import InputError
 
 LOOKED_AT = 5  # pictures, before a set counts as one without positions
-MOST_ERROR = 0.3  # of the spread of the positions
+MOST_ERROR = 0.4  # of the spread of the positions
 MOST_TURN = 0.1  # radians
 SAME_SCALE, SAME_TURN = 1e-3, 2e-3  # so near is a world of meters with its axes east, north and up
 
