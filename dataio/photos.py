@@ -53,7 +53,7 @@ class Prepared(BaseModel):
         if len(self.models) > 1:
             sizes = ", ".join(map(str, self.models))
             found.append(
-                f"the photographs fall into {len(self.models)} models without a connection, of {sizes} photographs:"
+                f"the photographs fall into {len(self.models)} models that were not joined, of {sizes} photographs:"
                 " going on with the largest"
             )
         return found + (advice() if registered < ENOUGH * self.photographs else [])

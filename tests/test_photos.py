@@ -145,7 +145,7 @@ def test_the_largest_of_several_models_and_advice(tmp_path: Path, finder: Finder
     config = PhotosData(path=str(make(tmp_path / "in", 10)), prepared=str(tmp_path / "out"))
     assert len(config.parse().names) == 5
     said = capsys.readouterr().err
-    assert "5 of 10 registered" in said and "2 models without a connection, of 5, 3 photographs" in said
+    assert "5 of 10 registered" in said and "2 models that were not joined, of 5, 3 photographs" in said
     assert all(f"{number}. " in said for number in (1, 2, 3))
 
 

@@ -69,5 +69,5 @@ def test_the_banana_falls_apart_and_goes_on(tmp_path: Path, capsys: pytest.Captu
     scene = config.load()
     said = capsys.readouterr().err
     print(said)
-    assert "2 models without a connection" in said and "of 16 registered" in said
+    assert "2 models that were not joined" in said and "of 16 registered" in said
     assert len(scene.names) == report.models[0]
