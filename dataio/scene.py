@@ -146,6 +146,10 @@ class AutoData(DataConfig):
         """As the recognized format does."""
         return self.resolve().load()
 
+    def check(self) -> str:
+        """As the recognized format does."""
+        return self.resolve().check()
+
 
 def assemble(config: DataConfig, views: Views) -> Scene:
     """A scene of parsed views: checks, decoding, compositing, splits, normalization. Raises InputError."""
