@@ -24,6 +24,7 @@ EXAMPLE = """examples:
   python evaluate.py runs/figure --mesh figure.ply --reference data/figure/mesh.ply
   python evaluate.py runs/figure_dtu --data data/figure --background black
   python evaluate.py runs/room --reference data/room/gt_points.npz
+  python evaluate.py runs/terrain --heights data/terrain/gt_points.npz
   python evaluate.py runs/skull data.masks=keep      the PSNR within masks that training did not see
 
 Writes RUN/metrics.json. Mesh distances are in units of the reference's bounding-sphere radius;
@@ -44,6 +45,7 @@ def main() -> int:
         "--min-views", type=int, default=2, metavar="N", help="of points, those that N training views saw; default: 2"
     )
     parser.add_argument("--crop", type=float, metavar="C", help="drop what is C radii outside its box")
+    parser.add_argument("--heights", type=Path, metavar="FILE", help="points (.npz) or a mesh: errors in z")
     parser.add_argument("--data", metavar="PATH", help="other photographs in the same world frame")
     parser.add_argument("--background", choices=("white", "black"), help="behind masked photographs")
     parser.add_argument("--split", default="test", help="which views; default: test")
@@ -58,11 +60,14 @@ def main() -> int:
     overrides = args.overrides + ([f"data.background={args.background}"] if args.background else [])
     run = Run.open(args.run, device=args.device, overrides=overrides)
     scene = run.load_scene(args.data)
-    mesh_score = (
-        measure_against_points(run, scene, args.mesh, args.reference, args.min_views)
-        if args.reference is not None and not has_faces(args.reference)
-        else measure_mesh(run, scene, args.mesh, args.reference, args.crop)
-    )
+    distances = args.heights is None or args.reference is not None
+    mesh_score = None
+    if args.reference is not None and not has_faces(args.reference):
+        mesh_score = measure_against_points(run, scene, args.mesh, args.reference, args.min_views)
+    elif distances:
+        mesh_score = measure_mesh(run, scene, args.mesh, args.reference, args.crop)
+    if args.heights is not None:
+        mesh_score = (mesh_score or {}) | measure_heights(run, args.mesh, args.heights)
     image_score = measure_images(run, scene, args.split)
     update_results(run.folder / "metrics.json", images=image_score, mesh=mesh_score)
     print_block("images", image_score)
@@ -196,6 +201,15 @@ def observed(run: Run, scene: Scene, min_views: int, points: np.ndarray) -> np.n
     inside = points @ scene_from_world[:3, :3].T + scene_from_world[:3, 3]
     margin = SEEN_MARGIN * np.cbrt(np.linalg.det(scene_from_world[:3, :3]))
     return times_seen(scene, scene.splits["train"], inside, margin=margin) >= min_views
+
+
+def measure_heights(run: Run, mesh: Path | None, heights: Path) -> dict[str, Any]:
+    """Vertical errors of a mesh's uppermost surface, world units, z up. Raises InputError without a mesh."""
+    from utils.height_metrics import compare_heights, reference_points
+    from utils.mesh import read_mesh
+
+    path = mesh or run.folder / "meshes" / "mesh.ply"
+    return {"file": path.name, **compare_heights(read_mesh(path, up=run.up), reference_points(heights)).as_dict()}
 
 
 def known_surface(run: Run, scene: Scene) -> trimesh.Trimesh | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dataio.cameras import Cameras
+from dataio.georeference import Georeference
 from dataio.hull import hull_of
 from dataio.scene import AutoData, DataConfig, Scene
 from models.capabilities import KINDS, missing, offered, refuse
@@ -161,6 +162,7 @@ def scene_state(scene: Scene) -> dict[str, Any]:
         "world_from_scene": torch.from_numpy(scene.world_from_scene),
         "up": torch.from_numpy(scene.up),
         "background": list(scene.background) if scene.background is not None else None,
+        "georeference": list(astuple(scene.georeference)) if scene.georeference is not None else None,
     }
 
 
@@ -180,6 +182,7 @@ class Run:
     names: list[str]
     world_from_scene: npt.NDArray[np.float64]
     up: npt.NDArray[np.float64]
+    georeference: Georeference | None  # of the world
     step: int
 
     @staticmethod
@@ -204,6 +207,7 @@ class Run:
             names=list(kept["names"]),
             world_from_scene=kept["world_from_scene"].numpy(),
             up=kept["up"].numpy(),
+            georeference=Georeference(*place) if (place := kept.get("georeference")) else None,
             step=int(manifest["step"]),
         )
 

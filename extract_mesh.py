@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import trimesh
     from numpy.typing import NDArray
 
+    from dataio.georeference import Georeference
     from experiment import Run
 
 SOLID_SHARE = 0.75  # of the unit sphere: from here on, what lies beyond it counts as solid too
@@ -59,11 +60,21 @@ def main() -> int:
     outs = args.out or [run.folder / "meshes" / "mesh.ply"]
     for path in outs:
         write_mesh(path, mesh, up=up)
+        if run.georeference is not None and args.frame == "world":
+            write_place(path, run.georeference)
     closed = "watertight" if mesh.is_watertight else "not watertight"
     size = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces"
     print(f"{', '.join(map(str, outs))}: {size}, {closed}, {dropped} pieces dropped", end=", ")
     print(f"{time.perf_counter() - began:.1f} s")
     return 0
+
+
+def write_place(path: Path, georeference: Georeference) -> None:
+    """Say beside a mesh where on Earth it is: NAME.georeference.json, the same for all formats of NAME."""
+    from utils.files import write_json
+
+    glb = {"axes_in_glb": ["east", "up", "south"]}  # glTF has +Y up
+    write_json(path.with_suffix(".georeference.json"), {**georeference.described(), **glb})
 
 
 def scene_surface(run: Run, resolution: int) -> trimesh.Trimesh:

@@ -66,7 +66,7 @@ def mapped(folder: Path, *, kind: str, state: str, size: int, fill: Callable[[Pu
     path = folder / f"{kind}-{state}{SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / f"{kind}.lock"):
+        with alone(folder / f"{kind}.lock"):
             if path.is_file() and path.stat().st_size == size:
                 os.utime(path)
             else:
@@ -85,7 +85,7 @@ def mapped(folder: Path, *, kind: str, state: str, size: int, fill: Callable[[Pu
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """One process at a time, so that several ranks on a machine make one file."""
     with lock.open("w") as file:
         with suppress(OSError):  # some network disks have no locks; then each makes the file, and the last stays

@@ -27,6 +27,7 @@ from dataio.colmap_model import (
 from dataio.files import Float64, inside, need_folder, notice, read_text, shown
 from dataio.lens import COEFFICIENTS, Lens
 from dataio.picture_folders import Limits, PictureFolder
+from dataio.placement import placed
 from dataio.scene import DataConfig, Scene, assemble
 from dataio.views import Tracks, Views
 from utils.errors import InputError
@@ -83,6 +84,11 @@ class ColmapData(DataConfig):
     images: str | None = Field(
         default=None, description="folder of the pictures, in data.path or absolute; default: looked for"
     )
+    georeference: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: positions in the photographs' EXIF, where they agree, make the world east, north, up in"
+        " meters; off: the model's own frame",
+    )
     min_track: int = Field(default=3, ge=0, description="sparse points seen in fewer images are left out")
     max_error: float = Field(default=2.0, gt=0, description="... and with a larger reprojection error, pixels")
 
@@ -117,7 +123,7 @@ class ColmapData(DataConfig):
         points, tracks = _robust(model, photos, self.min_track, self.max_error)
         if tracks is not None:
             tracks = tracks.scaled(fitted.size / size)
-        return Views(
+        views = Views(
             source=folder,
             names=names,
             images=pictures.paths,
@@ -131,7 +137,8 @@ class ColmapData(DataConfig):
             points=points,
             tracks=tracks,
             pose_key="pose",
-        ), pictures.factor
+        )
+        return (placed(views, move=True) if self.georeference == "auto" else views), pictures.factor
 
     def _model_folder(self, root: Path) -> Path:
         if self.model is not None:

@@ -34,7 +34,7 @@ STRIP = 256  # rows that are worked on at once
 
 def has_alpha(path: Source) -> bool:
     """Whether `read_image` will give an alpha, from the header. Raises InputError."""
-    with _open(path) as picture:
+    with opened(path) as picture:
         return _has_alpha(picture)
 
 
@@ -51,7 +51,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def image_size(path: Source) -> tuple[int, int]:
     """(width, height) from the header. Raises InputError."""
-    with _open(path) as picture:
+    with opened(path) as picture:
         return picture.size
 
 
@@ -61,7 +61,7 @@ def read_image(path: Source) -> tuple[UInt8, UInt8 | None]:
     Gray, palette, CMYK and 16-bit pictures are converted to 8-bit RGB. Raises InputError for files that are
     missing, truncated, of another format, animated or larger than the pixel budget.
     """
-    with _open(path) as picture:
+    with opened(path) as picture:
         if getattr(picture, "n_frames", 1) > 1:
             raise InputError(f"{shown(path)} - got several pictures in one file - expected one")
         if picture.mode.startswith("I;16"):
@@ -108,7 +108,7 @@ def stored_depth(path: Source) -> Depth:
     elif isinstance(path, Path) and path.suffix == ".pfm":
         depth = read_pfm(path)
     else:
-        with _open(path) as picture:
+        with opened(path) as picture:
             if not picture.mode.startswith(("I", "F")):
                 raise InputError(f"{shown(path)} - got {picture.mode} pixels - expected 16 bits or float")
             depth = _decode(picture, path)
@@ -127,7 +127,7 @@ def depth_is_short(path: Source) -> bool:
         return _is_short(_npy_depth(path).dtype)
     if path.suffix not in SUFFIXES:
         return False
-    with _open(path) as picture:
+    with opened(path) as picture:
         return picture.mode.startswith("I;16")
 
 
@@ -173,7 +173,8 @@ def _strips(height: int) -> Iterator[slice]:
     return (slice(row, min(row + STRIP, height)) for row in range(0, height, STRIP))
 
 
-def _open(path: Source) -> Image.Image:
+def opened(path: Source) -> Image.Image:
+    """The picture with its header read, not yet decoded. Raises InputError."""
     try:
         picture = Image.open(io.BytesIO(path.read()) if isinstance(path, Packed) else path, formats=FORMATS)
     except FileNotFoundError as error:

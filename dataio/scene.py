@@ -14,9 +14,11 @@ from dataio import cache, images, normalize
 from dataio.cache import SIZE_PATTERN
 from dataio.cameras import Cameras
 from dataio.files import Float64, need_folder, notice, shown
+from dataio.georeference import Georeference
 from dataio.images import Float32, UInt8
 from dataio.pictures import Pictures
 from dataio.pixels import Look, read_pixels
+from dataio.placement import placed
 from dataio.views import Views, checked
 from utils.config import Part, discover, parts
 from utils.errors import InputError
@@ -43,6 +45,7 @@ class Scene:
     up: Float64  # [3] unit, world frame
     background: Color | None  # the color where the mask is 0, when images were composited
     reference: Callable[[], trimesh.Trimesh] | None = None  # the true surface, world units
+    georeference: Georeference | None = None  # of a world in meters, east, north, up
 
     def reframed(self, world_from_scene: Float64) -> "Scene":
         """The same scene in the frame of another one with the same world."""
@@ -146,10 +149,16 @@ class AutoData(DataConfig):
         """As the recognized format does."""
         return self.resolve().load()
 
+    def check(self) -> str:
+        """As the recognized format does."""
+        return self.resolve().check()
+
 
 def assemble(config: DataConfig, views: Views) -> Scene:
     """A scene of parsed views: checks, decoding, compositing, splits, normalization. Raises InputError."""
     views = checked(views)
+    if views.georeference is None:
+        views = placed(views, move=False)
     pixels = read_pixels(look_of(config), views)
     masks = pixels.mask
     splits = make_splits(views, holdout=config.holdout)
@@ -169,6 +178,7 @@ def assemble(config: DataConfig, views: Views) -> Scene:
         names=views.names,
         up=_up(config, views),
         background=None if masks is None else background_color(config),
+        georeference=views.georeference,
     )
 
 
@@ -253,6 +263,8 @@ def _scale(matrix: Float64) -> float:
 
 
 def _up(config: DataConfig, views: Views) -> Float64:
+    if config.up == "auto" and views.georeference is not None:
+        return np.array([0.0, 0.0, 1.0])
     if config.up == "auto":
         return normalize.up_direction(views.camera_to_world, views.up)
     length = float(np.linalg.norm(config.up))

@@ -11,6 +11,7 @@ from dataio import images, normalize
 from dataio.cameras import Cameras
 from dataio.checks import check_cameras, drop_faulty, orthonormal
 from dataio.files import MAX_BAD_SHARE, MAX_MISSING_SHARE, Float64, shown
+from dataio.georeference import Georeference
 from dataio.images import Source
 from dataio.registration import DepthCamera
 from utils.errors import InputError
@@ -57,6 +58,7 @@ class Views:
     world_from_scene: Float64 | None = None  # 4x4, when the format says where the unit sphere is
     up: Float64 | None = None  # [3], when the format promises it
     tracks: Tracks | None = None
+    georeference: Georeference | None = None  # of a world in meters, east, north, up
     pose_key: str = "transform_matrix"  # what a pose is called in the file, for messages
 
     def cameras(self, similarity: Float64, *, near: float = 0.0) -> Cameras:

@@ -244,6 +244,22 @@ def test_the_published_network_starts_as_a_sphere(inside_out: bool) -> None:
     assert abs(ratio.mean() - 1) < 0.1 and ratio.std() < 0.3
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        MlpConfig(layers=1, width=64, activation="softplus"),
+        MlpConfig(layers=3, width=33),
+        MlpConfig(layers=8, width=256, skip=(4,), activation="softplus", weight_norm=True),
+    ],
+)
+def test_ground_starts_as_the_plane_where_z_is_zero(geometry: MlpConfig) -> None:
+    field = SdfConfig(start="ground", geometry=geometry).build()
+    x = points(200)
+    torch.testing.assert_close(field.value(x).detach(), x[:, 2], atol=1e-5, rtol=0)
+    up = torch.tensor([[0.0, 0.0, 1.0]]).expand(200, 3)
+    torch.testing.assert_close(field.gradient(x).detach(), up, atol=1e-4, rtol=0)
+
+
 def test_an_eikonal_loss_trains_the_table() -> None:
     """Double backward through network and grid: against finite differences of the loss in the table."""
     torch.manual_seed(0)

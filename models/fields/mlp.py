@@ -199,3 +199,35 @@ def geometric_initialization(mlp: Mlp, *, radius: float, inside_out: bool, featu
         elif i in mlp.skip:
             weight[:, inputs - (mlp.inputs - 3) :] *= feature_scale
         layer.set(weight, torch.zeros(outputs))
+
+
+@torch.no_grad()
+def level_initialization(mlp: Mlp, *, feature_scale: float) -> None:
+    """Make output 0 of a softplus or relu network the third coordinate: the distance from the plane z = 0.
+
+    Hidden neurons come in pairs of opposite weights, whose activations differ by exactly what a linear layer would
+    give: act(a) - act(-a) = a. Inputs and their weights as in `geometric_initialization`.
+    """
+    last = len(mlp.layers) - 1
+    linear = torch.eye(3)  # [I,3]: what the pairs' differences are of the coordinates
+    for i, layer in enumerate(mlp.linears()):
+        outputs, inputs = layer.direction.shape
+        half, weight = outputs // 2, torch.randn(outputs, inputs) * 1e-4  # of what has no partner; nothing sees it
+        if i in mlp.skip:
+            linear = linear / math.sqrt(2)
+        if i == last:
+            row = torch.linalg.lstsq(linear.T, torch.tensor([[0.0], [0.0], [1.0]])).solution[:, 0]
+            weight[0] = 0.0
+        else:
+            weight[: 2 * half] = 0.0
+            row = torch.randn(half, linear.shape[0]) * math.sqrt(2 / linear.shape[0])
+            linear = row @ linear
+        weight[: 1 if i == last else half, : row.shape[-1]] = row
+        if i == 0:
+            weight[:half, 3:] = torch.randn(half, inputs - 3) * math.sqrt(2 / outputs) * feature_scale
+        else:
+            count = row.shape[-1]
+            weight[: 1 if i == last else half, count : 2 * count] = -row
+        if i < last:
+            weight[half : 2 * half] = -weight[:half]
+        layer.set(weight, torch.zeros(outputs))

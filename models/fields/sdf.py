@@ -14,8 +14,8 @@ from models.capabilities import ValueKind
 from models.fields.activations import ColorActivationName, to_color
 from models.fields.base import Distance, EncodingConfig, Field, FieldConfig
 from models.fields.frequency import FrequencyConfig
-from models.fields.mlp import Mlp, MlpConfig, geometric_initialization
-from models.fields.shape_fit import fit_hull, fit_sphere
+from models.fields.mlp import Mlp, MlpConfig, geometric_initialization, level_initialization
+from models.fields.shape_fit import fit_hull, fit_plain
 from models.samples import FieldSample
 from utils.config import Choice, StrictModel
 from utils.schedule import ExponentialSchedule, Schedule, constant
@@ -54,8 +54,10 @@ class SurfaceConfig(FieldConfig):
     color: MlpConfig = MlpConfig(layers=4, weight_norm=True)
     color_activation: ColorActivationName = "sigmoid"
     features: int = Key(256, ge=0, le=4096, description="handed from the geometry to the color network")
-    start: Literal["sphere", "hull"] = Key(
-        "sphere", description="what the surface starts as; hull: that of the masks, the sphere where there are none"
+    start: Literal["sphere", "hull", "ground"] = Key(
+        "sphere",
+        description="what the surface starts as; hull: that of the masks, the sphere where there are none; ground: all"
+        " below z = 0 of the scene is solid, for pictures from the air",
     )
     radius: float = Key(0.5, gt=0, lt=1, description="radius of the sphere")
     inside_out: bool = Key(False, description="true for rooms: the cameras are inside the surface")
@@ -90,7 +92,9 @@ class Sdf(Field):
         self.color = Mlp(3 + self.view_encoding.width + 3 + config.features, 3, config.color)
         # A closed form of the start is known where the network sees the coordinates and bends like a relu.
         self.closed_form = self.encoding.keeps_input and config.geometry.activation in ("softplus", "relu")
-        if self.closed_form:
+        if self.closed_form and config.start == "ground":
+            level_initialization(self.geometry, feature_scale=config.feature_scale)
+        elif self.closed_form:
             geometric_initialization(
                 self.geometry,
                 radius=config.radius,
@@ -100,11 +104,12 @@ class Sdf(Field):
         self.update(0.0)
 
     def prepare(self, hull: Callable[[], Distance | None] | None = None) -> None:
-        found = hull() if hull is not None and self.config.start == "hull" else None
+        config = self.config
+        found = hull() if hull is not None and config.start == "hull" else None
         if found is not None:
             fit_hull(self, found)
         elif not self.closed_form:
-            fit_sphere(self, radius=self.config.radius, inside_out=self.config.inside_out)
+            fit_plain(self, ground=config.start == "ground", radius=config.radius, inside_out=config.inside_out)
 
     def update(self, progress: float) -> None:
         self.encoding.update(progress)

@@ -1,4 +1,4 @@
-"""A start with a given shape, by training: spheres for networks without a closed form, hulls for all."""
+"""A start with a given shape, by training: spheres and ground for networks without a closed form, hulls for all."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ HULL_STEPS, HULL_POINTS, HULL_RATE = 400, 8192, 1e-2
 HULL_GRID, HULL_NEAR, HULL_CLOSER = 64, 0.04, 6
 
 
-def fit_sphere(field: Sdf, *, radius: float, inside_out: bool) -> None:
+def fit_plain(field: Sdf, *, ground: bool, radius: float, inside_out: bool) -> None:
     """Train the geometry network until its distance is |x| - radius in the unit ball, or the other way round.
+
+    ground: until it is the third coordinate.
 
     Points are drawn by torch's generator of the CPU; the result is a function of its state. Mean absolute error, as
     the SIREN variant of neurecon has it, with fewer and larger steps: seconds instead of minutes on a CPU.
@@ -28,7 +30,8 @@ def fit_sphere(field: Sdf, *, radius: float, inside_out: bool) -> None:
     fit = _Fit(field, RATE, (0.9, 0.999))
     for step in range(STEPS):
         x = in_ball(POINTS)
-        error = fit.step(x, sign * (x.norm(dim=-1) - radius), 1 - step / STEPS)
+        goal = x[:, 2] if ground else sign * (x.norm(dim=-1) - radius)
+        error = fit.step(x, goal, 1 - step / STEPS)
         smooth = SMOOTHING * smooth + (1 - SMOOTHING) * error
         if smooth < CLOSE:
             break

@@ -1,0 +1,105 @@
+"""A model of arbitrary scale, turn and place brought to measured positions: least squares, and against outliers."""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dataio.normalize import similarity
+
+Float64 = npt.NDArray[np.float64]
+
+MOST_TRIALS = 1000
+INLIER_SIGMAS = 3.0  # robust standard deviations
+LEAST = 4  # positions; three always fit
+MAJORITY = 0.6  # of the positions; with fewer inliers there is noise, not outliers, and all are fitted
+
+
+class Fit(NamedTuple):
+    """target_from_source and how good it is."""
+
+    matrix: Float64  # 4x4 similarity
+    inliers: npt.NDArray[np.bool_]  # [N]
+    error: float  # root mean square distance of the inliers, target units
+    turn: float  # standard error of the turn about the worst axis, radians; infinite for positions on a line
+
+
+def fit_similarity(source: Float64, target: Float64) -> Float64:
+    """4x4 similarity from [N,3] to [N,3], N >= 3 and not on a line, that minimizes the sum of squared distances.
+
+    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (1991).
+    """
+    middle, goal = source.mean(axis=0), target.mean(axis=0)
+    u, size, v = np.linalg.svd((target - goal).T @ (source - middle))
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ v))])
+    scale = (size * sign).sum() / ((source - middle) ** 2).sum()
+    matrix = similarity((0, 0, 0), 1)
+    matrix[:3, :3] = scale * (u * sign) @ v
+    matrix[:3, 3] = goal - matrix[:3, :3] @ middle
+    return matrix
+
+
+def fit_robustly(source: Float64, target: Float64, *, noise: float = 1e-3) -> Fit | None:
+    """The similarity that most of the positions agree on; None for fewer than 4 or when all are at one place.
+
+    source, target: [N,3]. noise: what a target is trusted to at best, its units. The triple whose similarity has
+    the least median distance tells the inliers (Rousseeuw, "Least median of squares regression", 1984), which are
+    then fitted; where they are no majority, all are. The same input gives the same result.
+    """
+    best, median = None, float("inf")
+    for triple in _triples(len(source)):
+        if np.ptp(source[triple], axis=0).max() == 0 or np.ptp(target[triple], axis=0).max() == 0:
+            continue
+        matrix = fit_similarity(source[triple], target[triple])
+        middle = float(np.median(_distances(matrix, source, target)))
+        if middle < median:
+            best, median = matrix, middle
+    if best is None or len(source) < LEAST:
+        return None
+    for _ in range(5):  # more positions pass as the fit leans on more of them
+        distance = _distances(best, source, target)
+        # Of a normal distribution in three dimensions the median length is 1.54 standard deviations of an axis.
+        sigma = max(float(np.median(distance)) / 1.54, noise)
+        inliers = distance < INLIER_SIGMAS * np.sqrt(3) * sigma
+        if inliers.mean() < MAJORITY:
+            inliers[:] = True
+        best = fit_similarity(source[inliers], target[inliers])
+    error = float(np.sqrt((_distances(best, source, target)[inliers] ** 2).mean()))
+    lever = np.linalg.svd(target[inliers] - target[inliers].mean(axis=0), compute_uv=False)[1]
+    return Fit(best, inliers, error, error / lever if lever > 0 else np.inf)
+
+
+def fit_turned(source: Float64, target: Float64, turn: Float64) -> Fit | None:
+    """The similarity with a given turn [3,3]: scale and place of [N,3] positions, N >= 2; None at one place.
+
+    Positions on a line are enough, for the turn comes from elsewhere.
+    """
+    turned = source @ turn.T
+    spread = turned - turned.mean(axis=0)
+    size = (spread**2).sum()
+    scale = (spread * (target - target.mean(axis=0))).sum() / size if size > 0 else 0.0
+    if not scale > 0:
+        return None
+    matrix = similarity((0, 0, 0), 1)
+    matrix[:3, :3] = scale * turn
+    matrix[:3, 3] = target.mean(axis=0) - scale * turned.mean(axis=0)
+    error = float(np.sqrt((_distances(matrix, source, target) ** 2).mean()))
+    return Fit(matrix, np.ones(len(source), dtype=bool), error, 0.0)
+
+
+def mean_turn(source: Float64, target: Float64) -> Float64:
+    """The rotation [3,3] that best leads rotations [N,3,3] to others, target = turn source (chordal mean)."""
+    u, _, v = np.linalg.svd(np.einsum("nij,nkj->ik", target, source))
+    return np.asarray((u * [1.0, 1.0, np.sign(np.linalg.det(u @ v))]) @ v)
+
+
+def _triples(count: int) -> npt.NDArray[np.int64]:
+    if count * (count - 1) * (count - 2) // 6 <= MOST_TRIALS:
+        return np.array(list(combinations(range(count), 3)), dtype=np.int64).reshape(-1, 3)
+    random = np.random.default_rng(0)
+    return np.stack([random.choice(count, 3, replace=False) for _ in range(MOST_TRIALS)])
+
+
+def _distances(matrix: Float64, source: Float64, target: Float64) -> Float64:
+    return np.linalg.norm(source @ matrix[:3, :3].T + matrix[:3, 3] - target, axis=1)
