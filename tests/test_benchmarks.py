@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import loader, train_step
+from benchmarks import data_sets, loader, train_step
 from tests.test_training import ROOT
 
 TINY = ["data={type: procedural, views: 3, test_views: 0, size: 24}", "train.rays=32", "device=cpu"]
@@ -48,3 +48,11 @@ def test_the_loader_is_measured_in_memory_and_from_disk(tmp_path: Path) -> None:
     assert found.peak_rss >= found.idle_rss > 0 and found.peak_ratio == found.peak_rss / found.pixel_bytes
     loader.forget(next((tmp_path / "cache").glob("*.pixels")))
     assert "M rays/s" in loader.line(found)
+
+
+def test_a_set_is_loaded_and_trained_on() -> None:
+    keys = ["data.type=procedural", "data.views=4", "data.test_views=1", "data.size=24"]
+    found = data_sets.measure(".", [*keys, "model.foreground.field.start=sphere"], 3, 16)
+    assert found.views == 5 and found.size == "24 x 24" and found.format == "procedural"
+    assert found.reprojection is None and math.isfinite(found.first + found.last)
+    assert found.row().count("|") == data_sets.HEAD.splitlines()[0].count("|")
