@@ -57,7 +57,8 @@ def main() -> int:
     from utils.point_metrics import has_faces
     from utils.results import update_results
 
-    overrides = args.overrides + ([f"data.background={args.background}"] if args.background else [])
+    behind = [f"data.background={args.background}", "data.masks=composite"] if args.background else []
+    overrides = behind + args.overrides
     run = Run.open(args.run, device=args.device, overrides=overrides)
     scene = run.load_scene(args.data)
     distances = args.heights is None or args.reference is not None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dataio.cameras import Cameras
 
 
-FIRST_CHUNK = 1024  # rays
+FIRST_CHUNK, LEAST_CHUNK = 1024, 256  # rays
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def render_image(model: Model | Surface, cameras: Cameras, index: int, *, sample
     """What camera `index` sees; cameras in the scene frame, on the model's device.
 
     samples: about how many samples are in memory at a time; the number of rays in a chunk follows the samples that
-    the last chunk's rays took. The image does not depend on it.
+    the last chunk's rays took. The image does not depend on it. A chunk that does not fit a GPU's memory is halved, and
+    so are those after it; raises torch.OutOfMemoryError when that does not help.
     """
     width, height = (int(x) for x in cameras.size[index])
     pixels = cameras.pixel_grid(index)
@@ -46,12 +47,19 @@ def render_image(model: Model | Surface, cameras: Cameras, index: int, *, sample
     parts, done, rays = [], 0, FIRST_CHUNK
     while done < len(pixels):
         at = pixels[done : done + rays]
-        done += len(at)
         camera = torch.full((len(at),), index, dtype=torch.long, device=at.device)
-        seen = model(cameras.rays(camera, at))
+        try:
+            seen = model(cameras.rays(camera, at))
+        except torch.OutOfMemoryError:
+            if len(at) <= LEAST_CHUNK:
+                raise
+            rays, samples = len(at) // 2, samples // 2
+            torch.cuda.empty_cache()
+            continue
+        done += len(at)
         parts.append(torch.cat([seen.color, seen.depth[:, None], seen.normal, seen.opacity[:, None]], 1).cpu())
         taken = sum(part.tau.numel() for part in seen.media)
-        rays = int(min(max(len(at) * samples / max(taken, 1), len(at) / 4, 256), 4 * len(at), 1 << 18))
+        rays = int(min(max(len(at) * samples / max(taken, 1), len(at) / 4, LEAST_CHUNK), 4 * len(at), 1 << 18))
     model.train(training)
     image = torch.cat(parts).view(height, width, 8)
     return Frame(image[..., :3].clamp(0, 1), image[..., 3], image[..., 4:7], image[..., 7])

@@ -135,3 +135,22 @@ def test_an_image_does_not_depend_on_its_chunks() -> None:
     assert whole.opacity[12, 16] > 0.99 and whole.opacity[0, 0] < 0.01
     assert whole.normal[12, 16, 2] < -0.95
     assert model.training
+
+
+def test_a_chunk_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same image from a GPU with room for 300 rays; an error where there is room for none."""
+    model = sphere_model(s=300.0)
+    pose = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, -2.5]])[None]
+    cameras = Cameras.make(pose, [40.0, 40.0, 16.0, 12.0], [32, 24])
+    whole, forward, room = render_image(model, cameras, 0), model.forward, 300
+
+    def crowded(rays: Rays) -> object:
+        if len(rays) > room:
+            raise torch.OutOfMemoryError("no room")
+        return forward(rays)
+
+    monkeypatch.setattr(model, "forward", crowded)
+    torch.testing.assert_close(render_image(model, cameras, 0).color, whole.color)
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        render_image(model, cameras, 0)
