@@ -18,6 +18,8 @@ from dataio.cameras import Cameras
 from dataio.georeference import Georeference
 from dataio.hull import hull_of
 from dataio.scene import AutoData, DataConfig, Scene
+from dataio.selection.base import SelectionConfig
+from dataio.selection.uniform import UniformSelection
 from models.capabilities import KINDS, missing, offered, refuse
 from models.kernels.launch import set_threads
 from models.losses import LossConfig, Objective
@@ -28,7 +30,7 @@ from utils.errors import InputError
 from utils.plateau import PlateauConfig
 from utils.schedule import Schedule, constant
 
-for package in ("dataio", "models.fields", "models.samplers"):
+for package in ("dataio", "dataio.selection", "models", "models.fields", "models.samplers"):
     discover(package)  # a part is found by lying in its folder
 
 
@@ -55,6 +57,7 @@ class TrainConfig(StrictModel):
     rays_at_once: int | None = Field(
         None, ge=1, description="rays whose graph is in memory at a time; the gradients of a step add up. Null: all"
     )
+    pixels: Choice[SelectionConfig] = UniformSelection()
     precision: Literal["float32", "mixed"] = Field(
         "float32", description="mixed: products of colors, NeRF and all gradients in bfloat16; distances never"
     )
@@ -64,6 +67,17 @@ class TrainConfig(StrictModel):
     checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: by time")
     checkpoint_minutes: float = Field(5.0, gt=0)
     keep_checkpoints: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _patches_are_whole(self) -> TrainConfig:
+        area = (self.pixels.patch or 1) ** 2
+        counts = {"rays": self.rays, "rays_at_once": self.rays_at_once or area}
+        refuse(
+            f"train.{key} should be a multiple of {area}, the pixels of a patch (got {count})"
+            for key, count in counts.items()
+            if count % area
+        )
+        return self
 
 
 class ExperimentConfig(StrictModel):
@@ -84,6 +98,18 @@ class ExperimentConfig(StrictModel):
         found = {name: missing(loss.needs, offered(field)) for name, loss in self.losses.items()}
         gives = f"model.foreground.field gives {KINDS[field.value_kind]}"
         refuse(f"losses.{name} needs {words}; {gives}" for name, words in found.items() if words)
+        return self
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> ExperimentConfig:
+        side = self.train.pixels.patch
+        gives = f"patches of {side} x {side}" if side else "single pixels"
+        refuse(
+            f"losses.{name} needs patches of at least {loss.least_patch} x {loss.least_patch} pixels"
+            f" (train.pixels: {{type: patches, side: {loss.least_patch}}}); train.pixels gives {gives}"
+            for name, loss in self.losses.items()
+            if loss.least_patch > (side or 1)
+        )
         return self
 
 

@@ -72,6 +72,7 @@ class Training:
             scene,
             rays=config.train.rays,
             seed=config.seed,
+            pixels=config.train.pixels,
             rank=ranks.rank,
             world=ranks.world,
             device=ranks.device,
@@ -110,6 +111,7 @@ class Training:
         batch = next(self.sampler)
         report = self._gradients(batch)
         self._descend(report.loss)
+        self.sampler.learn(report.error)
         self.step += 1
         self.progress = self._progress()
         self._log(report)
@@ -189,11 +191,12 @@ class Training:
 
     def save(self) -> None:
         """Write a checkpoint (main rank); every rank waits until it stands."""
+        sampler = self.sampler.state_dict()  # of all ranks
         if self.ranks.is_main:
             state = {
                 "model": self.objective.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "sampler": self.sampler.state_dict(),
+                "sampler": sampler,
                 "scene": scene_state(self.scene),
                 "plateau": self.plateau.state_dict() if self.plateau else None,
                 "progress": self.progress,

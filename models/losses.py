@@ -33,6 +33,11 @@ class LossConfig(Part):
 
     weight: Schedule = Field(constant(1.0), description="a number or a schedule over the run")
 
+    @property
+    def least_patch(self) -> int:
+        """Side of the squares of neighboring pixels that it needs, at least; 1: none."""
+        return 1
+
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
         """The unweighted term, a scalar; finite also for an empty batch."""
         raise TypeError("a loss config computes its term")
@@ -52,11 +57,9 @@ class ColorLoss(LossConfig):
     def _distance(self, color: Tensor, batch: RayBatch) -> Tensor:
         distances: dict[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "huber": _huber}
         per_ray = distances[self.norm](color, batch.color, reduction="none").mean(-1)
-        if batch.weight is not None:
-            per_ray = per_ray * batch.weight
         if self.masked and batch.mask is not None:
-            return shared_mean(per_ray * batch.mask, batch.mask.sum() if batch.masked is None else batch.masked)
-        return shared_mean(per_ray)
+            return shared_mean(batch.weighed(per_ray * batch.mask), batch.total_mask())
+        return shared_mean(batch.weighed(per_ray))
 
 
 class EikonalLoss(LossConfig):
@@ -89,7 +92,7 @@ class MaskLoss(LossConfig):
         if batch.mask is None:
             return rendering.opacity.new_zeros(())
         opacity = rendering.opacity.clamp(self.margin, 1 - self.margin)
-        return shared_mean(F.binary_cross_entropy(opacity, batch.mask, reduction="none"))
+        return shared_mean(batch.weighed(F.binary_cross_entropy(opacity, batch.mask, reduction="none")))
 
 
 class DepthLoss(LossConfig):
@@ -104,7 +107,7 @@ class DepthLoss(LossConfig):
         known = batch.depth > 0
         distance = _huber if self.norm == "huber" else F.l1_loss
         per_ray = distance(rendering.depth, batch.depth, reduction="none") * known
-        return shared_mean(per_ray, known.sum() if batch.measured is None else batch.measured)
+        return shared_mean(batch.weighed(per_ray), batch.total_measured())
 
 
 class SdfDepthLoss(LossConfig):
@@ -196,7 +199,7 @@ class DistortionLoss(LossConfig):
         # Pairs i < j, by running sums: sum_j w_j (t_j sum_i w_i - sum_i w_i t_i).
         apart = weight * (middle * samples.exclusive_sum(weight) - samples.exclusive_sum(weight * middle))
         thick = weight.square() * (samples.t1 - samples.t0) / 3
-        return shared_mean(samples.total(2 * apart + thick))
+        return shared_mean(batch.weighed(samples.total(2 * apart + thick)))
 
 
 class EntropyLoss(LossConfig):
@@ -207,7 +210,7 @@ class EntropyLoss(LossConfig):
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
         hit = rendering.opacity.clamp(self.margin, 1 - self.margin)
-        return shared_mean(-hit * hit.log() - (1 - hit) * (1 - hit).log())
+        return shared_mean(batch.weighed(-hit * hit.log() - (1 - hit) * (1 - hit).log()))
 
 
 @torch.no_grad()
@@ -247,6 +250,7 @@ class Report:
     """One step: the loss to minimize, its unweighted terms, mean squared color error, number of samples.
 
     opacity: [R] and gradient: [*N, 3] of the first medium, detached, for those who watch over the run.
+    error: [R] squared error of the color, mean over channels, detached, for those who choose pixels.
     """
 
     loss: Tensor
@@ -255,6 +259,7 @@ class Report:
     samples: int
     opacity: Tensor
     gradient: Tensor | None
+    error: Tensor
 
     @staticmethod
     def merged(reports: Sequence[Report], shares: Sequence[float]) -> Report:
@@ -273,6 +278,7 @@ class Report:
             samples=sum(report.samples for report in reports),
             opacity=torch.cat([report.opacity for report in reports]),
             gradient=torch.cat(gradients) if gradients else None,
+            error=torch.cat([report.error for report in reports]),
         )
 
 
@@ -296,9 +302,10 @@ class Objective(nn.Module):
         terms = {name: loss(rendering, batch, self.model) for name, loss in self.losses.items()}
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         with torch.no_grad():
-            squared_error = shared_mean((rendering.color - batch.color).square())
+            squares = (rendering.color - batch.color).square()
+            squared_error, error = shared_mean(squares), squares.mean(-1)
         samples = sum(part.tau.numel() for part in rendering.media)
         terms = {name: term.detach() for name, term in terms.items()}
         gradient = rendering.media[0].field.gradient
         seen = rendering.opacity.detach(), None if gradient is None else gradient.detach()
-        return Report(loss, terms, squared_error, samples, *seen)
+        return Report(loss, terms, squared_error, samples, *seen, error)

@@ -23,7 +23,7 @@ ALLOWED = {
 # Parts that never know one another; they meet in models/volume.py.
 PARTS = ("models.fields", "models.samplers", "models.opacity")
 # Types that may be named in annotations, but not imported when the program runs.
-TYPES_ONLY = {"models.losses": ("dataio.batches",)}
+TYPES_ONLY = dict.fromkeys(("models.losses", "models.patch_losses"), ("dataio.batches",))
 
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 60, 8
 METHODS = {"nerf", "nerfpp", "nerf++", "nerf_pp", "neus", "volsdf", "unisurf"}

@@ -22,6 +22,7 @@ from models.losses import (
     surface_points,
 )
 from models.model import Model
+from models.patch_losses import ColorGradientLoss, StructureLoss
 from models.samples import DenseSamples, FieldSample
 from models.volume import MediumRendering, Rendering
 from tests.analytic import RADIUS, rays_at_sphere, sphere_model
@@ -40,6 +41,8 @@ LOSSES: dict[str, LossConfig] = {
     "curvature": CurvatureLoss(),
     "distortion": DistortionLoss(),
     "entropy": EntropyLoss(),
+    "structure": StructureLoss(),
+    "color_gradient": ColorGradientLoss(),
 }
 
 
@@ -176,7 +179,7 @@ def test_entropy(model: Model) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_finite_without_samples(name: str, model: Model) -> None:
-    assert torch.isfinite(LOSSES[name](rendering(0), batch(0), model))
+    assert torch.isfinite(LOSSES[name](rendering(0), replace(batch(0), patch=8), model))
 
 
 def test_the_objective_sums_what_the_schedules_say() -> None:

@@ -70,6 +70,14 @@ def mean_across_ranks(tensor: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+def sum_across_ranks(tensor: Tensor) -> Tensor:
+    """The sum over all ranks of a tensor of the same shape and type on each; a new tensor without gradient."""
+    total = tensor.detach().clone()
+    if _is_parallel():
+        dist.all_reduce(total)
+    return total
+
+
 def any_rank(flag: bool) -> bool:
     """Whether `flag` is true on at least one rank; all ranks get the same answer."""
     if not _is_parallel():

@@ -41,23 +41,37 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.ndim != 3 or min(prediction.shape[:2]) < WINDOW:
         raise ValueError(f"ssim needs [H, W, C] of at least {WINDOW} pixels, got {tuple(prediction.shape)}")
     x, y = prediction.movedim(-1, 0), target.movedim(-1, 0)
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
+    return structural_similarity(x[None], y[None], gaussian_window(WINDOW, SIGMA).to(x)).mean()
+
+
+def structural_similarity(x: Tensor, y: Tensor, window: Tensor) -> Tensor:
+    """SSIM of every window that lies wholly in a picture, K1 = 0.01, K2 = 0.03, data range 1.
+
+    x, y: [N, C, H, W] in [0, 1]. window: [K] of sum 1, the weights along rows and along columns, K at most H and W.
+    Returns [N, C, H-K+1, W-K+1], at most 1; covariances are those of the population. Differentiable in x and y.
+    Source: Wang et al. 2004, eq. 13.
+    """
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.stack([x, y, x * x, y * y, x * y]), window)
     variance_x, variance_y = mean_xx - mean_x.square(), mean_yy - mean_y.square()
     covariance = mean_xy - mean_x * mean_y
     c1, c2 = K1**2, K2**2
     likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     largest = (mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2)
-    return (likeness / largest).mean()
+    return likeness / largest
 
 
-def _blur(stack: Tensor) -> Tensor:
-    """[K, C, H, W] under the Gaussian window, without the border: [K, C, H-10, W-10]."""
-    offsets = torch.arange(WINDOW, dtype=stack.dtype, device=stack.device) - WINDOW // 2
-    kernel = torch.exp(-0.5 * (offsets / SIGMA).square())
-    kernel = kernel / kernel.sum()
-    flat = stack.flatten(0, 1)[:, None]
-    blurred = F.conv2d(F.conv2d(flat, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
-    return blurred.view(*stack.shape[:2], *blurred.shape[-2:])
+def gaussian_window(size: int, sigma: float) -> Tensor:
+    """[size] float64 weights of sum 1, highest in the middle. sigma: in pixels."""
+    offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    kernel = torch.exp(-0.5 * (offsets / sigma).square())
+    return kernel / kernel.sum()
+
+
+def _blur(stack: Tensor, window: Tensor) -> Tensor:
+    """[..., H, W] under a window [K] along both, without the border: [..., H-K+1, W-K+1]."""
+    flat = stack.flatten(0, -3)[:, None]
+    blurred = F.conv2d(F.conv2d(flat, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
+    return blurred.view(*stack.shape[:-2], *blurred.shape[-2:])
 
 
 def _check_shapes(prediction: Tensor, target: Tensor) -> None:

@@ -1,0 +1,1 @@
+"""Which pixels a batch is made of: one file per way to choose them."""

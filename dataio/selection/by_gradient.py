@@ -1,0 +1,42 @@
+"""Pixels where the photograph changes: edges and texture."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from dataio.pixel_store import Int64, PixelStore
+from dataio.selection.base import Selection
+from dataio.selection.scored import Float64, Scored, ScoredConfig
+
+
+class GradientSelection(ScoredConfig):
+    """More of the pixels at edges and in texture: the score is the length of the image gradient."""
+
+    type: Literal["gradient"] = "gradient"
+
+    def build(self, store: PixelStore, *, rays: int, seed: int) -> Selection:
+        return ByGradient(self, store, rays=rays, seed=seed)
+
+
+class ByGradient(Scored):
+    """Scored by neighbors, which are looked up when they are asked for: no map of any picture is kept."""
+
+    def score(self, pixels: Int64) -> tuple[Float64, None]:
+        return gradient(self.store, pixels), None
+
+
+def gradient(store: PixelStore, pixels: Int64) -> Float64:
+    """[M] length of the color's gradient at pixels [M], in levels per two pixels, over all channels.
+
+    By the difference of both neighbors in each direction; at the picture's border the pixel stands in for the one
+    beyond.
+    """
+    view, row, column = store.locate(pixels)
+    height, width = store.shapes[view].T
+    left, right = np.maximum(column - 1, 0), np.minimum(column + 1, width - 1)
+    above, below = np.maximum(row - 1, 0), np.minimum(row + 1, height - 1)
+    across = store.colors(view, row, right).astype(np.float64) - store.colors(view, row, left)
+    down = store.colors(view, below, column).astype(np.float64) - store.colors(view, above, column)
+    return np.sqrt((across**2 + down**2).sum(axis=1))

@@ -1,0 +1,96 @@
+"""Pixels where the model was wrong when it was last asked."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dataio.pixel_store import Int64, PixelStore
+from dataio.selection.base import Selection
+from dataio.selection.scored import Float64, Scored, ScoredConfig
+from utils.distributed import sum_across_ranks
+
+# Errors are added up as whole numbers: exact, so that neither the order of a GPU's threads, nor the number of ranks,
+# nor a checkpoint in between makes a difference. 2^-32 of full scale; a sum holds 2^27 errors of the largest size.
+UNIT, LARGEST = 2.0**-32, 16.0
+UNSEEN = -1.0
+
+
+class LossSelection(ScoredConfig):
+    """More of the pixels where the color is wrong: the score is the error that was last seen around the pixel."""
+
+    type: Literal["loss"] = "loss"
+    cell: int = Field(16, ge=1, description="errors are kept for squares of so many pixels")
+    every: int = Field(256, ge=1, description="steps after which the errors seen since then begin to count")
+    keep: float = Field(0.5, ge=0, lt=1, description="share of a cell's error that stays where it was seen again")
+
+    def build(self, store: PixelStore, *, rays: int, seed: int) -> Selection:
+        return ByLoss(self, store, rays=rays, seed=seed)
+
+
+class ByLoss(Scored):
+    """Scored by a coarse map per view, which changes every `every` steps only: between, choices can be made ahead."""
+
+    def __init__(self, config: LossSelection, store: PixelStore, *, rays: int, seed: int) -> None:
+        super().__init__(config, store, rays=rays, seed=seed)
+        self.cell, self.every, self.keep = config.cell, config.every, config.keep
+        rows, self._wide = (-(-store.shapes // self.cell)).T
+        self._start = np.concatenate([[0], np.cumsum(rows * self._wide)])
+        self.errors = np.full(self._start[-1], UNSEEN, dtype=np.float32)  # [cells] mean squared; of all views
+        self._scores = np.ones(len(self.errors))
+        self._sums = torch.zeros(2, len(self.errors), dtype=torch.int64)  # of errors, in units; their number
+        self._steps = 0  # since the map changed
+
+    def bins(self, pixels: Int64) -> Int64:
+        """[M] the cells of pixels [M]."""
+        view, row, column = self.store.locate(pixels)
+        return np.asarray(self._start[view] + row // self.cell * self._wide[view] + column // self.cell)
+
+    def score(self, pixels: Int64) -> tuple[Float64, Int64]:
+        bins = self.bins(pixels)
+        return self._scores[bins], bins
+
+    def learn(self, bins: Tensor, error: Tensor) -> bool:
+        if self._sums.device != error.device:
+            self._sums = self._sums.to(error.device)
+        known = torch.isfinite(error)
+        units = (error.detach().nan_to_num(0.0).clamp(0.0, LARGEST) / UNIT).to(torch.int64) * known
+        self._sums.index_add_(1, bins, torch.stack([units, known.to(torch.int64)]))
+        self._steps += 1
+        if self._steps < self.every:
+            return False
+        self._fold(sum_across_ranks(self._sums).cpu().numpy())
+        self._sums.zero_()
+        self._steps = 0
+        return True
+
+    def _fold(self, sums: Int64) -> None:
+        """Let new errors, [2, cells] sums and counts, into the map."""
+        seen = sums[1] > 0
+        mean = (sums[0][seen] * UNIT / sums[1][seen]).astype(np.float32)
+        old = self.errors[seen]
+        errors = self.errors.copy()
+        errors[seen] = np.where(old == UNSEEN, mean, self.keep * old + (1 - self.keep) * mean)
+        self._use(errors)
+
+    def _use(self, errors: np.ndarray) -> None:
+        # Whole arrays are put in place of the old ones, which the thread may just be reading.
+        self.errors = errors
+        seen = errors != UNSEEN
+        usual = errors[seen].mean() if seen.any() else 1.0
+        self._scores = np.sqrt(np.where(seen, errors, usual), dtype=np.float64)
+
+    def state_dict(self) -> dict[str, Any]:
+        sums = sum_across_ranks(self._sums).cpu()
+        return {"errors": torch.from_numpy(self.errors.copy()), "sums": sums, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any], *, main: bool) -> None:
+        if state["errors"].shape != self.errors.shape:
+            return  # of other cells: a config that was changed on purpose
+        self._use(state["errors"].numpy())
+        self._sums = state["sums"].clone() if main else torch.zeros_like(state["sums"])
+        self._steps = int(state["steps"])
