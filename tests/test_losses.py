@@ -220,3 +220,17 @@ def test_parts_of_a_batch_add_up_to_the_whole(model: Model) -> None:
     assert many.samples == one.samples
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["l1", "masked", "mask", "depth", "entropy"])
+def test_a_weight_counts_a_ray_as_often(name: str, model: Model) -> None:
+    """Of losses per ray: weights 2 and 0, in the mean 1, are the first half of the rays twice."""
+    torch.manual_seed(0)
+    seen = rendering(4)
+    varied = replace(seen, color=torch.rand(4, 3), opacity=torch.rand(4), depth=torch.rand(4))
+    full = replace(batch(4, mask=0.7), depth=torch.rand(4) + 0.1)
+    twice = replace(full, weight=torch.tensor([2.0, 2.0, 0.0, 0.0]))
+    again = torch.tensor([0, 1, 0, 1])
+    chosen = replace(seen, color=varied.color[again], opacity=varied.opacity[again], depth=varied.depth[again])
+    expected = LOSSES[name](chosen, full[again], model)
+    torch.testing.assert_close(LOSSES[name](varied, twice, model), expected)

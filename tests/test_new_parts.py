@@ -1,4 +1,4 @@
-"""A new opacity and a new sampler: defined here, used from a config, no file of ours edited for them."""
+"""A new opacity, sampler and choice of pixels: defined here, used from a config, no file of ours edited for them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+import experiment
 import utils.parts
+from dataio.batches import PixelSampler
 from dataio.cameras import Rays
+from dataio.permutation import Permutation
+from dataio.pixel_store import PixelStore
+from dataio.selection.base import Chosen, Selection, SelectionConfig
 from models.model import Model, ModelConfig
 from models.opacity import Opacity, OpacityConfig
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samples import DenseSamples, FieldSample, RaySamples
 from tests.analytic import FOREGROUND, Sphere, color_at, hit_distance, rays_at_sphere
+from tests.sources import ROOT
+from tests.test_batches import identity, made_scene
 
 
 class Wall(Opacity):
@@ -34,9 +41,19 @@ class Thirds(Sampler):
         return DenseSamples.from_edges(rays, torch.lerp(rays.near[:, None], rays.far[:, None], share))
 
 
-def test_toys(monkeypatch: pytest.MonkeyPatch) -> None:
+class Evens(Selection):
+    """Pixels of even numbers."""
+
+    def choose(self, first: int) -> Chosen:
+        return Chosen(2 * self.upcoming(first))
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utils.parts, "_registry", {kind: dict(of) for kind, of in utils.parts._registry.items()})
 
+
+def test_toys() -> None:
     class WallConfig(OpacityConfig):
         type: Literal["toy_wall"] = "toy_wall"
 
@@ -58,3 +75,17 @@ def test_toys(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, hit = model(rays), hit_distance(rays).float()
     torch.testing.assert_close(seen.depth, hit, atol=0.02, rtol=0)
     torch.testing.assert_close(seen.color, color_at(rays.at(hit)), atol=0.03, rtol=0)
+
+
+def test_a_toy_choice_of_pixels() -> None:
+    class EvensConfig(SelectionConfig):
+        type: Literal["toy_evens"] = "toy_evens"
+
+        def build(self, store: PixelStore, *, rays: int, seed: int) -> Selection:
+            return Evens(Permutation(len(store) // 2, seed), rays)
+
+    overrides = ["train.pixels.type=toy_evens", "train.rays=10"]
+    train = experiment.read_config(ROOT / "configs/neus_hash.yaml", overrides).train
+    with PixelSampler(made_scene(), rays=train.rays, seed=0, pixels=train.pixels) as sampler:
+        seen = {pixel for _ in range(4) for pixel in identity(next(sampler))}
+    assert len(seen) == 40 and sampler.epoch == 1.0  # of 80 pixels
