@@ -64,9 +64,9 @@ class PixelStore:
         """The numbers [R] of pixels that lie within their picture: the inverse of `locate`."""
         return np.asarray(self.start[view] + row * self.width[view] + column)
 
-    def colors(self, view: Int64, row: Int64, column: Int64) -> UInt8:
-        """[R,3] of pixels that lie within their picture."""
-        return self._color.take(self.number(view, row, column) + self._shift[view])
+    def colors(self, pixels: Int64, view: Int64) -> UInt8:
+        """[R,3] of the pixels of the given numbers [R], which lie in the views [R]."""
+        return self._color.take(pixels + self._shift[view])
 
     def gather(self, pixels: Int64, end: int) -> GatheredPixels:
         """The pixels of the given numbers [R]."""

@@ -35,8 +35,9 @@ def gradient(store: PixelStore, pixels: Int64) -> Float64:
     """
     view, row, column = store.locate(pixels)
     height, width = store.shapes[view].T
-    left, right = np.maximum(column - 1, 0), np.minimum(column + 1, width - 1)
-    above, below = np.maximum(row - 1, 0), np.minimum(row + 1, height - 1)
-    across = store.colors(view, row, right).astype(np.float64) - store.colors(view, row, left)
-    down = store.colors(view, below, column).astype(np.float64) - store.colors(view, above, column)
+    left, right = pixels - (column > 0), pixels + (column < width - 1)
+    above, below = pixels - width * (row > 0), pixels + width * (row < height - 1)
+    across, down = (
+        store.colors(a, view).astype(np.int32) - store.colors(b, view) for a, b in ((right, left), (below, above))
+    )
     return np.sqrt((across**2 + down**2).sum(axis=1))
