@@ -46,12 +46,14 @@ class RayBatch:
             return [self]
         parts = [self[begin : begin + rays] for begin in range(0, len(self), rays)]
         shares = [len(part) / len(self) for part in parts]
+        masked = None if self.mask is None else self.total_mask()
+        measured = None if self.depth is None else self.total_measured()
         return [
             replace(
                 part,
                 share=share,
-                masked=None if self.mask is None else self.total_mask() * share,
-                measured=None if self.depth is None else self.total_measured() * share,
+                masked=None if masked is None else masked * share,
+                measured=None if measured is None else measured * share,
                 patch=self.patch,
             )
             for part, share in zip(parts, shares, strict=True)

@@ -305,3 +305,16 @@ def test_parts_share_the_weighed_sums() -> None:
 def test_a_picture_smaller_than_a_patch_is_refused() -> None:
     with pytest.raises(InputError, match=r"b - got 4 x 9 pixels - expected at least 5 x 5 \(train.pixels.side\)"):
         PixelSampler(made_scene(), rays=25, seed=0, pixels=PatchSelection(side=5))
+
+
+@pytest.mark.cuda
+@each_selection
+def test_a_gpu_draws_the_same(name: str) -> None:
+    """The map too: errors are added up as whole numbers, in whatever order."""
+    with PixelSampler(made_scene(), rays=18, seed=9, pixels=SELECTIONS[name]) as here:
+        batches = drawn(here, 12)
+    with PixelSampler(made_scene(), rays=18, seed=9, pixels=SELECTIONS[name], device="cuda") as there:
+        for ours in batches:
+            batch = next(there)
+            there.learn((ours.color.cuda() - 0.3).square().mean(-1))
+            assert torch.equal(ours.color, batch.color.cpu()) and ours.patch == batch.patch
