@@ -18,25 +18,24 @@ PER_THREAD = 8
 COUNT = 1 << 22  # reads or additions
 
 
-def rates(device: torch.device, *, rows: int, megabytes: float = MEGABYTES, count: int = COUNT) -> dict[str, float]:
+def rates(device: torch.device, *, rows: int) -> dict[str, float]:
     """Billions of reads and additions per CPU-second, on CUDA per second; each is of one row of two numbers.
 
-    half: of 4 bytes, from a table of `megabytes`. float: of 8 bytes, from a table of `rows` rows.
+    half: of 4 bytes, from a table of `MEGABYTES`. float: of 8 bytes, from a table of `rows` rows.
     """
-    halves = int(megabytes * 2**20) // 4
+    halves = int(MEGABYTES * 2**20) // 4
     sizes = {"half": (halves, torch.float16, wp.vec2h), "float": (rows, torch.float32, wp.vec2)}
     kernels = {("read", "half"): _read_half, ("read", "float"): _read_float}
     kernels |= {("add", "half"): _add_half, ("add", "float"): _add_float}
     return {
-        f"{verb}_{kind}2_g_per_s": rate(kernel, *sizes[kind], device=device, count=count)
-        for (verb, kind), kernel in kernels.items()
+        f"{verb}_{kind}2_g_per_s": rate(kernel, *sizes[kind], device=device) for (verb, kind), kernel in kernels.items()
     }
 
 
-def rate(kernel: Any, rows: int, dtype: torch.dtype, pair: Any, *, device: torch.device, count: int) -> float:
-    """Billions per second of what the kernel does `count` times to a table of `rows` rows of two numbers."""
+def rate(kernel: Any, rows: int, dtype: torch.dtype, pair: Any, *, device: torch.device) -> float:
+    """Billions per second of what the kernel does `COUNT` times to a table of `rows` rows of two numbers."""
     table = torch.zeros(rows, 2, dtype=dtype, device=device)
-    out = torch.empty(count // PER_THREAD, device=device)
+    out = torch.empty(COUNT // PER_THREAD, device=device)
     which = torch.randint(rows, (len(out) * PER_THREAD,), dtype=torch.int32, device=device)
     inputs = [as_warp(table, pair), which, out]
     return 1e-9 * len(which) / best(lambda: launch(kernel, len(out), inputs, device=device), device, 3)

@@ -1,7 +1,10 @@
 """The benchmark in small: every number is there and possible."""
 
+import argparse
+import importlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +13,47 @@ import torch
 import warp as wp
 
 import experiment
-from benchmarks import cases, data_sets, kernels, launches, loader, machine, micro, plain, train_step
+from benchmarks import (
+    cases,
+    data_sets,
+    kernels,
+    launches,
+    loader,
+    machine,
+    micro,
+    plain,
+    render_frame,
+    time_to_quality,
+    train_step,
+)
+from dataio import procedural
+from dataio.cameras import Cameras
 from models.fields.hash_grid import HashGridConfig
 from models.kernels.launch import as_warp, launch
 from models.model import Model
 from tests.test_training import ROOT
 from utils.errors import InputError
+from utils.mesh_metrics import compare_meshes
 
 TINY_DATA = "data={type: procedural, views: 3, test_views: 1, size: 24}"
+SMALL_GEMM = (256, 128, 128)
 TINY = [TINY_DATA, "model.foreground.field.start=sphere", "train.rays=32", "device=cpu"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_rates() -> Iterator[None]:
+    """The machine's rates need not be good here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "COPY_BYTES", 1 << 20)
+        patch.setattr(machine, "LEAST_SECONDS", 1e-3)
+        patch.setattr(micro, "COUNT", 1 << 12)
+        patch.setattr(micro, "MEGABYTES", 0.25)
+        yield
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return train_step.measure(
-        str(ROOT / "configs/neus_hash.yaml"), TINY, warmup=2, steps=3, plain=1, gemm=(256, 128, 128)
-    )
+    return train_step.measure(str(ROOT / "configs/neus_hash.yaml"), TINY, warmup=2, steps=3, plain=1, gemm=SMALL_GEMM)
 
 
 def test_every_number_is_measured(found: dict[str, Any]) -> None:
@@ -70,7 +98,7 @@ def test_a_set_is_loaded_and_trained_on() -> None:
 def test_kernels_agree_with_their_plain_forms_and_have_a_share(capsys: Any) -> None:
     sizes = cases.Sizes(rays=40, samples=400, pixels=200, lattice=24, grid=16)
     config = str(ROOT / "configs/neus_hash.yaml")
-    found = kernels.measure(config, TINY, sizes, warmup=2, steps=2, gemm=(256, 128, 128))
+    found = kernels.measure(config, TINY, sizes, warmup=2, steps=2, gemm=SMALL_GEMM)
     machine.print_table(found)
     assert "hash encoding with gradient" in capsys.readouterr().out
     rows = found["kernels"]
@@ -91,7 +119,7 @@ def test_a_config_without_a_hash_grid_is_refused() -> None:
 
 
 def test_random_rows_are_read_and_added_to(device: torch.device) -> None:
-    rates = micro.rates(device, rows=64, megabytes=0.01, count=1 << 10)
+    rates = micro.rates(device, rows=64)
     assert len(rates) == 4 and all(value > 0 for value in rates.values())
     which = (torch.arange(800, dtype=torch.int32) * 7 % 50).to(device)
     for dtype, pair, add, read in (
@@ -116,3 +144,56 @@ def test_the_product_runs_in_plain_pytorch_and_gets_its_kernels_back() -> None:
         with launches.watched() as watched:
             medium(inputs.rays)
     assert {"hash_encode._encode", "march._fill", "scan._exclusive_sum"} <= set(watched)
+
+
+def test_frames_are_timed_and_compared(capsys: Any) -> None:
+    subject = render_frame.made(str(ROOT / "configs/neus_hash.yaml"), TINY, steps=3)
+    sizes = render_frame.Sizes(frame=(20, 20), depth=(32, 24), lattice=24, compare=12)
+    (grid,) = render_frame.grids(subject.model)
+    kept = grid.occupied.clone()
+    found = render_frame.measure(subject, sizes, threads=1, gemm=SMALL_GEMM)
+    machine.print_table(found)
+    assert "through the grid" in capsys.readouterr().out
+    assert [row["frame"] for row in found["frames"]] == ["volume", "surface", "baking", "depth 32 x 24"]
+    assert all(row["px_per_s"] > 0 for row in found["frames"] if row["frame"] != "baking")
+    assert all(row["peak_mb"] > 10 for row in found["frames"])
+    assert 0 < found["covered"] < 1 and found["depth_error_cells"] < 0.5
+    through, full, every, plainly = found["small"]
+    assert through["db"] == 0 and abs(full["db"]) < 0.1 and abs(every["db"]) < 3 and plainly["likeness_db"] > 60
+    assert torch.equal(grid.occupied, kept) and grid.config.prune
+
+
+def test_a_view_in_another_size_sees_the_same(tmp_path: Path) -> None:
+    poses, intrinsics = torch.eye(4)[None], [50.0, 60.0, 30.0, 22.0]
+    cameras = Cameras.make(poses, intrinsics, [64, 40])
+    wide = render_frame.framed(cameras, 0, (240, 80))
+    assert wide.size.tolist() == [[240, 80]] and wide.intrinsics.tolist() == [[100.0, 120.0, 116.0, 44.0]]
+    with pytest.raises(InputError, match="not a run folder"):
+        render_frame.opened(str(tmp_path), "cpu", [])
+
+
+def test_quality_is_measured_at_each_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_this_process(name: str, *arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", [name, *arguments])
+        return importlib.import_module(name.removesuffix(".py")).main() or 0
+
+    monkeypatch.setattr(time_to_quality, "script", in_this_process)
+    monkeypatch.setattr(procedural, "REFERENCE_RESOLUTION", 40)
+    monkeypatch.setattr(compare_meshes, "__kwdefaults__", {**(compare_meshes.__kwdefaults__ or {}), "samples": 1000})
+    settings = [*TINY, "train.validations=0"]
+    config, mesh = str(ROOT / "configs/neus_hash.yaml"), time_to_quality.Mesh(24, None)
+    found = time_to_quality.measure(config, settings, (0.005, 0.01), tmp_path, mesh=mesh, gemm=SMALL_GEMM)
+    assert [row["minutes"] for row in found["quality"]] == [0.005, 0.01]
+    for row in found["quality"]:
+        assert row["steps"] >= 1 and row["wall_s"] >= 60 * row["minutes"] and row["views"] == 1
+        assert all(math.isfinite(row[key]) for key in ("cpu_s", "psnr", "chamfer", "accuracy", "f_0.01", "peak_mb"))
+    run = render_frame.opened(str(tmp_path / "0.01_minutes"), "cpu", [])
+    assert run.photograph is not None and run.photograph.shape == (24, 24, 3)
+
+
+def test_a_script_that_fails_ends_the_benchmark(tmp_path: Path) -> None:
+    assert time_to_quality.marks("1,2.5") == (1.0, 2.5)
+    with pytest.raises(argparse.ArgumentTypeError):
+        time_to_quality.marks("1,-2")
+    with pytest.raises(InputError, match="ended with code 2"):
+        time_to_quality.ended("train.py", 2)
