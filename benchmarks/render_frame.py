@@ -1,4 +1,4 @@
-"""Time pictures of a model: volume, surface, and a large frame of depth; what skipping costs in dB, what it saves."""
+"""Time pictures of a model: volume, surface, large depth; what skipping costs in dB and saves in time."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ EXAMPLE = """examples:
   python -m benchmarks.render_frame --run runs/figure --out
   python -m benchmarks.render_frame --run runs/figure --device cuda --lattice 512
 
-volume and surface: one frame of --size; px_per_s is per CPU-second, on CUDA per second. depth: one of
---depth-size from a baked lattice, on all cores. Then the view in small, against its photograph: through
-the occupancy grid; with all cells occupied; with every step of every ray evaluated as well; and in plain
-PyTorch (benchmarks/plain.py for the kernels). db is the PSNR through the grid minus that PSNR."""
+volume and surface: one frame of --size; px_per_s is per CPU-second, on CUDA per second. depth: one
+of --depth-size from a baked lattice, on all cores. Then the view in small, against its photograph:
+through the occupancy grid; with all cells occupied; with every step evaluated as well; and in plain
+PyTorch (benchmarks/plain.py for the kernels). db: the PSNR through the grid minus that one."""
 
 
 @dataclass(frozen=True)

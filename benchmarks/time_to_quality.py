@@ -1,8 +1,8 @@
 """Train for several lengths of time, each a run of its own, and measure pictures and mesh of each.
 
-Schedules follow the budget: a run of three minutes is not the beginning of one of ten, and one that is stopped on its
-way is worse than one that was made to end there. So each mark is a run from the start. The scripts are those that a
-user calls, one process after the other: train.py, extract_mesh.py, evaluate.py.
+Schedules follow the budget: a run of three minutes is not the beginning of one of ten, and one that
+is stopped on its way is worse than one that was made to end there. So each mark is a run from the
+start. The scripts are those that a user calls: train.py, extract_mesh.py, evaluate.py.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from utils.errors import InputError, run_script
 
 EXAMPLE = """examples:
   python -m benchmarks.time_to_quality --minutes 1,3,10
-  python -m benchmarks.time_to_quality --data data/figure --reference data/figure/mesh.ply --minutes 5
+  python -m benchmarks.time_to_quality --data figure --reference figure/mesh.ply --minutes 5
   python -m benchmarks.time_to_quality --device cuda --minutes 0.25,1,3 --keep runs/quality --out
 
-seconds and memory are those of the training, as metrics.json has them; psnr is the mean over all held-out
-views in full size; mesh distances are in radii of the true mesh's bounding sphere, with --reference or
-where the data know their surface. There is no plain PyTorch form of this: see train_step."""
+seconds and memory are those of the training, as metrics.json has them; psnr is the mean over all
+held-out views in full size; mesh distances are in radii of the true mesh's bounding sphere, with
+--reference or where the data know their surface. For the plain PyTorch form see train_step."""
 # What a line shows: its name, and where it is in metrics.json.
 COLUMNS = (
     ("steps", "train", "steps"),

@@ -1,4 +1,4 @@
-"""Time a training step, beside what the machine can do and the same step in plain PyTorch, in one process."""
+"""Time a training step, beside what the machine can do and the same step in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NEVER = 1_000_000_000  # steps
 REFERENCE_CPU_SECONDS_PER_RAY, REFERENCE_GEMM = 0.053, 100.0
 EXAMPLE = """examples:
   python -m benchmarks.train_step
-  python -m benchmarks.train_step --config configs/neus.yaml --warmup 2 --steps 3 --plain 0 train.rays=512
+  python -m benchmarks.train_step --config configs/neus.yaml --warmup 2 --steps 3 train.rays=512
   python -m benchmarks.train_step --data DATA --device cuda --out
 
 The timed steps are the last ones of a run of WARMUP + STEPS steps: every schedule is near its end,
-all levels of a hash grid are in use. Pictures and checkpoints are left out, the log is not. The steps
-in plain PyTorch follow: the same model, losses and optimizer, with benchmarks/plain.py for the kernels."""
+all levels of a hash grid are in use. Pictures and checkpoints are left out, the log is not. Steps
+in plain PyTorch follow: the same model, losses and optimizer, benchmarks/plain.py for the kernels."""
 
 
 def main() -> int:
