@@ -152,7 +152,9 @@ def versions() -> dict[str, str]:
 
 def print_table(found: Mapping[str, Any]) -> None:
     """One line per number; what is itself a list of rows follows as a table."""
-    rows = {key: value for key, value in found.items() if isinstance(value, list) and value and is_row(value[0])}
+    rows = {
+        key: value for key, value in found.items() if isinstance(value, list) and value and isinstance(value[0], dict)
+    }
     for key, value in found.items():
         if key not in rows:
             print(f"{key:22s} {shown(value)}")
@@ -168,11 +170,6 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     for line in cells:
         first, *rest = (text.rjust(width) for text, width in zip(line, widths, strict=True))
         print("  ".join([line[0].ljust(len(first)), *rest]))
-
-
-def is_row(value: object) -> bool:
-    """Whether it is a row of a table."""
-    return isinstance(value, dict)
 
 
 def shown(value: Any) -> str:
