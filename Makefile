@@ -20,7 +20,8 @@ help:
 	@echo "make check      lint and types"
 	@echo "make nightly    the slow tests too"
 	@echo "make schema     write configs/schema.json anew, from which editors complete and check a config"
-	@echo "make bench      time a training step; bench-gpu: the GPU tests, then the same on the GPU"
+	@echo "make bench      time a training step, the kernels and rendering on the CPU, in under ten minutes"
+	@echo "make bench-gpu  the GPU tests, then the same on the GPU, and the quality after a time of training"
 	@echo "make clean      remove the virtual environment and the caches; runs/ stays"
 
 # --- the virtual environment -------------------------------------------------------------------------------------
@@ -80,10 +81,15 @@ schema: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@$(PY) -m benchmarks.train_step $(ARGS)
+	@$(PY) -m benchmarks.kernels $(ARGS)
+	@$(PY) -m benchmarks.render_frame $(ARGS)
 
 bench-gpu: $(VENV)/.installed-dev
 	@$(PYTEST) -m cuda
+	@$(PY) -m benchmarks.kernels --device cuda --rays 16384 --samples 262144 --pixels 1048576 $(ARGS)
 	@$(PY) -m benchmarks.train_step --device cuda $(ARGS)
+	@$(PY) -m benchmarks.render_frame --device cuda --steps 3000 $(ARGS)
+	@$(PY) -m benchmarks.time_to_quality --device cuda --minutes 0.5,2 $(ARGS)
 
 clean:
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,262 @@
+"""What benchmarks/kernels.py times: each kernel and its plain form on the same inputs, and the least it could take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks import plain
+from dataio.cameras import Rays
+from models.fields import activations
+from models.fields.hash_grid import HashGridConfig
+from models.kernels.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
+from models.kernels.march import blocks, march
+from models.kernels.mlp import mlp_forward
+from models.kernels.scan import exclusive_sum, total
+from models.kernels.trace import trace
+from models.volume import clip
+
+CORNERS, FLOAT = 8, 4
+CHANNELS = 7  # what a rendering sums up per sample: color, distance, normal
+RADIUS, SHELL = 0.5, 0.06  # of the surface that the rays look at, and how far from it cells are occupied
+CLOSE = 1e-3  # distance up to which two hits count as the same
+
+Results = tuple[Tensor, ...]
+Work = Callable[[], Results]
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """Per second: floating point operations, bytes copied, random rows of two floats read and added to."""
+
+    flop: float
+    copied: float
+    read: float
+    added: float
+
+
+@dataclass(frozen=True)
+class Least:
+    """What a kernel cannot do without, in the units of `Roofs`."""
+
+    flop: float = 0.0
+    copied: float = 0.0
+    read: float = 0.0
+    added: float = 0.0
+
+    def seconds(self, roofs: Roofs) -> float:
+        """One after the other at the machine's rates."""
+        return sum(getattr(self, part.name) / getattr(roofs, part.name) for part in fields(self))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel and its plain form. items: points, samples or rays.
+
+    differ: a number for how much their results differ; largest_difference if not given.
+    """
+
+    name: str
+    items: int
+    forms: tuple[Work, Work]
+    least: Least | None = None
+    differ: Callable[[Sequence[Tensor], Sequence[Tensor]], float] | None = None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much the kernels get. pixels: rays through the lattice of values. lattice, grid: points, cells per side."""
+
+    rays: int = 2048
+    samples: int = 24_000
+    pixels: int = 1 << 16
+    lattice: int = 128
+    grid: int = 64
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Rays at a sphere through a grid whose cells near it are occupied; the samples that a march finds there."""
+
+    rays: Rays
+    jitter: Tensor
+    occupied: Tensor
+    step: float
+    offsets: Tensor
+    points: Tensor  # [M, 3]
+    levels: HashLevels
+
+
+def make_inputs(sizes: Sizes, encoding: HashGridConfig, device: torch.device) -> Inputs:
+    """The same for the same sizes. The step is chosen so that there are about `sizes.samples` samples."""
+    torch.manual_seed(0)
+    rays = sphere_rays(sizes.rays)
+    axis = (torch.arange(sizes.grid) + 0.5) * (2 / sizes.grid) - 1
+    distance = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
+    occupied = ((distance - RADIUS).abs() < SHELL).to(torch.uint8)
+    jitter = torch.rand(sizes.rays)
+    step = 0.01
+    for _ in range(3):  # how many samples there are is not quite inverse to the step
+        starts, index, offsets = marched(rays, jitter, occupied, step, march)
+        step *= len(starts) / sizes.samples
+    starts, index, offsets = marched(rays, jitter, occupied, step, march)
+    points = rays[index.long()].at(starts + step / 2)
+    levels = HashLevels.geometric(encoding.levels, base=encoding.base, top=encoding.top, log2_rows=encoding.log2_rows)
+    return Inputs(
+        rays=rays.to(device),
+        jitter=jitter.to(device),
+        occupied=occupied.to(device),
+        step=step,
+        offsets=offsets.to(device),
+        points=points.to(device),
+        levels=levels.to(device),
+    )
+
+
+def sphere_rays(count: int) -> Rays:
+    """From 2.5 units away at points around the sphere, clipped to the unit sphere."""
+    origins = 2.5 * F.normalize(torch.randn(count, 3), dim=-1)
+    directions = F.normalize(torch.rand(count, 3) * 1.4 - 0.7 - origins, dim=-1)
+    ends = torch.zeros(count), torch.full((count,), torch.inf)
+    return clip(Rays(origins, directions, *ends, torch.zeros(count, dtype=torch.int64)), "sphere")
+
+
+def marched(rays: Rays, jitter: Tensor, occupied: Tensor, step: float, how: Any) -> Results:
+    """The samples by `how`, the kernel or its plain form."""
+    ends = {"near": rays.near, "far": rays.far}
+    return how(
+        rays.origins, rays.directions, **ends, jitter=jitter, occupied=occupied, coarse=blocks(occupied), step=step
+    )
+
+
+def cases(sizes: Sizes, inputs: Inputs, width: int) -> Iterator[Case]:
+    """All kernels. width: of the hidden layer."""
+    yield from hash_cases(inputs)
+    yield from scan_cases(inputs)
+    yield from ray_cases(sizes, inputs)
+    yield from network_cases(len(inputs.points), 3 + 2 * len(inputs.levels.resolution), width, inputs.points.device)
+
+
+def both(work: Callable[[Any], Results], ours: Any, simple: Any) -> tuple[Work, Work]:
+    """The same work by two functions."""
+    return partial(work, ours), partial(work, simple)
+
+
+def backward(forms: Sequence[Work], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Work, Work]:
+    """The backward passes of two graphs alone, which can be done again and again."""
+    ours, simple = (partial(torch.autograd.grad, form(), inputs, grads, retain_graph=True) for form in forms)
+    return ours, simple
+
+
+def hash_cases(inputs: Inputs) -> Iterator[Case]:
+    """The encoding; with its gradient in the points; the way back of both, for the latter with second derivatives."""
+    points, levels = inputs.points, inputs.levels
+    count, active = len(points), len(levels.resolution)
+    rows = count * CORNERS * active
+    table = (0.1 * torch.randn(levels.rows, 2, device=points.device)).requires_grad_()
+    weight = torch.randn(count, 2 * active, device=points.device, requires_grad=True)
+    grads = torch.randn(count, 2 * active, device=points.device), torch.randn(count, 3, device=points.device)
+
+    def encoded(how: Any) -> Results:
+        return (how(points, table, levels, active=active),)
+
+    def with_gradient(how: Any) -> Results:
+        value, pullback = how(points, table, levels, active=active)
+        return value, pullback(weight)
+
+    forms = both(encoded, hash_encode, plain.hash_encode)
+    pulled = both(with_gradient, hash_encode_with_pullback, plain.hash_encode_with_pullback)
+    yield Case("hash encoding", count, both(torch.no_grad()(encoded), hash_encode, plain.hash_encode), Least(read=rows))
+    yield Case("  backward", count, backward(forms, [table], grads[:1]), Least(added=rows))
+    yield Case("hash encoding with gradient", count, pulled, Least(read=2 * rows))
+    yield Case("  double backward", count, backward(pulled, [table, weight], grads), Least(added=rows, read=rows))
+
+
+def scan_cases(inputs: Inputs) -> Iterator[Case]:
+    """Sums within rays; the plain form knows the ray of each sample already, as the product does."""
+    offsets, device = inputs.offsets, inputs.points.device
+    rays, count = plain.ray_index(offsets), len(inputs.points)
+    for name, shape, ours, simple in (
+        ("exclusive sum", (count,), exclusive_sum, partial(plain.exclusive_sum, rays=rays)),
+        ("total", (count, CHANNELS), total, partial(plain.total, rays=rays)),
+    ):
+        values = torch.rand(shape, device=device, requires_grad=True)
+        forms = partial(summed, ours, values, offsets), partial(summed, simple, values, offsets)
+        grad = torch.rand_like(forms[0]()[0])
+        least = Least(copied=FLOAT * (values.numel() + grad.numel() + len(offsets)))
+        yield Case(name, count, forms, least)
+        yield Case("  backward", count, backward(forms, [values], [grad]), least)
+
+
+def summed(how: Any, values: Tensor, offsets: Tensor) -> Results:
+    """The sums, as a kernel's results."""
+    return (how(values, offsets),)
+
+
+def ray_cases(sizes: Sizes, inputs: Inputs) -> Iterator[Case]:
+    """The march through the grid, and tracing a lattice of values to the surface."""
+    marches = both(partial(marched, inputs.rays, inputs.jitter, inputs.occupied, inputs.step), march, plain.march)
+    yield Case("march", len(inputs.points), marches, differ=other_samples)
+    device = inputs.points.device
+    axis = torch.linspace(-1, 1, sizes.lattice)
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    bumps = 0.03 * (torch.sin(9 * x) + torch.sin(11 * y) + torch.sin(13 * z))
+    values = (torch.stack([x, y, z]).norm(dim=0) - RADIUS + bumps).to(device)
+    rays = sphere_rays(sizes.pixels).to(device)
+
+    def traced(how: Any) -> Results:
+        ends = {"near": rays.near, "far": rays.far}
+        return (how(rays.origins, rays.directions, **ends, values=values, trust=0.8, least=1 / (sizes.lattice - 1)),)
+
+    yield Case("trace", sizes.pixels, both(traced, trace, plain.trace), differ=other_hits)
+
+
+def network_cases(count: int, inputs: int, width: int, device: torch.device) -> Iterator[Case]:
+    """The geometry network without a graph, as the sampler asks it; softplus with its slope on its hidden layer."""
+    x = torch.randn(count, inputs, device=device)
+    shapes = ((width, inputs), (1, width))
+    weights = [torch.randn(*shape, device=device) / shape[1] ** 0.5 for shape in shapes]
+    biases = [torch.randn(shape[0], device=device) for shape in shapes]
+
+    @torch.no_grad()
+    def network(how: Any) -> Results:
+        return (how(x, weights, biases, activation="softplus", beta=activations.BETA),)
+
+    flop = 2 * count * sum(weight.numel() for weight in weights)
+    yield Case("network without a graph", count, both(network, mlp_forward, plain.mlp_forward), Least(flop=flop))
+    hidden = (0.05 * torch.randn(count, width, device=device)).requires_grad_()
+    grads = torch.randn_like(hidden), torch.randn_like(hidden)
+    size = FLOAT * hidden.numel()
+
+    def softplus(how: Any) -> Results:
+        return how(hidden)
+
+    forms = both(softplus, activations.softplus, partial(plain.softplus_forward, beta=activations.BETA))
+    values = both(
+        torch.no_grad()(softplus), activations.softplus, partial(plain.softplus_forward, beta=activations.BETA)
+    )
+    yield Case("softplus with slope", count, values, Least(copied=3 * size))
+    yield Case("  backward", count, backward(forms, [hidden], grads), Least(copied=4 * size))
+
+
+def largest_difference(ours: Sequence[Tensor], simple: Sequence[Tensor]) -> float:
+    """The largest difference between two results, in parts of the largest number in them."""
+    pairs = zip(ours, simple, strict=True)
+    return max(float(((a - b).abs().max() / b.abs().max().clamp_min(1e-30)).detach()) for a, b in pairs)
+
+
+def other_samples(ours: Sequence[Tensor], simple: Sequence[Tensor]) -> float:
+    """Share of samples that only one of two marches has: mid-points within rounding of a wall."""
+    counts = ours[2].diff() - simple[2].diff()
+    return float(counts.abs().sum()) / max(len(simple[0]), 1)
+
+
+def other_hits(ours: Sequence[Tensor], simple: Sequence[Tensor]) -> float:
+    """Share of rays that meet the surface in one tracing only, or at other distances."""
+    return float((~torch.isclose(ours[0], simple[0], rtol=0, atol=CLOSE)).float().mean())

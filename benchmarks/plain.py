@@ -1,0 +1,203 @@
+"""The kernels of models/kernels in plain PyTorch, as one would write them without kernels: the other side of a ratio.
+
+Whole arrays at a time, gradients by autograd, and of several operations that do the same the quickest. Signatures are
+the kernels', so that `instead_of_kernels` can run the product itself without them. The tests have twins of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.swap import replaced
+from models.kernels import hash_encode as _hash_encode
+from models.kernels import march as _march
+from models.kernels import mlp as _mlp
+from models.kernels import scan as _scan
+from models.kernels import softplus as _softplus
+from models.kernels import trace as _trace
+from models.kernels.hash_encode import HashLevels
+
+PRIMES = (1, 2654435761, 805459861)
+
+
+def hash_encode(points: Tensor, table: Tensor, levels: HashLevels, *, active: int) -> Tensor:
+    """[M, 3] -> [M, 2L]; differentiable twice by autograd."""
+    sides = levels.resolution[:active].long() + 1
+    first, rows = levels.first_row[:active].long(), levels.first_row.diff()[:active].long()
+    dense = int((sides**3 <= rows).sum())  # the coarse levels
+    unit = (points * 0.5 + 0.5).clamp(0, 1)[:, None]
+    parts = []
+    for is_dense, group in ((True, range(dense)), (False, range(dense, active))):
+        # On a CPU a level at a time stays in the cache; on a GPU fewer and larger operations are quicker.
+        at_once = 1 if points.device.type == "cpu" else max(len(group), 1)
+        for start in range(group.start, group.stop, at_once):
+            part = slice(start, start + at_once if at_once == 1 else group.stop)
+            side = sides[part, None]
+            scaled = unit * (side - 1)  # [M, l, 3]
+            cell = torch.minimum(scaled.detach().long(), side - 2)
+            row = _corners(cell, side, rows[part, None, None, None] - 1, is_dense) + first[part, None, None, None]
+            parts.append(_interpolated(table, row, scaled - cell))
+    return F.pad(torch.cat(parts, 1), (0, 2 * (len(levels.resolution) - active)))
+
+
+def _corners(cell: Tensor, side: Tensor, mask: Tensor, dense: bool) -> Tensor:
+    """Rows [M, l, 2, 2, 2] of the corners (x, y, z) of cells [M, l, 3], from the level's first row on."""
+    around = torch.stack([cell, cell + 1], -1)  # [M, l, 3, 2]
+    steps = torch.cat([side**0, side, side**2], 1) if dense else torch.tensor(PRIMES, device=cell.device)
+    x, y, z = (around * steps[..., None]).unbind(-2)
+    x, y, z = x[..., :, None, None], y[..., None, :, None], z[..., None, None, :]
+    return x + y + z if dense else (x ^ y ^ z) & mask
+
+
+def _interpolated(table: Tensor, row: Tensor, fraction: Tensor) -> Tensor:
+    """[M, 2 l]: one axis after the other."""
+    value = table.index_select(0, row.reshape(-1)).view(*row.shape, table.shape[1])
+    for axis, f in enumerate(fraction.unbind(-1)):
+        low, high = value.unbind(2)
+        value = low + f.view(*f.shape, *[1] * (3 - axis)) * (high - low)
+    return value.flatten(1)
+
+
+def hash_encode_with_pullback(
+    points: Tensor, table: Tensor, levels: HashLevels, *, active: int
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The features, and their gradient in the points by nested automatic differentiation."""
+    wanted = torch.is_grad_enabled()
+    with torch.enable_grad():
+        points = points if points.requires_grad else points.detach().requires_grad_()
+        features = hash_encode(points, table, levels, active=active)
+
+    def pullback(weight: Tensor) -> Tensor:
+        return torch.autograd.grad(features, points, weight, create_graph=wanted, retain_graph=True)[0]
+
+    return features if wanted else features.detach(), pullback
+
+
+def ray_index(offsets: Tensor) -> Tensor:
+    """[R+1] -> [M]: the ray of each sample."""
+    return torch.repeat_interleave(torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff())
+
+
+def exclusive_sum(values: Tensor, offsets: Tensor, rays: Tensor | None = None) -> Tensor:
+    """One running sum over all rays, in float64 since its start is subtracted. rays: `ray_index(offsets)` if known."""
+    running = F.pad(values.double().cumsum(0), (1, 0))
+    before = running.index_select(0, offsets[:-1])
+    return (running[:-1] - before.index_select(0, ray_index(offsets) if rays is None else rays)).to(values.dtype)
+
+
+def total(values: Tensor, offsets: Tensor, rays: Tensor | None = None) -> Tensor:
+    """Each sample is added to its ray. rays: `ray_index(offsets)` if known."""
+    rays = ray_index(offsets) if rays is None else rays
+    return values.new_zeros(len(offsets) - 1, *values.shape[1:]).index_add(0, rays, values)
+
+
+def march(
+    origins: Tensor,
+    directions: Tensor,
+    *,
+    near: Tensor,
+    far: Tensor,
+    jitter: Tensor,
+    occupied: Tensor,
+    coarse: Tensor,
+    step: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every step of the lattice of every ray is looked up; `coarse` is not needed."""
+    n = len(occupied)
+    finite = torch.where(far > near, far.clamp_max(1e4) - near, 0.0)
+    count = math.ceil(float(finite.amax()) / step) + 1 if len(near) else 0
+    starts = near[:, None] + (torch.arange(count, device=near.device) + jitter[:, None] - 1) * step
+    middle = starts + step / 2
+    points = origins[:, None] + middle[..., None] * directions[:, None]
+    x, y, z = ((points * 0.5 + 0.5) * n).long().clamp_(0, n - 1).unbind(-1)
+    inside = (points.abs().amax(-1) <= 1) & (middle >= near[:, None]) & (middle < far[:, None])
+    keep = inside & occupied.view(-1)[(x * n + y) * n + z].bool()
+    offsets = F.pad(keep.sum(1).cumsum(0, dtype=torch.int32), (1, 0))
+    return starts[keep], keep.nonzero()[:, 0].int(), offsets
+
+
+def mlp_forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, activation: str, beta: float
+) -> Tensor:
+    """Layer by layer."""
+    *hidden, last = zip(weights, biases, strict=True)
+    for weight, bias in hidden:
+        x = F.linear(x, weight, bias)
+        x = F.softplus(x, beta=beta) if activation == "softplus" else torch.relu(x)
+    return F.linear(x, *last)
+
+
+def softplus_forward(x: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
+    """The value and its slope; differentiable by autograd."""
+    return F.softplus(x, beta=beta), torch.sigmoid(beta * x)
+
+
+def softplus_backward(slope: Tensor, grad_value: Tensor, grad_slope: Tensor, *, beta: float) -> Tensor:
+    """The gradient of both."""
+    return slope * (grad_value + grad_slope * (beta * (1 - slope)))
+
+
+def trace(
+    origins: Tensor, directions: Tensor, *, near: Tensor, far: Tensor, values: Tensor, trust: float, least: float
+) -> Tensor:
+    """Sphere tracing of the rays that are still on their way, by `grid_sample`; then the secant."""
+    index = (near < far).nonzero()[:, 0]
+    meets = torch.full_like(near, torch.inf)
+    o, d, t, end = origins[index], directions[index], near[index], far[index]
+    value = _read(values, o, d, t)
+    for _ in range(_trace.MOST_STEPS):
+        if len(index) == 0:
+            break
+        ahead = torch.minimum(t + (value.abs() * trust).clamp_min(least), end)
+        after = _read(values, o, d, ahead)
+        enters = (value > 0) & (after <= 0)
+        ends = [part[enters] for part in (t, ahead, value, after)]
+        meets[index[enters]] = _secant(values, o[enters], d[enters], ends)
+        on = (~enters & (ahead < end)).nonzero()[:, 0]
+        index, o, d, t, end, value = index[on], o[on], d[on], ahead[on], end[on], after[on]
+    return meets
+
+
+def _read(values: Tensor, origins: Tensor, directions: Tensor, t: Tensor) -> Tensor:
+    """[R]: the values at distance t, linear in each axis."""
+    at = (origins + t[:, None] * directions).flip(-1)[None, None, None]  # the last axis of the lattice first
+    read = F.grid_sample(values[None, None], at, mode="bilinear", padding_mode="border", align_corners=True)
+    return read.view(-1)
+
+
+def _secant(values: Tensor, origins: Tensor, directions: Tensor, ends: list[Tensor]) -> Tensor:
+    """[R]: the zero between two distances `low` and `high`, from the values there."""
+    low, high, above, below = ends
+    t = low + (high - low) * above / (above - below)
+    for _ in range(3):
+        value = _read(values, origins, directions, t)
+        outside = value > 0
+        low, above = torch.where(outside, t, low), torch.where(outside, value, above)
+        high, below = torch.where(outside, high, t), torch.where(outside, below, value)
+        t = low + (high - low) * above / (above - below)
+    return t
+
+
+PAIRS: tuple[tuple[Any, Any], ...] = (
+    (_hash_encode.hash_encode, hash_encode),
+    (_hash_encode.hash_encode_with_pullback, hash_encode_with_pullback),
+    (_scan.exclusive_sum, exclusive_sum),
+    (_scan.total, total),
+    (_march.march, march),
+    (_mlp.mlp_forward, mlp_forward),
+    (_softplus.softplus_forward, softplus_forward),
+    (_softplus.softplus_backward, softplus_backward),
+    (_trace.trace, trace),
+)
+
+
+def instead_of_kernels() -> AbstractContextManager[None]:
+    """Within, the product runs in plain PyTorch: each kernel's name in models/ means its plain form."""
+    return replaced(PAIRS)
