@@ -23,6 +23,7 @@ from utils.schedule import Schedule, constant
 NEGLIGIBLE = 5e-3
 # A density has no surface of its own; for meshes it lies where the density per scene unit is this.
 SURFACE_DENSITY = 10.0
+STEADY = 1e-2  # an sdf that changes by less than this share of beta along an interval counts as constant
 
 
 class OpacityConfig(Part):
@@ -33,7 +34,11 @@ class OpacityConfig(Part):
 
     takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf", "density", "logit"})
     why: ClassVar[str] = ""
-    needs_gradient: ClassVar[bool] = False
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether it asks how the value changes along the ray."""
+        return False
 
     def misfit(self, kind: ValueKind) -> str:
         """Why values of this kind make no sense here, in words; empty where they do."""
@@ -83,12 +88,15 @@ class LogisticConfig(OpacityConfig):
     type: Literal["logistic"] = "logistic"
     takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
     why: ClassVar[str] = "reads its values as distances to the surface"
-    needs_gradient: ClassVar[bool] = True
     initial_s: float = Field(math.exp(3.0), gt=0, description="s = exp(10 v), v = 0.3 at the start")
     least_s: Schedule = Field(constant(1e-6), description="lower bound on s over the run: sharpens a short run in time")
     anneal: Schedule = Field(
         constant(1.0), description="0: half the slope as if the ray met every surface; 1: the true cosine"
     )
+
+    @property
+    def needs_gradient(self) -> bool:
+        return True
 
     def build(self) -> Logistic:
         return Logistic(self)
@@ -157,12 +165,21 @@ class LaplaceConfig(OpacityConfig):
     most_beta: Schedule = Field(
         constant(1e6), description="upper bound on beta over the run: sharpens a short run in time"
     )
+    interval: Literal["constant", "linear"] = Field(
+        "constant",
+        description="the sdf within an interval: its value at the sample, as published; or linear by its gradient there,"
+        " for intervals that are long beside beta",
+    )
 
     @model_validator(mode="after")
     def _above_the_floor(self) -> LaplaceConfig:
         if self.initial_beta < self.floor:
             raise ValueError("`initial_beta` should not be less than `floor`")
         return self
+
+    @property
+    def needs_gradient(self) -> bool:
+        return self.interval == "linear"
 
     def build(self) -> Laplace:
         return Laplace(self)
@@ -172,6 +189,8 @@ class Laplace(Opacity):
     """tau = Psi(-f) / beta * length, Psi the CDF of the Laplace distribution of scale beta, f the sdf.
 
     Yariv et al., "VolSDF" (2021), eqs. 2 and 3 with alpha = 1 / beta, with expm1, so that float32 keeps its digits.
+    Where the sdf is linear in the interval, tau is the integral of that density, (A(f1) - A(f0)) / (f1 - f0) * length, with
+    f0 and f1 the sdf at its ends and A(f) = min(f, 0) / beta + (1 - exp(-|f| / beta)) / 2.
     """
 
     surface_level = 0.0
@@ -198,7 +217,23 @@ class Laplace(Opacity):
         return (0.5 + 0.5 * value.sign() * torch.expm1(-value.abs() / beta)) / beta
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
-        return self.density(sample.value) * samples.length
+        if self.config.interval == "constant":
+            return self.density(sample.value) * samples.length
+        if sample.gradient is None:
+            raise TypeError("an interval in which the sdf is linear needs a field with a gradient")
+        slope = (sample.gradient * samples.directions).sum(-1)
+        start = sample.value + slope * (samples.t0 - samples.t)
+        change = slope * samples.length
+        # What hardly changes has the density of its middle, to the square of STEADY; the quotient would lose its digits.
+        steady = change.abs() < STEADY * self.beta
+        divisor = torch.where(steady, torch.ones_like(change), change)
+        mean = (self._integral(start + divisor) - self._integral(start)) / divisor
+        return torch.where(steady, self.density(start + change / 2), mean) * samples.length
+
+    def _integral(self, value: Tensor) -> Tensor:
+        """The integral of the density over values up to this one, but for a constant; [*N], ascending."""
+        beta = self.beta
+        return value.clamp_max(0) / beta - 0.5 * torch.expm1(-value.abs() / beta)
 
     def occupied(self, value: Tensor, reach: float) -> Tensor:
         # Head-on, exp(-f / beta) / 2 of the light is lost outside; at depth d inside, exp(-d / beta) of it is left.

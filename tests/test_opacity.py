@@ -183,3 +183,36 @@ def test_probe_sees_what_the_samples_see() -> None:
     through = torch.exp(-opacity.probe(sdf, samples).sum())
     truth = torch.sigmoid(opacity.s * sdf[0, -1]) / torch.sigmoid(opacity.s * sdf[0, 0])
     torch.testing.assert_close(through, truth, atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.02, 1e-3])
+def test_laplace_on_a_linear_interval_is_the_integral_of_the_density(beta: float) -> None:
+    """Against the sum over 20,000 parts of each interval, and its gradients against finite differences."""
+    opacity = LaplaceConfig(initial_beta=beta, interval="linear").build().double()
+    sample, samples = profile(count=20)
+    assert sample.gradient is not None
+    slope = (sample.gradient * samples.directions).sum(-1)
+    part = (torch.arange(20_000).double() + 0.5) / 20_000
+    at = samples.t0[..., None] + part * samples.length[..., None] - samples.t[..., None]
+    density = opacity.density(sample.value[..., None] + slope[..., None] * at).mean(-1)
+    truth = density * samples.length
+    found = opacity.optical_depth(sample, samples)
+    torch.testing.assert_close(found, truth, atol=1e-4, rtol=1e-4)
+
+    def of(value: Tensor, gradient: Tensor) -> Tensor:
+        return opacity.optical_depth(FieldSample(value, sample.color, gradient), samples)
+
+    sample, samples = profile(count=2)
+    assert sample.gradient is not None
+    inputs = [x.clone().requires_grad_() for x in (sample.value, sample.gradient)]
+    assert torch.autograd.gradcheck(of, inputs, eps=1e-7, atol=1e-4, rtol=1e-3)
+
+
+def test_laplace_that_hardly_changes_is_that_of_the_middle() -> None:
+    """Rays along the surface, where a quotient of differences would have no digits left."""
+    linear, constant = (LaplaceConfig(initial_beta=0.01, interval=how).build() for how in ("linear", "constant"))  # type: ignore[arg-type]
+    sample, samples = profile(count=20)
+    assert sample.gradient is not None
+    flat = FieldSample(sample.value.float(), sample.color, 1e-6 * sample.gradient.float())
+    found, truth = (opacity.optical_depth(flat, samples).double() for opacity in (linear, constant))
+    torch.testing.assert_close(found, truth, atol=1e-4, rtol=1e-3)
