@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--split", default="test", help="which views; default: test")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     from experiment import Run
     from utils.point_metrics import has_faces

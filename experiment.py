@@ -17,6 +17,7 @@ from torch import Tensor
 from dataio.cameras import Cameras
 from dataio.georeference import Georeference
 from dataio.hull import hull_of
+from dataio.relief import relief_of
 from dataio.scene import AutoData, DataConfig, Scene
 from dataio.selection.base import SelectionConfig
 from dataio.selection.uniform import UniformSelection
@@ -158,7 +159,7 @@ def build_objective(
     torch.manual_seed(config.seed)
     model = Model(config.model, data_color=scene.background)
     if prepare:
-        model.prepare(lambda: hull_of(scene))
+        model.prepare({"hull": lambda: hull_of(scene), "ground": lambda: relief_of(scene)})
     model.set_precision(mixed=config.train.precision == "mixed")
     return Objective(model, config.losses).to(device)
 

@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--check", metavar="DATA", help="folder or file of a data set to look at")
     parser.add_argument("--out", metavar="FILE.html", help="write the report as a page with pictures")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     folders = [text for text in args.folders if not text.startswith("data.")]
     overrides = [text for text in args.folders if text.startswith("data.")]
     if args.check is not None and not folders:

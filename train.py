@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--print-config", action="store_true", help="print the resolved config, then stop")
     parser.add_argument("--allow-config-change", action="store_true", help="resume although the config differs")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     import experiment
     from utils.config import to_yaml

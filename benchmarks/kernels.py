@@ -41,7 +41,7 @@ def main() -> int:
     add("--steps", type=int, default=20, metavar="N", help="training steps for the shares; 0: none; default: 20")
     add("--warmup", type=count, default=300, metavar="N", help="steps before them; default: 300")
     add("--threads", type=count, default=1, metavar="N", help="of the CPU; default: 1")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     from benchmarks.cases import Sizes
     from benchmarks.train_step import overrides_of

@@ -70,7 +70,7 @@ def main() -> int:
     add("--lattice", type=count, default=Sizes.lattice, metavar="N", help="points per side; default: 128")
     add("--compare", type=count, default=Sizes.compare, metavar="N", help="longer side of the view; default: 100")
     add("--threads", type=count, default=1, metavar="N", help="of all but the depth; default: 1")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     from benchmarks.train_step import overrides_of
 

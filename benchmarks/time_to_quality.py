@@ -56,7 +56,7 @@ def main() -> int:
     add("--no-mesh", action="store_true", help="pictures only")
     add("--resolution", type=int, default=256, metavar="N", help="of the mesh; default: 256")
     add("--keep", type=Path, metavar="FOLDER", help="keep the runs there; default: they are dropped")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     overrides = overrides_of(args.data, args.device, args.overrides)
     mesh = None if args.no_mesh else Mesh(args.resolution, args.reference)
     with tempfile.TemporaryDirectory() as temporary:

@@ -41,7 +41,7 @@ def main() -> int:
     add("--warmup", type=count, default=300, metavar="N", help="steps before them; default: 300")
     add("--plain", type=int, default=3, metavar="N", help="steps in plain PyTorch; 0: none; default: 3")
     add("--threads", type=count, metavar="N", help="of torch and the kernels; default: as torch finds")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     import torch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -71,10 +71,10 @@ class Model(nn.Module):
         for medium in self.media:
             medium.sampler.refresh(medium, step)
 
-    def prepare(self, hull: Callable[[], Distance | None] | None = None) -> None:
-        """Compute starts that have no closed form; once, for a new run. hull: as `Field.prepare` has it."""
+    def prepare(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
+        """Compute starts that have no closed form; once, for a new run. shapes: as `Field.prepare` has them."""
         for medium in self.media:
-            medium.field.prepare(hull)
+            medium.field.prepare(shapes)
 
     def set_precision(self, *, mixed: bool) -> None:
         """mixed: in training, matrix products in bfloat16: of gradients, and where a field tolerates it of values."""

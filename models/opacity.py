@@ -167,7 +167,7 @@ class LaplaceConfig(OpacityConfig):
     )
     interval: Literal["constant", "linear"] = Field(
         "constant",
-        description="the sdf within an interval: its value at the sample, as published; or linear by its gradient there,"
+        description="the sdf in an interval: its value at the sample, as published; or linear, by its gradient there,"
         " for intervals that are long beside beta",
     )
 
@@ -189,8 +189,8 @@ class Laplace(Opacity):
     """tau = Psi(-f) / beta * length, Psi the CDF of the Laplace distribution of scale beta, f the sdf.
 
     Yariv et al., "VolSDF" (2021), eqs. 2 and 3 with alpha = 1 / beta, with expm1, so that float32 keeps its digits.
-    Where the sdf is linear in the interval, tau is the integral of that density, (A(f1) - A(f0)) / (f1 - f0) * length, with
-    f0 and f1 the sdf at its ends and A(f) = min(f, 0) / beta + (1 - exp(-|f| / beta)) / 2.
+    Where the sdf is linear in the interval, tau is the integral of that density, (A(f1) - A(f0)) / (f1 - f0) * length,
+    with f0 and f1 the sdf at its ends and A(f) = min(f, 0) / beta + (1 - exp(-|f| / beta)) / 2.
     """
 
     surface_level = 0.0
@@ -224,7 +224,7 @@ class Laplace(Opacity):
         slope = (sample.gradient * samples.directions).sum(-1)
         start = sample.value + slope * (samples.t0 - samples.t)
         change = slope * samples.length
-        # What hardly changes has the density of its middle, to the square of STEADY; the quotient would lose its digits.
+        # What hardly changes has the density of its middle, to the square of STEADY; a quotient would lose its digits.
         steady = change.abs() < STEADY * self.beta
         divisor = torch.where(steady, torch.ones_like(change), change)
         mean = (self._integral(start + divisor) - self._integral(start)) / divisor

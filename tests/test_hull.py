@@ -73,7 +73,7 @@ def test_a_network_starts_as_the_hull_and_as_the_sphere_without_masks() -> None:
     )
     shell = torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
     field = config.build()
-    field.prepare(lambda: lambda x: x.norm(dim=-1) - 0.4)
+    field.prepare({"hull": lambda: lambda x: x.norm(dim=-1) - 0.4})
     with torch.no_grad():
         assert field.value(0.4 * shell).abs().mean() < 5e-3 and (field.value(0.9 * shell) > 0.4).all()
     field = config.build()

@@ -210,7 +210,7 @@ def test_laplace_on_a_linear_interval_is_the_integral_of_the_density(beta: float
 
 def test_laplace_that_hardly_changes_is_that_of_the_middle() -> None:
     """Rays along the surface, where a quotient of differences would have no digits left."""
-    linear, constant = (LaplaceConfig(initial_beta=0.01, interval=how).build() for how in ("linear", "constant"))  # type: ignore[arg-type]
+    linear, constant = (LaplaceConfig(initial_beta=0.01, interval=how).build() for how in ("linear", "constant"))
     sample, samples = profile(count=20)
     assert sample.gradient is not None
     flat = FieldSample(sample.value.float(), sample.color, 1e-6 * sample.gradient.float())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
@@ -70,10 +70,11 @@ class Field(nn.Module):
         """x: [*N, 3] scene frame; directions: [*N, 3] unit, from the camera into the scene."""
         raise TypeError("a field defines forward")
 
-    def prepare(self, hull: Callable[[], Distance | None] | None = None) -> None:
+    def prepare(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
         """Compute a start that has no closed form; once, for a new run, from torch's generator of the CPU.
 
-        hull: makes the distance to the visual hull of the images' masks, or None where masks say nothing.
+        shapes: by the name of a start, what makes the distance to a shape that the data tell, or None where they do
+        not: hull, from masks; ground, from sparse points.
         """
 
     def tolerant(self) -> list[Mlp]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +15,7 @@ from models.fields.activations import ColorActivationName, to_color
 from models.fields.base import Distance, EncodingConfig, Field, FieldConfig
 from models.fields.frequency import FrequencyConfig
 from models.fields.mlp import Mlp, MlpConfig, geometric_initialization, level_initialization
-from models.fields.shape_fit import fit_hull, fit_plain
+from models.fields.shape_fit import fit_plain, fit_shape
 from models.samples import FieldSample
 from utils.config import Choice, StrictModel
 from utils.schedule import ExponentialSchedule, Schedule, constant
@@ -56,8 +56,8 @@ class SurfaceConfig(FieldConfig):
     features: int = Key(256, ge=0, le=4096, description="handed from the geometry to the color network")
     start: Literal["sphere", "hull", "ground"] = Key(
         "sphere",
-        description="what the surface starts as; hull: that of the masks, the sphere where there are none; ground: all"
-        " below z = 0 of the scene is solid, for pictures from the air",
+        description="what the surface starts as; hull: that of the masks, the sphere where there are none; ground: what"
+        " lies below the sparse points is solid, or below z = 0 of the scene without any, for pictures from the air",
     )
     radius: float = Key(0.5, gt=0, lt=1, description="radius of the sphere")
     inside_out: bool = Key(False, description="true for rooms: the cameras are inside the surface")
@@ -103,11 +103,12 @@ class Sdf(Field):
             )
         self.update(0.0)
 
-    def prepare(self, hull: Callable[[], Distance | None] | None = None) -> None:
+    def prepare(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
         config = self.config
-        found = hull() if hull is not None and config.start == "hull" else None
+        known = (shapes or {}).get(config.start)
+        found = known() if known is not None else None
         if found is not None:
-            fit_hull(self, found)
+            fit_shape(self, found)
         elif not self.closed_form:
             fit_plain(self, ground=config.start == "ground", radius=config.radius, inside_out=config.inside_out)
 

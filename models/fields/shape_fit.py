@@ -38,7 +38,7 @@ def fit_plain(field: Sdf, *, ground: bool, radius: float, inside_out: bool) -> N
     fit.close()
 
 
-def fit_hull(field: Sdf, distance: Callable[[Tensor], Tensor]) -> None:
+def fit_shape(field: Sdf, distance: Callable[[Tensor], Tensor]) -> None:
     """Train encoding and geometry network to a distance: half of the points in the unit ball, half near the surface.
 
     distance: [N, 3] scene frame -> [N], positive outside. It is asked about half a million points, once. Points are

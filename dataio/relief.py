@@ -1,0 +1,63 @@
+"""The ground between sparse points as a signed distance: where a surface seen from the air would begin."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from dataio.scene import Scene
+
+Floats = npt.NDArray[np.floating]
+
+CELLS = 128  # of the map of heights over [-1, 1]^2
+FAR = 0.05  # scene units
+FEWEST = 100  # points; with fewer there is no map
+
+
+class Relief:
+    """Points -> signed distance to a height field z = h(x, y), positive above.
+
+    Near the ground the height over it, times the cosine of its slope: exact over a plane. The steep wall of a house
+    makes that small far above the house too, so no point counts as nearer than its height less FAR.
+    """
+
+    def __init__(self, points: Floats) -> None:
+        """points: [P, 3] scene frame, z up; heights are linear between them, and those of the nearest beyond them."""
+        from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+
+        points = _thinned(points[(np.abs(points) < 1).all(axis=1)].astype(np.float64))
+        axis = (np.arange(CELLS) + 0.5) * (2 / CELLS) - 1
+        x, y = np.meshgrid(axis, axis, indexing="xy")  # rows are y, as grid_sample has it
+        heights = LinearNDInterpolator(points[:, :2], points[:, 2])(x, y)
+        beyond = np.isnan(heights)
+        heights[beyond] = NearestNDInterpolator(points[:, :2], points[:, 2])(x[beyond], y[beyond])
+        slopes = np.gradient(heights, axis, axis)
+        cosine = 1 / np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
+        self._map = torch.from_numpy(np.stack([heights, cosine])[None].astype(np.float32))
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """[N, 3] scene frame -> [N], scene units; not differentiable."""
+        found = grid_sample(self._map, points[None, None, :, :2], padding_mode="border", align_corners=False)
+        height, cosine = found[0, :, 0]
+        above = points[:, 2] - height
+        return above.sign() * torch.maximum(above.abs() * cosine, above.abs() - FAR)
+
+
+def _thinned(points: Floats) -> Floats:
+    """One point per cell of the map: that of middle height, so that neither a stray point nor a tree top decides."""
+    cell = ((points[:, :2] + 1) * (CELLS / 2)).astype(np.int64)
+    number = cell[:, 1] * CELLS + cell[:, 0]
+    order = np.lexsort((points[:, 2], number))
+    _, first, count = np.unique(number[order], return_index=True, return_counts=True)
+    return np.asarray(points[order[first + count // 2]])
+
+
+def relief_of(scene: Scene) -> Relief | None:
+    """The ground between the sparse points of a scene with z up; None where it has too few."""
+    points = scene.points
+    if points is None or np.count_nonzero((np.abs(points) < 1).all(axis=1)) < FEWEST:
+        return None
+    return Relief(points)
