@@ -17,7 +17,7 @@ from utils.errors import InputError, run_script
 
 EXAMPLE = """examples:
   python -m benchmarks.data_sets data/fox data/lego
-  python -m benchmarks.data_sets data/colmap_fox:data.images=data/fox/images     keys of a set follow its path
+  python -m benchmarks.data_sets data/colmap_fox:data.type=colmap:data.images=data/fox/images
   python -m benchmarks.data_sets data/room:config=neus_hash_room                 another config for one set
 
 Prints a line of a Markdown table per set. The config is neus_hash for sets with masks, neus_hash_open for others."""
