@@ -6,7 +6,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -126,7 +125,8 @@ def measure(name: str, folder: str, ram: str, cache: str, *, rays: int, batches:
         load_s=loaded,
         pixel_bytes=3 * int(scene.cameras.size.prod(dim=1).sum()),
         idle_rss=idle,
-        peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        # The system counts the peak from time to time, not at every page.
+        peak_rss=max(memory("VmHWM"), memory("VmRSS"), idle),
         anonymous_rss=memory("RssAnon"),
         rays_per_s=rays * batches / seconds,
     )

@@ -36,6 +36,7 @@ VERSION = 1  # of what is made of photographs
 LEAST_PHOTOS = 3
 ENOUGH = 0.6  # of the photographs; below that there is advice
 REPORT, WORK = "prepared.json", "work"
+INSIDE = "images"
 BESIDE = ("Thumbs.db", "desktop.ini")
 
 
@@ -79,10 +80,10 @@ class Source(NamedTuple):
 
 
 class PhotosData(DataConfig):
-    """A folder with photographs and nothing else."""
+    """A folder with photographs and nothing else, or with such a folder in it, called images."""
 
     type: Literal["photos"] = "photos"
-    priority: ClassVar[int] = -10  # whatever knows poses says more
+    last_resort: ClassVar[bool] = True  # whatever knows poses says more
 
     prepared: str | None = Field(
         default=None, description="folder for what is found; default: in data.cache, else the user's cache folder"
@@ -108,18 +109,15 @@ class PhotosData(DataConfig):
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
-        """A folder with pictures and no other files or folders."""
-        if not path.is_dir():
-            return False
-        names = [entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.name not in BESIDE]
-        pictures = [entry for entry in names if entry.suffix in images.SUFFIXES and entry.is_file()]
-        return len(pictures) == len(names) >= LEAST_PHOTOS
+        """A folder with pictures and no other files or folders; beside one that is called images may be anything."""
+        return _only_photographs(path) or _only_photographs(path / INSIDE)
 
     def check(self) -> str:
         """One line; no poses are looked for. Raises InputError."""
-        source = read_source(need_folder(self.path))
+        photos = photo_folder(need_folder(self.path))
+        source = read_source(photos)
         need_pycolmap()
-        return f"{shown(self.path)}: {len(source.paths)} photographs, whose poses will be found first"
+        return f"{shown(photos)}: {len(source.paths)} photographs, whose poses will be found first"
 
     def parse(self) -> Views:
         """Find the poses, unless they were found before. Raises InputError."""
@@ -131,7 +129,7 @@ class PhotosData(DataConfig):
 
     def model(self) -> ColmapData:
         """The prepared folder's config. Raises InputError when the poses cannot be found."""
-        photos = need_folder(self.path)
+        photos = photo_folder(need_folder(self.path))
         folder = Path(self.prepared).expanduser() if self.prepared else self._cached(photos)
         for line in prepare(self, folder).lines():
             notice(f"{shown(photos)}: {line}")
@@ -152,7 +150,7 @@ def prepare(config: PhotosData, folder: Path) -> Prepared:
     Raises InputError for folders that cannot be used, when pycolmap is missing or fails, and when no two
     photographs belong together; StorageError where the disk refuses.
     """
-    photos = need_folder(config.path)
+    photos = photo_folder(need_folder(config.path))
     if photos.is_dir() and folder.resolve().is_relative_to(photos.resolve()):
         raise InputError(f"{shown(folder)} - lies in the folder of the photographs - expected a folder elsewhere")
     source = read_source(photos)
@@ -197,6 +195,19 @@ def _prepare(config: PhotosData, source: Source, folder: Path, state: str) -> Pr
     report = Prepared(state=state, photographs=len(names), models=counts)
     write_json(folder / REPORT, report.model_dump())
     return report
+
+
+def photo_folder(path: Path) -> Path:
+    """The folder itself, or the one called images in it, where that holds the photographs."""
+    return path / INSIDE if not _only_photographs(path) and _only_photographs(path / INSIDE) else path
+
+
+def _only_photographs(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    names = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name not in BESIDE]
+    pictures = [entry for entry in names if entry.suffix in images.SUFFIXES and entry.is_file()]
+    return len(pictures) == len(names) >= LEAST_PHOTOS
 
 
 def read_source(photos: Path) -> Source:

@@ -29,7 +29,7 @@ def placed(views: Views, *, move: bool) -> Views:
     known, places = list(exifs), _places(exifs)
     if len(places) < 3:
         return views
-    middle = Georeference(*np.median(places, axis=0))
+    middle = Georeference(*np.median(places, axis=0).tolist())
     centers = views.camera_to_world[known, :3, 3]
     fit = fit_robustly(centers, middle.enu(places))
     where = shown(views.source)

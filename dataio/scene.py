@@ -68,6 +68,7 @@ class DataConfig(Part):
 
     default_type: ClassVar[str | None] = "auto"
     priority: ClassVar[int] = 0  # of several formats that recognize a folder, the highest is taken
+    last_resort: ClassVar[bool] = False  # a format that is taken, and named, only where no other one is found
 
     path: str | None = Field(default=None, description="folder or file of the data")
     masks: Literal["auto", "composite", "keep", "off"] = Field(
@@ -135,6 +136,7 @@ class AutoData(DataConfig):
         if not found:
             known = ", ".join(name for name in parts(DataConfig) if name != "auto")
             raise InputError(f"data.path: {shown(path)} - not recognized - expected files of one of: {known}")
+        found = {name: part for name, part in found.items() if not part.last_resort} or found
         best = max(found, key=lambda name: found[name].priority)
         if len(found) > 1:
             others = ", ".join(name for name in found if name != best)

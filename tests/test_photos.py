@@ -13,9 +13,11 @@ from dataio import photos, structure_from_motion
 from dataio.alignment import fit_similarity
 from dataio.exif import ORIENTATION, Exif, Position, read_exif
 from dataio.images import read_image
-from dataio.photos import PhotosData, prepare, upright
+from dataio.photos import PhotosData, photo_folder, prepare, upright
 from dataio.scene import AutoData
 from dataio.structure_from_motion import Effort, Limits, camera_groups, choose_pairs, find_models
+from dataio.transforms import TransformsData
+from tests import made_data
 from tests.made_data import picture
 from utils.errors import InputError
 
@@ -88,6 +90,19 @@ def test_a_folder_of_nothing_but_photographs_is_recognized(tmp_path: Path):
     (tmp_path / "a/notes.txt").touch()
     assert not PhotosData.recognizes(tmp_path / "a")
     assert not PhotosData.recognizes(make(tmp_path / "two", 2))
+
+
+def test_photographs_in_a_folder_called_images_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    make(tmp_path / "images")
+    (tmp_path / "notes.txt").touch()
+    found = AutoData(path=str(tmp_path)).resolve()
+    assert isinstance(found, PhotosData) and photo_folder(tmp_path) == tmp_path / "images"
+    assert photo_folder(tmp_path / "images") == tmp_path / "images"
+    made_data.transforms(tmp_path)  # somebody knows the poses
+    assert isinstance(AutoData(path=str(tmp_path)).resolve(), TransformsData)
+    assert "also possible" not in capsys.readouterr().err
+    (tmp_path / "images/notes.txt").touch()
+    assert not PhotosData.recognizes(tmp_path)
 
 
 def test_without_pycolmap_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

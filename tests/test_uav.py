@@ -15,11 +15,13 @@ from dataio.georeference import Georeference, camera_turn, ecef, utm_of
 from dataio.metashape import MetashapeData
 from dataio.opendronemap import OpenDroneMapData
 from dataio.placement import moved, placed
-from dataio.scene import AutoData, DataConfig
+from dataio.scene import AutoData, DataConfig, assemble
 from dataio.transforms import TransformsData
 from dataio.views import Views, checked
+from experiment import scene_state
 from tests.conftest import shared_data
 from tests.made_data import HEIGHT, WIDTH, picture, ring_poses
+from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from utils.errors import InputError
 
 COUNT, SIDE = 8, max(WIDTH, HEIGHT)
@@ -256,6 +258,12 @@ def test_a_model_is_placed_by_its_photographs(scale: float, tmp_path: Path):
     back = ORIGIN.enu(found.georeference.geodetic(found.camera_to_world[:, :3, 3]))
     np.testing.assert_allclose(back, truth[:, :3, 3], atol=0.02)  # degrees are stored as fractions
     assert np.abs(found.camera_to_world[:, 2, 2] - truth[:, 2, 2]).max() < 1e-3
+    scene = assemble(ColmapData(path=str(tmp_path)), found)
+    save_checkpoint(tmp_path, 1, {"scene": scene_state(scene)}, info={})
+    kept = newest_checkpoint(tmp_path)
+    assert kept is not None
+    state, _ = load_checkpoint(kept)
+    assert Georeference(*state["scene"]["georeference"]) == found.georeference
 
 
 def test_a_world_in_meters_stays_and_learns_its_origin(tmp_path: Path):
