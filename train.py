@@ -64,7 +64,7 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
             print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
             return 3
         finally:
-            run.sampler.close()
+            run.close()
         run.finish()
         return stop.exit_code if run.progress < 1 else 0
     finally:

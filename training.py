@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dataio.batches import PixelSampler, RayBatch
+from dataio.batches import PixelSampler
 from dataio.scene import Scene
 from experiment import (
     ExperimentConfig,
@@ -30,6 +29,7 @@ from experiment import (
     scene_state,
     use_threads,
 )
+from gradients import Gradients
 from health import Health
 from models.frames import Frame, render_image
 from models.losses import Objective, Report
@@ -41,7 +41,6 @@ from utils.images import Picture, color_depth, color_normal, depth_range, side_b
 from utils.log import MetricsWriter, Progress
 from utils.metrics import psnr
 from utils.plateau import Plateau
-from utils.precision import fast_products
 from utils.results import update_results
 
 MAX_BAD_STEPS = 10
@@ -81,12 +80,11 @@ class Training:
         plateau = config.optimizer.reduce_on_plateau
         self.plateau = Plateau(plateau) if plateau else None
         self.health = Health(distances=config.model.foreground.field.value_kind == "sdf")
-        self.module: Any = self.objective
 
     def start(self) -> None:
         """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
-        if self.ranks.world > 1:
-            self.module = in_parallel(self.objective)
+        module = in_parallel(self.objective) if self.ranks.world > 1 else self.objective
+        self.gradients = Gradients(self.objective, module, self.config.train, device=self.ranks.device)
         self.writer = MetricsWriter(self.folder, after=self.step or None, enabled=self.ranks.is_main)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
@@ -109,7 +107,7 @@ class Training:
         self.objective.update(before, self.step)
         self._set_learning_rates(before)
         batch = next(self.sampler)
-        report = self._gradients(batch)
+        report = self.gradients(batch)
         self._descend(report.loss)
         self.sampler.learn(report.error)
         self.step += 1
@@ -122,20 +120,6 @@ class Training:
         count = self.config.train.validations
         if int(before * count) < int(self.progress * count):
             self._validate()
-
-    def _gradients(self, batch: RayBatch) -> Report:
-        """The gradient of the loss, part by part where not all rays are rendered at once; ranks add up at the end."""
-        self.optimizer.zero_grad(set_to_none=True)
-        parts, reports = batch.split(self.config.train.rays_at_once), []
-        mixed = self.config.train.precision == "mixed"
-        for i, part in enumerate(parts):
-            last = i == len(parts) - 1 or self.ranks.world == 1
-            with nullcontext() if last else self.module.no_sync():
-                report: Report = self.module(part)
-                with fast_products(self.ranks.device.type) if mixed else nullcontext():
-                    (part.share * report.loss).backward()
-            reports.append(report)
-        return Report.merged(reports, [part.share for part in parts])
 
     def _set_learning_rates(self, progress: float) -> None:
         factor = self.config.optimizer.schedule(progress) * (self.plateau.scale if self.plateau else 1.0)
@@ -247,6 +231,11 @@ class Training:
             self.line.message(f"step {self.step}: held-out view {self.scene.names[view]}: PSNR {quality:.2f} dB")
         distributed.barrier()
 
+    def close(self) -> None:
+        """End the threads: those that gather pixels, and those that share a step."""
+        self.sampler.close()
+        self.gradients.close()
+
     def finish(self) -> None:
         """The last checkpoint, and the run's own numbers in metrics.json."""
         self.save()
@@ -298,7 +287,7 @@ def open_training(
         training.line.message(f"{folder}: resumed at step {training.step}")
     if training.progress >= 1:
         print(f"{folder}: complete, {training.step} steps; raise train.steps or train.minutes to go on")
-        training.sampler.close()
+        training.close()
         return None
     return training
 

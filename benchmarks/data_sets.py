@@ -98,7 +98,7 @@ def measure(path: str, keys: list[str], steps: int, rays: int) -> Found:
             raise InputError(f"--steps: got {steps} - expected a positive number")
         while run.progress < 1:
             run.step_once()
-        run.sampler.close()
+        run.close()
         run.line.close()
         run.writer.close()
         rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text("utf-8").splitlines()]

@@ -114,7 +114,7 @@ def running(config: ExperimentConfig) -> Iterator[Training]:
         try:
             yield run
         finally:
-            run.sampler.close()
+            run.close()
             run.line.close()
             run.writer.close()
 

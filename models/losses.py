@@ -17,6 +17,7 @@ from models.model import Model
 from models.volume import Rendering
 from utils.config import Part
 from utils.distributed import mean_across_ranks
+from utils.random_stream import normal, permutation, uniform
 from utils.schedule import Schedule, constant
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ class SdfDepthLoss(LossConfig):
         known = (batch.depth[: math.ceil(self.rays * batch.share)] > 0).nonzero()[:, 0]
         rays, depth = batch.rays[known], batch.depth[known, None]
         cosine = self._cosine(rendering.normal[known], rays.directions)
-        near = self.band * (2 * torch.rand(len(known), self.near_points, device=depth.device) - 1)
-        share = torch.rand(len(known), self.free_points, device=depth.device)
+        near = self.band * (2 * uniform((len(known), self.near_points), depth.device) - 1)
+        share = uniform((len(known), self.free_points), depth.device)
         free = self.band + share * (depth - self.band - rays.near[:, None]).clamp_min(0)
         value = model.foreground.value(rays.at(depth - torch.cat([near, free], dim=1)))
         beside, ahead = value.split([self.near_points, self.free_points], dim=1)
@@ -159,7 +160,7 @@ class SmoothnessLoss(LossConfig):
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
         x = surface_points(rendering, self.points)
-        beside = x + (2 * torch.rand_like(x) - 1) * self.shift
+        beside = x + (2 * uniform(x.shape, x.device) - 1) * self.shift
         here, there = model.normal(torch.cat([x, beside])).chunk(2)
         return shared_mean(((here - there).square().sum(-1) + 1e-12).sqrt())
 
@@ -179,7 +180,7 @@ class CurvatureLoss(LossConfig):
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
         x = surface_points(rendering, self.points)
         here = model.normal(x)
-        tangent = torch.linalg.cross(here.detach(), F.normalize(torch.randn_like(x), dim=-1))
+        tangent = torch.linalg.cross(here.detach(), F.normalize(normal(x.shape, x.device), dim=-1))
         there = model.normal(x + self.shift * F.normalize(tangent, dim=-1))
         return shared_mean((here - there).square().sum(-1)) / self.shift**2
 
@@ -222,7 +223,7 @@ def surface_points(rendering: Rendering, most: int) -> Tensor:
     weight = part.weight()
     opacity, distance = part.samples.total(torch.stack([weight, weight * part.samples.t], -1)).unbind(-1)
     hit = (opacity > 0.5).nonzero()[:, 0]
-    hit = hit[torch.randperm(len(hit), device=hit.device)[:most]]
+    hit = hit[permutation(len(hit), hit.device)[:most]]
     rays = part.samples.rays[hit]
     return rays.origins + (distance[hit] / opacity[hit])[:, None] * rays.directions
 

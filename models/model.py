@@ -13,6 +13,7 @@ from models.fields.base import Distance
 from models.fields.mlp import Mlp
 from models.volume import Medium, MediumConfig, Rendering, render_rays
 from utils.config import StrictModel
+from utils.random_stream import normal, uniform
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -104,8 +105,8 @@ class Model(nn.Module):
 
     def random_gradient(self, count: int, device: torch.device) -> Tensor:
         """Gradient of the foreground's value at `count` points, uniform in the unit ball; [count, 3]."""
-        direction = torch.nn.functional.normalize(torch.randn(count, 3, device=device), dim=-1)
-        return self.gradient(direction * torch.rand(count, 1, device=device) ** (1 / 3))
+        direction = torch.nn.functional.normalize(normal((count, 3), device), dim=-1)
+        return self.gradient(direction * uniform((count, 1), device) ** (1 / 3))
 
     def statistics(self) -> dict[str, float]:
         """Learned scales, for the log."""

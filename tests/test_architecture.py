@@ -16,7 +16,8 @@ ALLOWED = {
     "utils": ("utils",),
     "experiment": ("dataio", "models", "utils"),
     "health": ("dataio", "models", "utils"),
-    "training": ("health", "experiment", "dataio", "models", "utils"),
+    "gradients": ("experiment", "dataio", "models", "utils"),
+    "training": ("gradients", "health", "experiment", "dataio", "models", "utils"),
     "benchmarks": ("benchmarks", "training", "experiment", "dataio", "models", "utils"),
     "": ("training", "experiment", "dataio", "models", "utils"),  # the scripts: anything but one another
 }

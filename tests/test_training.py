@@ -47,7 +47,7 @@ def trained(folder: Path, steps: int, *overrides: str, config: str = "neus_hash"
     assert run is not None
     while run.progress < 1:
         run.step_once()
-    run.sampler.close()
+    run.close()
     run.finish()
     return run
 

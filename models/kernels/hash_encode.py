@@ -12,6 +12,7 @@ on a GPU; the bodies are the same.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,8 +117,8 @@ class _Later:
         return self.second.pop() if self.second else (nothing, nothing)
 
 
-class _TableGradients:
-    """One gradient per table and backward pass, to which every encoding of the pass adds its own in place.
+class _TableGradients(threading.local):
+    """One gradient per table, backward pass and thread, to which every encoding of the pass adds its own in place.
 
     Autograd would fill a table with zeros for each of them and add up whole tables, which costs more than the scatter.
     The first encoding returns the tensor, the later ones return nothing. Autograd hands the tensor on only when all

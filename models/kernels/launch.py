@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -80,18 +81,32 @@ def set_threads(count: int) -> None:
     _threads = count
 
 
+def set_own_threads(count: int) -> None:
+    """As `set_threads`, for the kernels that the calling thread starts."""
+    _own.count = count
+
+
 _threads = torch.get_num_threads()
+_own = threading.local()
 
 
 def _shares(count: int, block: int, grain: int) -> list[tuple[int, int]]:
     blocks = -(-count // block)
-    threads = max(1, min(_threads, blocks, count // grain))
+    threads = max(1, min(getattr(_own, "count", _threads), blocks, count // grain))
     edges = [min(count, blocks * i // threads * block) for i in range(threads + 1)]
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
 def _launch_share(kernel: Any, share: tuple[int, int], arguments: list[Any]) -> None:
+    if kernel not in _loaded:
+        with _loading:  # one thread compiles, the others wait
+            kernel.module.load("cpu")
+            _loaded.add(kernel)
     wp.launch(kernel, dim=share[1] - share[0], inputs=[share[0], *arguments], device="cpu")
+
+
+_loaded: set[Any] = set()
+_loading = threading.Lock()
 
 
 @lru_cache(maxsize=1)

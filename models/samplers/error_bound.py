@@ -14,6 +14,7 @@ from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.stratified import even_edges
 from models.samples import DenseSamples
+from utils.random_stream import permutation
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -88,7 +89,7 @@ class ErrorBound(Sampler):
         matter = sample_pdf(t, weights, self.config.samples, random=self.training)
         count = min(self.config.extra, self.config.uniform + 1)
         if self.training:
-            some = torch.randperm(t.shape[1], device=t.device)[:count]
+            some = permutation(t.shape[1], t.device)[:count]
         else:
             some = torch.linspace(0, t.shape[1] - 1, count, device=t.device).long()
         return torch.cat([matter, t[:, some]], 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from utils.random_stream import uniform
+
 
 def sample_pdf(edges: Tensor, weights: Tensor, count: int, *, random: bool = False) -> Tensor:
     """Inverse-CDF samples of a histogram.
@@ -15,7 +17,7 @@ def sample_pdf(edges: Tensor, weights: Tensor, count: int, *, random: bool = Fal
     pdf = weights + 1e-5
     cdf = torch.nn.functional.pad((pdf / pdf.sum(1, keepdim=True)).cumsum(1), (1, 0))
     shape = (len(edges), count)
-    within = torch.rand(shape, device=edges.device) if random else torch.full(shape, 0.5, device=edges.device)
+    within = uniform(shape, edges.device) if random else torch.full(shape, 0.5, device=edges.device)
     u = ((torch.arange(count, device=edges.device) + within) / count).to(cdf.dtype)
     above = torch.searchsorted(cdf, u, right=True).clamp(1, edges.shape[1] - 1)
     low, high = cdf.gather(1, above - 1), cdf.gather(1, above)

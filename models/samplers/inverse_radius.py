@@ -10,6 +10,7 @@ from pydantic import Field
 from models.capabilities import Bounds
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samples import DenseSamples
+from utils.random_stream import uniform
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -46,7 +47,7 @@ class InverseRadius(Sampler):
         count = self.config.samples
         share = torch.arange(count + 1, device=first.device).expand(len(first), -1) / count
         if self.training:
-            jitter = (torch.rand(len(first), count - 1, device=first.device) - 0.5) / count
+            jitter = (uniform((len(first), count - 1), first.device) - 0.5) / count
             share = share + torch.nn.functional.pad(jitter, (1, 1))
         inverse = (1 - share) / first + share / self.config.reach
         t = nearest + (inverse**-2 - height**2).clamp_min(0).sqrt()

@@ -12,6 +12,7 @@ from models.capabilities import Capability
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samples import DenseSamples
+from utils.random_stream import uniform
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -49,7 +50,7 @@ class NeusSampler(Sampler):
         span = (far - rays.near)[:, None]
         t = torch.linspace(0, 1, count, device=span.device)[None] * span + rays.near[:, None]
         if self.training:
-            t = t + (torch.rand_like(span) - 0.5) * span / count
+            t = t + (uniform(span.shape, span.device) - 0.5) * span / count
             t = t.clamp_min(0)
         values = medium.value(rays.at(t)) if self.config.rounds else t
         for i in range(self.config.rounds):

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.kernels.march import blocks, march
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samples import PackedSamples
+from utils.random_stream import uniform
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -73,7 +74,7 @@ class OccupancyGrid(Sampler):
 
     @torch.no_grad()
     def forward(self, rays: Rays, medium: Probed) -> PackedSamples:
-        jitter = torch.rand_like(rays.near) if self.training else torch.full_like(rays.near, 0.5)
+        jitter = uniform(rays.near.shape, rays.near.device) if self.training else torch.full_like(rays.near, 0.5)
         starts, ray_index, offsets = march(
             rays.origins,
             rays.directions,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samples import DenseSamples
+from utils.random_stream import uniform
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -49,4 +50,4 @@ def in_bins(rays: Rays, edges: Tensor, training: bool) -> DenseSamples:
     samples = DenseSamples.from_edges(rays, edges)
     if not training:
         return samples
-    return replace(samples, t=torch.lerp(samples.t0, samples.t1, torch.rand_like(samples.t0)))
+    return replace(samples, t=torch.lerp(samples.t0, samples.t1, uniform(samples.t0.shape, samples.t0.device)))

@@ -1,0 +1,107 @@
+"""The gradient of a step's loss, part by part: one after another, or several at once on the threads of a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dataio.batches import RayBatch
+from experiment import TrainConfig
+from models.kernels.launch import set_own_threads
+from models.losses import Objective, Report
+from utils.precision import fast_products
+from utils.random_stream import random_stream
+
+LEAST_RAYS = 512  # of a thread of its own; fewer are not worth the summing up
+
+
+class Gradients:
+    """Batch -> Report, and the gradient of its loss in the parameters' `grad`.
+
+    On a CPU each thread renders a part of the rays with a graph of its own: single operations, which torch would
+    share among its threads, are too short for that in small networks. The parts' gradients are added up in order,
+    and a part's random numbers are a function of the seed and its place: how the threads take turns changes nothing.
+    """
+
+    def __init__(self, objective: Objective, module: Any, train: TrainConfig, *, device: torch.device) -> None:
+        """module: the objective, or what distributes it over ranks; those share out their rays themselves."""
+        self.objective, self.module, self.device = objective, module, device
+        self.mixed = train.precision == "mixed"
+        self.threads = self._at_once(train, torch.get_num_threads())
+        self.rays = part_size(train, self.threads)
+        self.pool: ThreadPoolExecutor | None = None
+        self.all_threads = torch.get_num_threads()
+        if self.threads > 1:
+            each = self.all_threads // self.threads
+            torch.set_num_threads(each)
+            self.pool = ThreadPoolExecutor(self.threads, "part", initializer=set_own_threads, initargs=(each,))
+
+    def _at_once(self, train: TrainConfig, threads: int) -> int:
+        """How many parts are rendered at once."""
+        # Mixed precision switches the products of the whole process to and fro.
+        if self.device.type != "cpu" or self.module is not self.objective or self.mixed:
+            return 1
+        parts = -(-train.rays // (train.rays_at_once or train.rays))
+        return max(1, min(threads, max(parts, train.rays // LEAST_RAYS)))
+
+    def __call__(self, batch: RayBatch) -> Report:
+        parts, seed = batch.split(self.rays), torch.initial_seed()
+        seeds = [(seed + i * 1_000_000_007) % 2**63 for i in range(len(parts))]
+        for parameter in self.objective.parameters():
+            parameter.grad = None
+        run = self._in_turn if self.pool is None else self._together
+        return Report.merged(run(parts, seeds), [part.share for part in parts])
+
+    def _in_turn(self, parts: list[RayBatch], seeds: list[int]) -> list[Report]:
+        reports, alone = [], self.module is self.objective
+        for i, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
+            with nullcontext() if alone or i == len(parts) - 1 else self.module.no_sync():
+                with random_stream(seed, self.device):
+                    report: Report = self.module(part)
+                with fast_products(self.device.type) if self.mixed else nullcontext():
+                    (part.share * report.loss).backward()
+            reports.append(report)
+        return reports
+
+    def _together(self, parts: list[RayBatch], seeds: list[int]) -> list[Report]:
+        assert self.pool is not None
+        parameters, reports = list(self.objective.parameters()), []
+        jobs = [self.pool.submit(self._part, part, seed, parameters) for part, seed in zip(parts, seeds, strict=True)]
+        try:
+            for job in jobs:
+                report, gradients = job.result()
+                reports.append(report)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    if gradient is not None:
+                        parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        finally:
+            for job in jobs:
+                job.cancel()
+        return reports
+
+    def _part(
+        self, part: RayBatch, seed: int, parameters: Sequence[Tensor]
+    ) -> tuple[Report, tuple[Tensor | None, ...]]:
+        with random_stream(seed, self.device):
+            report = self.objective(part)
+        gradients = torch.autograd.grad(part.share * report.loss, parameters, allow_unused=True)
+        return replace(report, loss=report.loss.detach()), gradients
+
+    def close(self) -> None:
+        """End the threads, and give torch its own back."""
+        if self.pool is not None:
+            self.pool.shutdown()
+            torch.set_num_threads(self.all_threads)
+
+
+def part_size(train: TrainConfig, threads: int) -> int:
+    """Rays of a part: at most `rays_at_once`, enough parts for all threads, whole patches."""
+    area = (train.pixels.patch or 1) ** 2
+    share = -(-train.rays // (threads * area)) * area
+    return min(train.rays_at_once or train.rays, share)

@@ -1,0 +1,92 @@
+"""Parts of a step on several threads: the same numbers as one after another."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import experiment
+from dataio.batches import RayBatch
+from experiment import TrainConfig
+from gradients import LEAST_RAYS, Gradients, part_size
+from models.kernels import launch
+from models.losses import ColorLoss
+from models.model import Model
+from models.volume import Rendering
+from tests.test_training import SPHERE, quick_hulls, trained
+from utils.random_stream import normal, permutation, random_stream, uniform
+
+__all__ = ["quick_hulls"]
+CPU = torch.device("cpu")
+METHODS = ["neus_hash", "neus_hash_open", "volsdf_hash", "unisurf_hash", "nerf_hash", "nerfpp", "reduced/volsdf"]
+
+
+def weights(folder: Path, config: str, threads: int) -> dict[str, torch.nn.Parameter]:
+    every = ["train.rays=32", "train.rays_at_once=8", f"train.threads={threads}"]
+    if config.startswith(("neus", "volsdf_hash", "unisurf")):
+        every.append(SPHERE)  # the fit of a start is torch's own, with all its threads
+    run = trained(folder, 3, *every, config=config)
+    assert run.gradients.threads == threads and torch.get_num_threads() == threads
+    return dict(run.objective.model.named_parameters())
+
+
+@pytest.fixture(autouse=True)
+def one_thread_afterwards():
+    yield
+    torch.set_num_threads(1)
+    launch.set_threads(1)
+
+
+@pytest.mark.parametrize("config", METHODS)
+def test_threads_change_nothing(config: str, tmp_path: Path) -> None:
+    alone, shared = (weights(tmp_path / str(threads), config, threads) for threads in (1, 2))
+    assert all(torch.equal(alone[name], shared[name]) for name in alone)
+
+
+def test_parts_have_numbers_of_their_own() -> None:
+    with random_stream(3, CPU):
+        own = [uniform((2, 3), CPU), normal((4,), CPU), permutation(5, CPU)]
+        with random_stream(4, CPU):
+            other = uniform((2, 3), CPU)
+        then = uniform((2,), CPU)
+    torch.manual_seed(3)
+    assert torch.equal(own[0], torch.rand(2, 3)) and torch.equal(own[1], torch.randn(4))
+    assert torch.equal(own[2], torch.randperm(5)) and torch.equal(then, torch.rand(2))
+    assert not torch.equal(own[0], other) and sorted(own[2].tolist()) == [0, 1, 2, 3, 4]
+    torch.manual_seed(3)
+    assert torch.equal(uniform((2, 3), CPU), own[0])  # outside of any stream
+
+
+def test_sizes_of_parts() -> None:
+    assert part_size(TrainConfig(rays=2048), 1) == 2048
+    assert part_size(TrainConfig(rays=2047), 2) == 1024
+    assert part_size(TrainConfig(rays=2048, rays_at_once=100), 2) == 100
+    patches = TrainConfig.model_validate({"rays": 640, "pixels": {"type": "patches", "side": 8}})
+    assert part_size(patches, 4) == 192 and part_size(patches, 100) == 64
+
+
+@pytest.mark.parametrize(
+    "train, threads",
+    [
+        ({"rays": 4 * LEAST_RAYS}, 2),
+        ({"rays": LEAST_RAYS}, 1),  # not worth it
+        ({"rays": LEAST_RAYS, "rays_at_once": LEAST_RAYS // 8}, 2),
+        ({"rays": 4 * LEAST_RAYS, "precision": "mixed"}, 1),  # a switch of the whole process
+    ],
+)
+def test_how_many_parts_at_once(train: dict[str, object], threads: int) -> None:
+    torch.set_num_threads(2)
+    objective = experiment.Objective(torch.nn.Linear(1, 1), {})  # type: ignore[arg-type]
+    gradients = Gradients(objective, objective, TrainConfig.model_validate(train), device=CPU)
+    assert gradients.threads == threads and torch.get_num_threads() == 2 // threads
+    gradients.close()
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_in_a_thread_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: ColorLoss, rendering: Rendering, batch: RayBatch, model: Model) -> torch.Tensor:
+        raise ValueError("of a part")
+
+    monkeypatch.setattr(ColorLoss, "__call__", fail)
+    with pytest.raises(ValueError, match="of a part"):
+        trained(tmp_path, 1, "train.rays_at_once=16", "train.threads=2")

@@ -1,0 +1,46 @@
+"""Random numbers for code that several threads run: each part of a step draws from a stream of its own.
+
+Outside of any stream they come from torch's own generator of the device.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+_own = threading.local()
+
+
+@contextmanager
+def random_stream(seed: int, device: torch.device) -> Iterator[None]:
+    """Within, this thread's numbers on `device` are those that follow on torch.manual_seed(seed)."""
+    before = _generator()
+    _own.generator = torch.Generator(device).manual_seed(seed)
+    try:
+        yield
+    finally:
+        _own.generator = before
+
+
+def uniform(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Independent numbers in [0, 1), float32."""
+    return torch.rand(*shape, device=device, generator=_generator())
+
+
+def normal(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Independent numbers of the standard normal distribution, float32."""
+    return torch.randn(*shape, device=device, generator=_generator())
+
+
+def permutation(count: int, device: torch.device) -> Tensor:
+    """The numbers 0 .. count-1 in random order, int64."""
+    return torch.randperm(count, device=device, generator=_generator())
+
+
+def _generator() -> torch.Generator | None:
+    found: torch.Generator | None = getattr(_own, "generator", None)
+    return found
