@@ -15,6 +15,7 @@ from benchmarks import plain
 from dataio.cameras import Rays
 from models.fields import activations
 from models.fields.hash_grid import HashGridConfig
+from models.kernels.harmonics import harmonics
 from models.kernels.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
 from models.kernels.march import blocks, march
 from models.kernels.mlp import mlp_forward
@@ -237,12 +238,28 @@ def network_cases(count: int, inputs: int, width: int, device: torch.device) -> 
     def softplus(how: Any) -> Results:
         return how(hidden)
 
+    yield from harmonics_cases(count, device)
     forms = both(softplus, activations.softplus, partial(plain.softplus_forward, beta=activations.BETA))
     values = both(
         torch.no_grad()(softplus), activations.softplus, partial(plain.softplus_forward, beta=activations.BETA)
     )
     yield Case("softplus with slope", count, values, Least(copied=3 * size))
     yield Case("  backward", count, backward(forms, [hidden], grads), Least(copied=4 * size))
+
+
+def harmonics_cases(count: int, device: torch.device) -> Iterator[Case]:
+    """Spherical harmonics up to degree 3 of the directions of view."""
+    directions = F.normalize(torch.randn(count, 3, device=device), dim=-1).requires_grad_()
+    grad = torch.randn(count, 16, device=device)
+
+    def expanded(how: Any) -> Results:
+        return (how(directions, degree=3),)
+
+    forms = both(expanded, harmonics, plain.harmonics)
+    values = both(torch.no_grad()(expanded), harmonics, plain.harmonics)
+    size = FLOAT * count
+    yield Case("spherical harmonics", count, values, Least(copied=size * (3 + 16)))
+    yield Case("  backward", count, backward(forms, [directions], [grad]), Least(copied=size * (3 + 16 + 3)))
 
 
 def largest_difference(ours: Sequence[Tensor], simple: Sequence[Tensor]) -> float:

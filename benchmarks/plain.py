@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.swap import replaced
+from models.kernels import harmonics as _harmonics
 from models.kernels import hash_encode as _hash_encode
 from models.kernels import march as _march
 from models.kernels import mlp as _mlp
@@ -134,6 +135,24 @@ def mlp_forward(
     return F.linear(x, *last)
 
 
+def harmonics(x: Tensor, *, degree: int) -> Tensor:
+    """Term by term; differentiable by autograd."""
+    x, y, z = x.unbind(-1)
+    terms = [torch.full_like(x, 0.28209479177387814)]
+    if degree > 0:
+        terms += [0.4886025119029199 * axis for axis in (y, z, x)]
+    if degree > 1:
+        terms += [1.0925484305920792 * x * y, 1.0925484305920792 * y * z]
+        terms += [0.31539156525252005 * (3 * z * z - 1)]
+        terms += [1.0925484305920792 * x * z, 0.5462742152960396 * (x * x - y * y)]
+    if degree > 2:
+        terms += [0.5900435899266435 * y * (3 * x * x - y * y), 2.890611442640554 * x * y * z]
+        terms += [0.4570457994644658 * y * (5 * z * z - 1), 0.3731763325901154 * z * (5 * z * z - 3)]
+        terms += [0.4570457994644658 * x * (5 * z * z - 1), 1.445305721320277 * z * (x * x - y * y)]
+        terms += [0.5900435899266435 * x * (x * x - 3 * y * y)]
+    return torch.stack(terms, -1)
+
+
 def softplus_forward(x: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
     """The value and its slope; differentiable by autograd."""
     return F.softplus(x, beta=beta), torch.sigmoid(beta * x)
@@ -192,6 +211,7 @@ PAIRS: tuple[tuple[Any, Any], ...] = (
     (_scan.total, total),
     (_march.march, march),
     (_mlp.mlp_forward, mlp_forward),
+    (_harmonics.harmonics, harmonics),
     (_softplus.softplus_forward, softplus_forward),
     (_softplus.softplus_backward, softplus_backward),
     (_trace.trace, trace),

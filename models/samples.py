@@ -122,9 +122,14 @@ class PackedSamples(RaySamples):
         return scan.total(x, self.offsets)
 
     def preceding(self, x: Tensor) -> Tensor:
+        return torch.where(self._follows, x.roll(1), x)
+
+    @cached_property
+    def _follows(self) -> Tensor:
+        """[M] bool: whether the sample before is of the same ray."""
         before = self.ray_index.roll(1)
         before[:1] = -1
-        return torch.where(before == self.ray_index, x.roll(1), x)
+        return before == self.ray_index
 
     def where(self, keep: Tensor) -> PackedSamples:
         """The samples for which `keep` [M] bool is true."""

@@ -197,7 +197,7 @@ def test_spherical_harmonics_are_orthonormal() -> None:
     angle = torch.pi * (1 + 5**0.5) * i
     radius = (1 - z * z).sqrt()
     x = torch.stack([radius * angle.cos(), radius * angle.sin(), z], -1)
-    y = SphericalHarmonicsConfig(degree=3).build()(x)
+    y = SphericalHarmonicsConfig(degree=3).build()(x.float()).double()
     gram = y.T @ y * (4 * torch.pi / count)
     torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), atol=1e-4, rtol=0)
 

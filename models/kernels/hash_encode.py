@@ -150,7 +150,8 @@ class _Encode(torch.autograd.Function):
         points = points.contiguous()
         ctx.save_for_backward(points, table)
         ctx.layout, ctx.later = layout, later
-        features = points.new_zeros(len(points), FEATURES * len(layout.levels.resolution))
+        features = points.new_empty(len(points), FEATURES * len(layout.levels.resolution))
+        features[:, FEATURES * layout.active :] = 0
         layout.by_level(_encode, points, table, [points.new_empty(0, 3), features])
         return features
 
