@@ -100,14 +100,14 @@ def make_inputs(sizes: Sizes, encoding: HashGridConfig, device: torch.device) ->
     rays = sphere_rays(sizes.rays)
     axis = (torch.arange(sizes.grid) + 0.5) * (2 / sizes.grid) - 1
     distance = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
-    occupied = ((distance - RADIUS).abs() < SHELL).to(torch.uint8)
+    occupied = ((distance - RADIUS).abs() < SHELL).to(torch.uint8)[None]
     jitter = torch.rand(sizes.rays)
     step = 0.01
     for _ in range(3):  # how many samples there are is not quite inverse to the step
-        starts, index, offsets = marched(rays, jitter, occupied, step, march)
+        starts, *_ = marched(rays, jitter, occupied, step, march)
         step *= len(starts) / sizes.samples
-    starts, index, offsets = marched(rays, jitter, occupied, step, march)
-    points = rays[index.long()].at(starts + step / 2)
+    starts, ends, index, offsets = marched(rays, jitter, occupied, step, march)
+    points = rays[index.long()].at((starts + ends) / 2)
     levels = HashLevels.geometric(encoding.levels, base=encoding.base, top=encoding.top, log2_rows=encoding.log2_rows)
     return Inputs(
         rays=rays.to(device),
@@ -131,9 +131,8 @@ def sphere_rays(count: int) -> Rays:
 def marched(rays: Rays, jitter: Tensor, occupied: Tensor, step: float, how: Any) -> Results:
     """The samples by `how`, the kernel or its plain form."""
     ends = {"near": rays.near, "far": rays.far}
-    return how(
-        rays.origins, rays.directions, **ends, jitter=jitter, occupied=occupied, coarse=blocks(occupied), step=step
-    )
+    grids = {"occupied": occupied, "coarse": blocks(occupied)}
+    return how(rays.origins, rays.directions, **ends, jitter=jitter, **grids, steps=(step, 0.0))
 
 
 def cases(sizes: Sizes, inputs: Inputs, width: int) -> Iterator[Case]:
@@ -270,7 +269,7 @@ def largest_difference(ours: Sequence[Tensor], simple: Sequence[Tensor]) -> floa
 
 def other_samples(ours: Sequence[Tensor], simple: Sequence[Tensor]) -> float:
     """Share of samples that only one of two marches has: mid-points within rounding of a wall."""
-    counts = ours[2].diff() - simple[2].diff()
+    counts = ours[3].diff() - simple[3].diff()
     return float(counts.abs().sum()) / max(len(simple[0]), 1)
 
 

@@ -108,9 +108,11 @@ def march(
     jitter: Tensor,
     occupied: Tensor,
     coarse: Tensor,
-    step: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Every step of the lattice of every ray is looked up; `coarse` is not needed."""
+    steps: tuple[float, float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Every step of the lattice of every ray is looked up; `coarse` is not needed. One level, even steps."""
+    (occupied,), (step, cone) = occupied, steps
+    assert cone == 0
     n = len(occupied)
     finite = torch.where(far > near, far.clamp_max(1e4) - near, 0.0)
     count = math.ceil(float(finite.amax()) / step) + 1 if len(near) else 0
@@ -121,7 +123,7 @@ def march(
     inside = (points.abs().amax(-1) <= 1) & (middle >= near[:, None]) & (middle < far[:, None])
     keep = inside & occupied.view(-1)[(x * n + y) * n + z].bool()
     offsets = F.pad(keep.sum(1).cumsum(0, dtype=torch.int32), (1, 0))
-    return starts[keep], keep.nonzero()[:, 0].int(), offsets
+    return starts[keep], starts[keep] + step, keep.nonzero()[:, 0].int(), offsets
 
 
 def mlp_forward(

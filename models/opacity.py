@@ -62,8 +62,11 @@ class Opacity(nn.Module):
         """tau [*N] >= 0, differentiable in value, gradient and the learned scale."""
         raise TypeError("an opacity defines optical_depth")
 
-    def occupied(self, value: Tensor, reach: float) -> Tensor:
-        """Whether points within `reach` (scene units) of one with `value` [*N] may matter to a ray; bool [*N]."""
+    def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
+        """Whether points within `reach` (one or [*N]) of one with `value` [*N] may matter to a ray; bool [*N].
+
+        reach: scene units, or what a sampler measures intervals in.
+        """
         raise TypeError("an opacity defines occupied")
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
@@ -139,7 +142,7 @@ class Logistic(Opacity):
         s = self.s
         return F.relu(F.logsigmoid(s * before) - F.logsigmoid(s * after))
 
-    def occupied(self, value: Tensor, reach: float) -> Tensor:
+    def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         # Outside, -log sigmoid(s f) ~ exp(-s f) of light is lost; inside, log sigmoid(s f) ~ s f is all that is left.
         return value.abs() < reach - math.log(NEGLIGIBLE) * self.width()
 
@@ -235,7 +238,7 @@ class Laplace(Opacity):
         beta = self.beta
         return value.clamp_max(0) / beta - 0.5 * torch.expm1(-value.abs() / beta)
 
-    def occupied(self, value: Tensor, reach: float) -> Tensor:
+    def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         # Head-on, exp(-f / beta) / 2 of the light is lost outside; at depth d inside, exp(-d / beta) of it is left.
         return value.abs() < reach - math.log(NEGLIGIBLE) * self.width()
 
@@ -304,7 +307,7 @@ class Occupancy(Opacity):
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         return self.probe(sample.value, samples)
 
-    def occupied(self, value: Tensor, reach: float) -> Tensor:
+    def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         # As if the field rose by one per scene unit. All of the inside counts: what hides it may have few samples.
         return F.softplus(self.scale * value + abs(self.scale) * reach) > NEGLIGIBLE
 
@@ -352,7 +355,7 @@ class Density(Opacity):
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         return self.density(sample.value) * samples.length
 
-    def occupied(self, value: Tensor, reach: float) -> Tensor:
+    def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         return self.density(value) * reach > NEGLIGIBLE
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:

@@ -105,9 +105,10 @@ class PackedSamples(RaySamples):
     offsets: Tensor
 
     @staticmethod
-    def from_starts(rays: Rays, starts: Tensor, ray_index: Tensor, *, offsets: Tensor, step: float) -> PackedSamples:
-        """Intervals of one length that begin at `starts` [M]."""
-        ends = starts + step
+    def from_intervals(
+        rays: Rays, starts: Tensor, ends: Tensor, *, ray_index: Tensor, offsets: Tensor
+    ) -> PackedSamples:
+        """Intervals from `starts` to `ends`, [M] each."""
         return PackedSamples(
             rays, starts, ends, (starts + ends) / 2, ends - starts, ray_index=ray_index.long(), offsets=offsets
         )

@@ -67,8 +67,8 @@ class Matter(nn.Module):
         """[*N, 3] scene frame -> [*N] field value."""
         return self.field.value(x)
 
-    def occupied(self, value: Tensor, reach: float) -> Tensor:
-        """[*N] field values -> bool [*N]: may points within `reach` (scene units) matter to a ray?"""
+    def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
+        """[*N] field values -> bool [*N]: may points within `reach` (one or [*N], scene units) matter to a ray?"""
         return self.opacity.occupied(value, reach)
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:

@@ -55,7 +55,7 @@ class SphereMedium:
         self.asked += x.shape[:-1].numel()
         return self.field.value(x)
 
-    def occupied(self, value: Tensor, reach: float) -> Tensor:
+    def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         return self.opacity.occupied(value, reach)
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:

@@ -45,7 +45,7 @@ def layered(counts: list[int]) -> tuple[Rays, PackedSamples, torch.Tensor, torch
     offsets = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     starts = torch.arange(len(index), dtype=torch.float32) - offsets[index]
-    samples = PackedSamples.from_starts(rays, starts, index, offsets=offsets, step=1.0)
+    samples = PackedSamples.from_intervals(rays, starts, starts + 1.0, ray_index=index, offsets=offsets)
     return rays, samples, torch.rand(len(index), generator=g), torch.rand(len(index), 3, generator=g)
 
 

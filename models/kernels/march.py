@@ -12,10 +12,11 @@ from models.kernels.launch import launch
 
 
 def blocks(occupied: Tensor) -> Tensor:
-    """Which blocks of up to 8^3 cells hold an occupied one: [N, N, N] uint8 -> [B, B, B] uint8, B = N / gcd(N, 8)."""
-    side = math.gcd(len(occupied), 8)
-    n = len(occupied) // side
-    return occupied.view(n, side, n, side, n, side).amax((1, 3, 5))
+    """Which blocks of up to 8^3 cells hold an occupied one: [L, N, N, N] uint8 -> [L, B, B, B], B = N / gcd(N, 8)."""
+    levels, cells = occupied.shape[:2]
+    side = math.gcd(cells, 8)
+    n = cells // side
+    return occupied.view(levels, n, side, n, side, n, side).amax((2, 4, 6))
 
 
 def march(
@@ -27,33 +28,35 @@ def march(
     jitter: Tensor,
     occupied: Tensor,
     coarse: Tensor,
-    step: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Intervals of length `step` whose mid-points lie in occupied cells.
+    steps: tuple[float, float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Intervals on a lattice of steps whose mid-points lie in occupied cells.
 
-    origins, directions: [R, 3] float32, unit directions, in the frame of the grid's cube [-1, 1]^3.
-    near, far: [R], ray distances; a ray with near >= far is empty. jitter: [R] in [0, 1), shift of the ray's lattice
-    of steps. occupied: [N, N, N] uint8 indexed [x, y, z], 1 where samples are wanted; points outside the cube are
-    never sampled. coarse: `blocks(occupied)`. step: > 0.
+    origins, directions: [R, 3] float32, unit directions, in the frame of the cube [-1, 1]^3. near, far: [R], ray
+    distances; far may be infinite, a ray with near >= far is empty. jitter: [R] in [0, 1), shift of the ray's lattice.
+    occupied: [L, N, N, N] uint8 indexed [level, x, y, z], 1 where samples are wanted; level l covers the cube
+    [-2^l, 2^l]^3, and a point asks the finest level that covers it. Points beyond the last are never sampled. With
+    L > 1 N is a multiple of 32. coarse: `blocks(occupied)`. steps: (length, cone), length > 0, cone >= 0: intervals
+    at ray distance t are max(length, cone t) long.
 
-    Returns starts [M] (ray distance at which each interval begins, ascending within a ray), ray_index [M] int32 and
-    offsets [R+1] int32: ray r owns the samples offsets[r] .. offsets[r+1]-1. Empty blocks and cells are crossed in
-    one step, which does not shift the lattice: the result is the lattice near + (k + jitter - 1) * step, filtered. Not
-    differentiable. Skipping as in "Instant Neural Graphics Primitives", appendix E.
+    Returns starts and ends [M] (ray distances, ascending within a ray), ray_index [M] int32 and offsets [R+1] int32:
+    ray r owns the samples offsets[r] .. offsets[r+1]-1. Empty blocks and cells are crossed in one step, which does not
+    shift the lattice: the result is the whole lattice, filtered. Without a cone it is near + (k + jitter - 1) length.
+    Not differentiable. Skipping, levels and cones as in "Instant Neural Graphics Primitives", appendix E.
     """
-    rays = len(origins)
-    device = origins.device
-    grids = [occupied.reshape(-1), len(occupied), coarse.reshape(-1), len(coarse)]
-    inputs = [origins, directions, near, far, jitter, *grids, float(step)]
+    rays, device = len(origins), origins.device
+    length, cone = steps
+    grids = [occupied.reshape(-1), occupied.shape[1], coarse.reshape(-1), coarse.shape[1], len(occupied)]
+    inputs = [origins, directions, near, far, jitter, *grids, float(length), float(cone)]
     counts = torch.zeros(rays, dtype=torch.int32, device=device)
     launch(_count, rays, [*inputs, counts], device=device)
     offsets = torch.zeros(rays + 1, dtype=torch.int32, device=device)
     torch.cumsum(counts, 0, dtype=torch.int32, out=offsets[1:])
     samples = int(offsets[-1])
-    starts = torch.empty(samples, device=device)
+    starts, ends = torch.empty(2, samples, device=device)
     ray_index = torch.empty(samples, dtype=torch.int32, device=device)
-    launch(_fill, rays, [*inputs, offsets, starts, ray_index], device=device)
-    return starts, ray_index, offsets
+    launch(_fill, rays, [*inputs, offsets, starts, ends, ray_index], device=device)
+    return starts, ends, ray_index, offsets
 
 
 @wp.func
@@ -84,31 +87,80 @@ def _at(p: wp.vec3, n: int):
 
 
 @wp.func
+def _leaves(o: wp.vec3, d: wp.vec3, side: float):
+    """Distance at which a ray leaves the cube [-side, side]^3 for good; 0 or less where it never enters."""
+    first = float(0.0)
+    last = float(1.0e10)
+    for axis in range(3):
+        inverse = _inverse(d[axis])
+        a = (-side - o[axis]) * inverse
+        b = (side - o[axis]) * inverse
+        first = wp.max(first, wp.min(a, b))
+        last = wp.min(last, wp.max(a, b))
+    return wp.where(first < last, last, 0.0)
+
+
+@wp.func
+def _place(t: float, length: float, cone: float):
+    """Number of the step at distance t of a lattice that begins at 0: steps of `length`, from there on of cone t."""
+    even = t * cone
+    if even <= length:
+        return t / length
+    return (1.0 + wp.log(even / length)) / cone
+
+
+@wp.func
+def _distance(u: float, near: float, length: float, cone: float):
+    """Distance at place u of a ray's own lattice, which is 0 at `near`."""
+    if cone == 0.0:
+        return near + u * length
+    place = u + _place(near, length, cone)
+    if place * cone <= 1.0:
+        return place * length
+    return length / cone * wp.exp(place * cone - 1.0)
+
+
+@wp.func
 def _next(
     k: int,
     o: wp.vec3,
     d: wp.vec3,
-    start: float,
+    near: float,
+    shift: float,
     end: float,
-    step: float,
-    n: int,
     occupied: wp.array(dtype=wp.uint8),
-    blocks: int,
+    n: int,
     coarse: wp.array(dtype=wp.uint8),
+    blocks: int,
+    levels: int,
+    length: float,
+    cone: float,
 ):
     """Index of the first lattice interval from k on that is to be sampled, -1 if none is left."""
     result = int(-1)
     inverse = wp.vec3(_inverse(d[0]), _inverse(d[1]), _inverse(d[2]))
-    while result < 0 and start + (float(k) + 0.5) * step < end:
-        p = o + d * (start + (float(k) + 0.5) * step)
-        inside = wp.max(wp.max(wp.abs(p[0]), wp.abs(p[1])), wp.abs(p[2])) <= 1.0
+    middle = _distance(float(k) + shift + 0.5, near, length, cone)
+    while result < 0 and middle < end:
+        p = o + d * middle
+        most = wp.max(wp.max(wp.abs(p[0]), wp.abs(p[1])), wp.abs(p[2]))
+        level = int(0)
+        scale = float(1.0)
+        while most > scale and level < levels - 1:
+            level += 1
+            scale *= 2.0
+        q = p / scale
         cells = blocks  # of the grid whose cell is crossed
-        if inside and coarse[_at(p, blocks)] != wp.uint8(0):
+        if most <= scale and coarse[level * blocks * blocks * blocks + _at(q, blocks)] != wp.uint8(0):
             cells = n
-            if occupied[_at(p, n)] != wp.uint8(0):
+            if occupied[level * n * n * n + _at(q, n)] != wp.uint8(0):
                 result = k
         if result < 0:
-            k += wp.max(1, int(wp.ceil(_exit(p, inverse, cells) / step)))
+            out = _exit(q, inverse, cells) * scale
+            ahead = out / length
+            if cone > 0.0:
+                ahead = _place(middle + out, length, cone) - _place(middle, length, cone)
+            k += wp.max(1, int(wp.ceil(wp.min(ahead, 1.0e9))))
+            middle = _distance(float(k) + shift + 0.5, near, length, cone)
     return result
 
 
@@ -124,18 +176,23 @@ def _count(
     n: int,
     coarse: wp.array(dtype=wp.uint8),
     blocks: int,
-    step: float,
+    levels: int,
+    length: float,
+    cone: float,
     counts: wp.array(dtype=int),
 ):
     r = first + wp.tid()
     o = wp.vec3(origins[r, 0], origins[r, 1], origins[r, 2])
     d = wp.vec3(directions[r, 0], directions[r, 1], directions[r, 2])
-    start = near[r] + (jitter[r] - 1.0) * step
+    end = wp.min(far[r], _leaves(o, d, wp.pow(2.0, float(levels - 1))))
+    begin = near[r]
+    shift = jitter[r] - 1.0
     count = int(0)
-    k = _next(wp.where(jitter[r] < 0.5, 1, 0), o, d, start, far[r], step, n, occupied, blocks, coarse)
+    k = wp.where(jitter[r] < 0.5, 1, 0)
+    k = _next(k, o, d, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
     while k >= 0:
         count += 1
-        k = _next(k + 1, o, d, start, far[r], step, n, occupied, blocks, coarse)
+        k = _next(k + 1, o, d, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
     counts[r] = count
 
 
@@ -151,17 +208,24 @@ def _fill(
     n: int,
     coarse: wp.array(dtype=wp.uint8),
     blocks: int,
-    step: float,
+    levels: int,
+    length: float,
+    cone: float,
     offsets: wp.array(dtype=int),
     starts: wp.array(dtype=float),
+    ends: wp.array(dtype=float),
     ray_index: wp.array(dtype=int),
 ):
     r = first + wp.tid()
     o = wp.vec3(origins[r, 0], origins[r, 1], origins[r, 2])
     d = wp.vec3(directions[r, 0], directions[r, 1], directions[r, 2])
-    start = near[r] + (jitter[r] - 1.0) * step
-    k = _next(wp.where(jitter[r] < 0.5, 1, 0), o, d, start, far[r], step, n, occupied, blocks, coarse)
+    end = wp.min(far[r], _leaves(o, d, wp.pow(2.0, float(levels - 1))))
+    begin = near[r]
+    shift = jitter[r] - 1.0
+    k = wp.where(jitter[r] < 0.5, 1, 0)
+    k = _next(k, o, d, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
     for i in range(offsets[r], offsets[r + 1]):
-        starts[i] = start + float(k) * step
+        starts[i] = _distance(float(k) + shift, begin, length, cone)
+        ends[i] = _distance(float(k) + shift + 1.0, begin, length, cone)
         ray_index[i] = r
-        k = _next(k + 1, o, d, start, far[r], step, n, occupied, blocks, coarse)
+        k = _next(k + 1, o, d, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)

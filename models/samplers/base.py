@@ -21,8 +21,8 @@ class Probed(Protocol):
     def value(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N] field value."""
 
-    def occupied(self, value: Tensor, reach: float) -> Tensor:
-        """[*N] field values -> bool [*N]: may points within `reach` of there matter to a ray?"""
+    def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
+        """[*N] field values -> bool [*N]: may points within `reach`, one or [*N], of there matter to a ray?"""
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
         """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""

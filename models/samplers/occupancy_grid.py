@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from models.capabilities import Bounds
 from models.kernels.march import blocks, march
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samples import PackedSamples
@@ -26,19 +27,33 @@ STEEP = 0.1
 
 
 class OccupancyGridConfig(SamplerConfig):
-    """Even steps through the occupied cells of a grid over the cube [-1, 1]^3."""
+    """Steps through the occupied cells of nested grids, each about a cube of twice the side."""
 
     type: Literal["occupancy_grid"] = "occupancy_grid"
-    resolution: int = Field(64, ge=4, le=512)
+    covers: ClassVar[frozenset[Bounds]] = frozenset({"sphere", "outside"})
+    resolution: int = Field(64, ge=4, le=512, description="cells to a side")
+    levels: int = Field(
+        1, ge=1, le=16, description="level l covers [-2^l, 2^l]^3 where finer ones do not; beyond the last is nothing"
+    )
     step: tuple[float, float] = Field(
         (0.006, 0.03),
         description="shortest and longest step, scene units; the opacity's width decides between them, or, where it has"
         " none, the progress of the run: long steps first, the shortest from its middle on",
     )
     step_per_width: float = Field(1.0, gt=0, description="step as a multiple of the width of the opacity's rise")
+    cone: float = Field(0.0, ge=0, le=0.5, description="a step at ray distance t is no shorter than this times t")
+    measure: Literal["metric", "inverse_radius"] = Field(
+        "metric", description="what multiplies a density: t, or 1/r beyond the unit sphere, as in NeRF++"
+    )
     prune: bool = Field(True, description="look at the value first, and spend color and gradient where it matters")
     every: int = Field(16, ge=1, description="training steps between two partial refreshes")
     share: int = Field(8, ge=1, description="each refresh visits one cell in this many, in turn")
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> OccupancyGridConfig:
+        if self.levels > 1 and self.resolution % 32:
+            raise ValueError(f"resolution should be a multiple of 32 with levels above 1 (got {self.resolution})")
+        return self
 
     def build(self) -> OccupancyGrid:
         return OccupancyGrid(self)
@@ -48,7 +63,8 @@ class OccupancyGrid(Sampler):
     """Packed samples at lattice steps in occupied cells.
 
     A cell is occupied when the opacity says that some point within its half diagonal may matter. The grid is a
-    function of the field at the cells' centers: the same on every rank, with no random numbers.
+    function of the field at the cells' centers: the same on every rank, with no random numbers. Levels and steps that
+    grow with the distance: Müller et al., "Instant Neural Graphics Primitives" (2022), appendix E.
     """
 
     occupied: Tensor
@@ -59,8 +75,13 @@ class OccupancyGrid(Sampler):
         self.config = config
         self.step, self.share = config.step[1], 0.0
         n = config.resolution
-        self.register_buffer("occupied", torch.ones(n, n, n, dtype=torch.uint8))
-        self.register_buffer("coarse", blocks(self.occupied), persistent=False)
+        self.register_buffer("occupied", torch.ones(config.levels * n, n, n, dtype=torch.uint8))
+        self.register_buffer("coarse", blocks(self.grids()), persistent=False)
+
+    def grids(self) -> Tensor:
+        """[L, N, N, N] uint8, indexed by level, x, y, z."""
+        n = self.config.resolution
+        return self.occupied.view(-1, n, n, n)
 
     def update(self, progress: float) -> None:
         self.share = min(2 * progress, 1.0)
@@ -70,22 +91,24 @@ class OccupancyGrid(Sampler):
 
     def set_extra_state(self, state: Any) -> None:
         self.step = float(state["step"])
-        self.coarse = blocks(self.occupied)  # the occupied cells have been loaded by now
+        self.coarse = blocks(self.grids())  # the occupied cells have been loaded by now
 
     @torch.no_grad()
     def forward(self, rays: Rays, medium: Probed) -> PackedSamples:
         jitter = uniform(rays.near.shape, rays.near.device) if self.training else torch.full_like(rays.near, 0.5)
-        starts, ray_index, offsets = march(
+        starts, ends, ray_index, offsets = march(
             rays.origins,
             rays.directions,
             near=rays.near,
             far=rays.far,
             jitter=jitter,
-            occupied=self.occupied,
+            occupied=self.grids(),
             coarse=self.coarse,
-            step=self.step,
+            steps=(self.step, self.config.cone),
         )
-        samples = PackedSamples.from_starts(rays, starts, ray_index, offsets=offsets, step=self.step)
+        samples = PackedSamples.from_intervals(rays, starts, ends, ray_index=ray_index, offsets=offsets)
+        if self.config.measure == "inverse_radius":
+            samples = replace(samples, length=_in_inverse_radius(samples))
         return self._prune(samples, medium) if self.config.prune else samples
 
     def _prune(self, samples: PackedSamples, medium: Probed) -> PackedSamples:
@@ -95,7 +118,7 @@ class OccupancyGrid(Sampler):
         """
         value = medium.value(samples.positions)
         through = torch.exp(-samples.exclusive_sum(medium.probe(value, samples)))
-        keep = (through > HIDDEN) & medium.occupied(value, self.step)
+        keep = (through > HIDDEN) & medium.occupied(value, samples.length)
         kept = samples.where(keep)
         if medium.width() is None:
             return kept
@@ -113,12 +136,31 @@ class OccupancyGrid(Sampler):
             self.step = min(max(width * self.config.step_per_width, shortest), longest)
         else:
             self.step = longest ** (1 - self.share) * shortest**self.share
-        turn, n = step // self.config.every, self.config.resolution
-        cells = torch.arange(n**3, device=self.occupied.device)
+        turn, count = step // self.config.every, self.occupied.numel()
+        cells = torch.arange(count, device=self.occupied.device)
         if turn > 0:
             cells = cells[turn % self.config.share :: self.config.share]
-        centers = (torch.stack([cells // (n * n), cells // n % n, cells % n], -1) + 0.5) * (2 / n) - 1
-        flat, reach = self.occupied.view(-1), math.sqrt(3) / n
-        for part, center in zip(cells.split(65536), centers.split(65536), strict=True):
+        flat = self.occupied.view(-1)
+        for part in cells.split(65536):
+            center, reach = self._places(part)
             flat[part] = medium.occupied(medium.value(center), reach).to(torch.uint8)
-        self.coarse = blocks(self.occupied)
+        self.coarse = blocks(self.grids())
+
+    def _places(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Centers [K, 3] of cells, and half their diagonals [K] as intervals are measured; cells: [K] int64."""
+        n = self.config.resolution
+        place = torch.stack([cells // (n * n) % n, cells // n % n, cells % n], -1)
+        scale = torch.exp2((cells // n**3).float())
+        center = ((place + 0.5) * (2 / n) - 1) * scale[:, None]
+        reach = scale * (math.sqrt(3) / n)
+        if self.config.measure == "inverse_radius":
+            reach = reach / center.norm(dim=-1).clamp_min(1.0).square()
+        return center, reach
+
+
+def _in_inverse_radius(samples: PackedSamples) -> Tensor:
+    """[M] lengths of intervals beyond the unit sphere as the change of 1/r, of those within it as they are."""
+    origins = samples.spread(samples.rays.origins)
+    ends = torch.stack([origins + t[:, None] * samples.directions for t in (samples.t0, samples.t1)]).norm(dim=-1)
+    change = (1 / ends.clamp_min(1.0)).diff(dim=0)[0].abs()
+    return torch.where((ends < 1).all(0), samples.length, change)
