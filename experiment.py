@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from dataio.cameras import Cameras
 from dataio.georeference import Georeference
 from dataio.hull import hull_of
-from dataio.relief import relief_of
+from dataio.relief import ground_of, relief_of
 from dataio.scene import AutoData, DataConfig, Scene
 from dataio.selection.base import SelectionConfig
 from dataio.selection.uniform import UniformSelection
@@ -159,16 +160,21 @@ def build_objective(
     torch.manual_seed(config.seed)
     model = Model(config.model, data_color=scene.background)
     if prepare:
-        model.prepare({"hull": lambda: hull_of(scene), "ground": lambda: relief_of(scene)})
+        shapes = {"hull": hull_of, "ground": ground_of, "relief": relief_of}
+        model.prepare({name: partial(shape_of, scene) for name, shape_of in shapes.items()})
     model.set_precision(mixed=config.train.precision == "mixed")
     return Objective(model, config.losses).to(device)
 
 
 def build_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Optimizer:
-    """The optimizer with one group per learning rate. Raises InputError for a part that the model does not have."""
+    """The optimizer with one group per learning rate.
+
+    Raises InputError for a part that the model does not have; one of a medium that was left out says nothing.
+    """
     names = [name for name, _ in model.named_parameters()]
     for part in config.parts:
-        if not any(name.startswith(part) for name in names):
+        left_out = getattr(model, part.partition(".")[0], model) is None
+        if not left_out and not any(name.startswith(part) for name in names):
             raise InputError(f"optimizer.parts: {part!r} - no such part - expected the start of one of: {names}")
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

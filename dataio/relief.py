@@ -1,4 +1,4 @@
-"""The ground between sparse points as a signed distance: where a surface seen from the air would begin."""
+"""The relief between sparse points as a signed distance: where a surface that is seen from one side would begin."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ Floats = npt.NDArray[np.floating]
 CELLS = 128  # of the map of heights over [-1, 1]^2
 FAR = 0.05  # scene units
 FEWEST = 100  # points; with fewer there is no map
+ONE_SIDE = 0.7  # length of the mean of the cameras' directions from which on they look from one side
+UP = (0.0, 0.0, 1.0)
 
 
 class Relief:
-    """Points -> signed distance to a height field z = h(x, y), positive above.
+    """Points -> signed distance to a height field along a direction, positive above.
 
-    Near the ground the height over it, times the cosine of its slope: exact over a plane. The steep wall of a house
+    Near the relief the height over it, times the cosine of its slope: exact over a plane. The steep wall of a house
     makes that small far above the house too, so no point counts as nearer than its height less FAR.
     """
 
-    def __init__(self, points: Floats) -> None:
-        """points: [P, 3] scene frame, z up; heights are linear between them, and those of the nearest beyond them."""
+    def __init__(self, points: Floats, toward: Floats) -> None:
+        """points: [P, 3] scene frame; heights are linear between them, and those of the nearest beyond them.
+
+        toward: [3], unit, the direction in which heights grow: from the surface to those who see it.
+        """
         from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
+        turn = _axes(toward)
+        self._turn = torch.from_numpy(turn.astype(np.float32))
+        points = points @ turn.T
         points = _thinned(points[(np.abs(points) < 1).all(axis=1)].astype(np.float64))
         axis = (np.arange(CELLS) + 0.5) * (2 / CELLS) - 1
         x, y = np.meshgrid(axis, axis, indexing="xy")  # rows are y, as grid_sample has it
@@ -40,6 +48,7 @@ class Relief:
 
     def __call__(self, points: Tensor) -> Tensor:
         """[N, 3] scene frame -> [N], scene units; not differentiable."""
+        points = points @ self._turn.T
         found = grid_sample(self._map, points[None, None, :, :2], padding_mode="border", align_corners=False)
         height, cosine = found[0, :, 0]
         above = points[:, 2] - height
@@ -55,9 +64,30 @@ def _thinned(points: Floats) -> Floats:
     return np.asarray(points[order[first + count // 2]])
 
 
-def relief_of(scene: Scene) -> Relief | None:
+def _axes(toward: Floats) -> Floats:
+    """3x3 rotation whose rows are two directions across, x and y where `toward` is z, and `toward`."""
+    across = np.cross((0.0, 1.0, 0.0) if abs(toward[1]) < 0.9 else (0.0, 0.0, 1.0), toward)
+    across /= np.linalg.norm(across)
+    return np.stack([across, np.cross(toward, across), toward])
+
+
+def ground_of(scene: Scene) -> Relief | None:
     """The ground between the sparse points of a scene with z up; None where it has too few."""
+    return _relief(scene, np.array(UP))
+
+
+def relief_of(scene: Scene) -> Relief | None:
+    """What the cameras see between the sparse points, as heights towards them.
+
+    None where there are too few points, or where the cameras look from all sides.
+    """
+    back = -scene.cameras.camera_to_world[:, :, 2].double().mean(dim=0).numpy()
+    length = np.linalg.norm(back)
+    return _relief(scene, back / length) if length > ONE_SIDE else None
+
+
+def _relief(scene: Scene, toward: Floats) -> Relief | None:
     points = scene.points
-    if points is None or np.count_nonzero((np.abs(points) < 1).all(axis=1)) < FEWEST:
+    if points is None or np.count_nonzero(np.linalg.norm(points, axis=1) < 1) < FEWEST:
         return None
-    return Relief(points)
+    return Relief(points, toward)

@@ -15,6 +15,7 @@ from dataio.batches import RayBatch
 from models.fields import shape_fit
 from utils import distributed
 from utils.checkpoint import load_checkpoint, newest_checkpoint
+from utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -91,6 +92,12 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     """metrics.jsonl without the speed."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key != "perf/rays_per_s"} for row in rows]
+
+
+def test_rates_of_a_background_that_was_left_out_are_no_mistake(tmp_path: Path) -> None:
+    assert trained(tmp_path, 1, "model.background=null", config="neus_hash_open").step == 1
+    with pytest.raises(InputError, match="optimizer.parts: 'foregruond' - no such part"):
+        trained(tmp_path / "other", 1, "optimizer.parts={foregruond: 1e-2}")
 
 
 @pytest.mark.parametrize("config", ["neus_hash", "neus_hash_open", "nerf_hash"])

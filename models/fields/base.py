@@ -74,7 +74,7 @@ class Field(nn.Module):
         """Compute a start that has no closed form; once, for a new run, from torch's generator of the CPU.
 
         shapes: by the name of a start, what makes the distance to a shape that the data tell, or None where they do
-        not: hull, from masks; ground, from sparse points.
+        not: hull, from masks; ground and relief, from sparse points.
         """
 
     def tolerant(self) -> list[Mlp]:

@@ -54,10 +54,11 @@ class SurfaceConfig(FieldConfig):
     color: MlpConfig = MlpConfig(layers=4, weight_norm=True)
     color_activation: ColorActivationName = "sigmoid"
     features: int = Key(256, ge=0, le=4096, description="handed from the geometry to the color network")
-    start: Literal["sphere", "hull", "ground"] = Key(
+    start: Literal["sphere", "hull", "ground", "relief"] = Key(
         "sphere",
         description="what the surface starts as; hull: that of the masks, the sphere where there are none; ground: what"
-        " lies below the sparse points is solid, or below z = 0 of the scene without any, for pictures from the air",
+        " lies below the sparse points is solid, or below z = 0 of the scene without any, for pictures from the air;"
+        " relief: what lies behind the sparse points, for pictures from one side, the sphere for others",
     )
     radius: float = Key(0.5, gt=0, lt=1, description="radius of the sphere")
     inside_out: bool = Key(False, description="true for rooms: the cameras are inside the surface")
