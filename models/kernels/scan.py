@@ -56,7 +56,7 @@ class _Total(torch.autograd.Function):
         ctx.save_for_backward(offsets)
         ctx.count = len(values)
         values = values.contiguous()
-        out = values.new_zeros(len(offsets) - 1, values.shape[1])
+        out = values.new_empty(len(offsets) - 1, values.shape[1])
         launch(_total, len(out), [values, offsets, out], device=values.device)
         return out
 
@@ -99,19 +99,38 @@ def _reverse_exclusive_sum(
         running += values[i]
 
 
+@wp.func_native("""
+    const int width = out.shape[1], end = offsets.data[r + 1];
+    float* to = out.data + (size_t)r * width;
+    for (int k = 0; k < width; ++k) to[k] = 0.0f;
+    for (int i = offsets.data[r]; i < end; ++i) {
+        const float* from = values.data + (size_t)i * width;
+        for (int k = 0; k < width; ++k) to[k] += from[k];
+    }
+""")
+def _add_up(
+    r: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)
+): ...
+
+
+@wp.func_native("""
+    const int width = out.shape[1], end = offsets.data[r + 1];
+    const float* from = values.data + (size_t)r * width;
+    for (int i = offsets.data[r]; i < end; ++i) {
+        float* to = out.data + (size_t)i * width;
+        for (int k = 0; k < width; ++k) to[k] = from[k];
+    }
+""")
+def _copy_out(
+    r: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)
+): ...
+
+
 @wp.kernel(enable_backward=False)
 def _total(first: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)):
-    r = first + wp.tid()
-    for k in range(values.shape[1]):
-        running = float(0.0)
-        for i in range(offsets[r], offsets[r + 1]):
-            running += values[i, k]
-        out[r, k] = running
+    _add_up(first + wp.tid(), values, offsets, out)
 
 
 @wp.kernel(enable_backward=False)
 def _spread(first: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)):
-    r = first + wp.tid()
-    for i in range(offsets[r], offsets[r + 1]):
-        for k in range(values.shape[1]):
-            out[i, k] = values[r, k]
+    _copy_out(first + wp.tid(), values, offsets, out)
