@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dataio.batches import PixelSampler
+from dataio.relief import one_side
 from dataio.scene import Scene
 from experiment import (
     ExperimentConfig,
@@ -310,6 +311,14 @@ def _warn_about(config: ExperimentConfig, scene: Scene, ranks: distributed.Ranks
         print(
             "warning: these photographs have no masks and the model has no background; what lies behind the object"
             " will spoil it - configs/neus_hash_open.yaml has one",
+            file=sys.stderr,
+        )
+    field = config.model.foreground.field
+    sphere = getattr(field, "start", None) == "sphere" and not inside
+    if sphere and config.model.background is not None and one_side(scene) is not None and ranks.is_main:
+        print(
+            "warning: these photographs look from one side, where a background may explain the surface away - start"
+            " as what the sparse points say: model.foreground.field.start=relief, or configs/neus_hash_relief.yaml",
             file=sys.stderr,
         )
 

@@ -81,13 +81,20 @@ def relief_of(scene: Scene) -> Relief | None:
 
     None where there are too few points, or where the cameras look from all sides.
     """
+    toward = one_side(scene)
+    return None if toward is None else _relief(scene, toward)
+
+
+def one_side(scene: Scene) -> Floats | None:
+    """[3] the direction back to the cameras, where they look from one side and sparse points say at what."""
     back = -scene.cameras.camera_to_world[:, :, 2].double().mean(dim=0).numpy()
     length = np.linalg.norm(back)
-    return _relief(scene, back / length) if length > ONE_SIDE else None
+    return back / length if length > ONE_SIDE and _enough(scene.points) else None
 
 
 def _relief(scene: Scene, toward: Floats) -> Relief | None:
-    points = scene.points
-    if points is None or np.count_nonzero(np.linalg.norm(points, axis=1) < 1) < FEWEST:
-        return None
-    return Relief(points, toward)
+    return Relief(scene.points, toward) if scene.points is not None and _enough(scene.points) else None
+
+
+def _enough(points: Floats | None) -> bool:
+    return points is not None and int(np.count_nonzero(np.linalg.norm(points, axis=1) < 1)) >= FEWEST

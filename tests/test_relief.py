@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,15 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+import training
 from dataio.relief import Relief, relief_of
+from experiment import read_config
 from models.fields.hash_grid import HashGridConfig
 from models.fields.mlp import MlpConfig
 from models.fields.sdf import SdfConfig
+from utils import distributed
 
+ROOT = Path(__file__).resolve().parents[1]
 UP = np.array([0.0, 0.0, 1.0])
 
 
@@ -81,3 +86,19 @@ def test_a_field_starts_as_the_ground() -> None:
     with torch.no_grad():
         assert field.value(torch.column_stack([across, height])).abs().mean() < 0.01
         assert (field.value(torch.column_stack([across, height + 0.1])) > 0.03).float().mean() > 0.95
+
+
+def test_a_sphere_before_a_background_is_warned_of_where_all_look_from_one_side(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wall = scattered(3000, lambda x, z: 0.0 * x + 0.1)[:, [0, 2, 1]]
+    before, around = np.array([[0.0, 1, 0]] * 3), np.eye(3)
+    for config, looks, said in (
+        ("neus_hash_open", before, True),
+        ("neus_hash_open", np.concatenate([around, -around]), False),
+        ("neus_hash_relief", before, False),
+    ):
+        scene = scene_of(looks, wall)
+        scene.masks = None
+        training._warn_about(read_config(ROOT / f"configs/{config}.yaml"), scene, distributed.setup("cpu"))
+        assert ("look from one side" in capsys.readouterr().err) == said
