@@ -82,19 +82,18 @@ def _inverse(d: float):
 
 
 @wp.func
-def _at(p: wp.vec3, n: int):
-    return (_cell(p[0], n) * n + _cell(p[1], n)) * n + _cell(p[2], n)
+def _at(level: int, p: wp.vec3, n: int):
+    return ((level * n + _cell(p[0], n)) * n + _cell(p[1], n)) * n + _cell(p[2], n)
 
 
 @wp.func
-def _leaves(o: wp.vec3, d: wp.vec3, side: float):
-    """Distance at which a ray leaves the cube [-side, side]^3 for good; 0 or less where it never enters."""
+def _leaves(o: wp.vec3, inverse: wp.vec3, side: float):
+    """Distance at which a ray leaves the cube [-side, side]^3 for good, 0 where it never enters. inverse: 1 / d."""
     first = float(0.0)
     last = float(1.0e10)
     for axis in range(3):
-        inverse = _inverse(d[axis])
-        a = (-side - o[axis]) * inverse
-        b = (side - o[axis]) * inverse
+        a = (-side - o[axis]) * inverse[axis]
+        b = (side - o[axis]) * inverse[axis]
         first = wp.max(first, wp.min(a, b))
         last = wp.min(last, wp.max(a, b))
     return wp.where(first < last, last, 0.0)
@@ -125,6 +124,7 @@ def _next(
     k: int,
     o: wp.vec3,
     d: wp.vec3,
+    inverse: wp.vec3,
     near: float,
     shift: float,
     end: float,
@@ -136,26 +136,25 @@ def _next(
     length: float,
     cone: float,
 ):
-    """Index of the first lattice interval from k on that is to be sampled, -1 if none is left."""
+    """Index of the first lattice interval from k on that is to be sampled, -1 if none is left. inverse: 1 / d."""
     result = int(-1)
-    inverse = wp.vec3(_inverse(d[0]), _inverse(d[1]), _inverse(d[2]))
     middle = _distance(float(k) + shift + 0.5, near, length, cone)
     while result < 0 and middle < end:
         p = o + d * middle
         most = wp.max(wp.max(wp.abs(p[0]), wp.abs(p[1])), wp.abs(p[2]))
         level = int(0)
-        scale = float(1.0)
-        while most > scale and level < levels - 1:
+        scale = float(1.0)  # of the point, so that the level's cube is [-1, 1]^3
+        while most * scale > 1.0 and level < levels - 1:
             level += 1
-            scale *= 2.0
-        q = p / scale
+            scale *= 0.5
+        q = p * scale
         cells = blocks  # of the grid whose cell is crossed
-        if most <= scale and coarse[level * blocks * blocks * blocks + _at(q, blocks)] != wp.uint8(0):
+        if most * scale <= 1.0 and coarse[_at(level, q, blocks)] != wp.uint8(0):
             cells = n
-            if occupied[level * n * n * n + _at(q, n)] != wp.uint8(0):
+            if occupied[_at(level, q, n)] != wp.uint8(0):
                 result = k
         if result < 0:
-            out = _exit(q, inverse, cells) * scale
+            out = _exit(q, inverse, cells) / scale
             ahead = out / length
             if cone > 0.0:
                 ahead = _place(middle + out, length, cone) - _place(middle, length, cone)
@@ -184,15 +183,16 @@ def _count(
     r = first + wp.tid()
     o = wp.vec3(origins[r, 0], origins[r, 1], origins[r, 2])
     d = wp.vec3(directions[r, 0], directions[r, 1], directions[r, 2])
-    end = wp.min(far[r], _leaves(o, d, wp.pow(2.0, float(levels - 1))))
+    inverse = wp.vec3(_inverse(d[0]), _inverse(d[1]), _inverse(d[2]))
+    end = wp.min(far[r], _leaves(o, inverse, wp.pow(2.0, float(levels - 1))))
     begin = near[r]
     shift = jitter[r] - 1.0
     count = int(0)
     k = wp.where(jitter[r] < 0.5, 1, 0)
-    k = _next(k, o, d, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
+    k = _next(k, o, d, inverse, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
     while k >= 0:
         count += 1
-        k = _next(k + 1, o, d, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
+        k = _next(k + 1, o, d, inverse, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
     counts[r] = count
 
 
@@ -219,13 +219,14 @@ def _fill(
     r = first + wp.tid()
     o = wp.vec3(origins[r, 0], origins[r, 1], origins[r, 2])
     d = wp.vec3(directions[r, 0], directions[r, 1], directions[r, 2])
-    end = wp.min(far[r], _leaves(o, d, wp.pow(2.0, float(levels - 1))))
+    inverse = wp.vec3(_inverse(d[0]), _inverse(d[1]), _inverse(d[2]))
+    end = wp.min(far[r], _leaves(o, inverse, wp.pow(2.0, float(levels - 1))))
     begin = near[r]
     shift = jitter[r] - 1.0
     k = wp.where(jitter[r] < 0.5, 1, 0)
-    k = _next(k, o, d, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
+    k = _next(k, o, d, inverse, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
     for i in range(offsets[r], offsets[r + 1]):
         starts[i] = _distance(float(k) + shift, begin, length, cone)
         ends[i] = _distance(float(k) + shift + 1.0, begin, length, cone)
         ray_index[i] = r
-        k = _next(k + 1, o, d, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
+        k = _next(k + 1, o, d, inverse, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
