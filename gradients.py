@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -72,10 +73,12 @@ class Gradients:
     def _together(self, parts: list[RayBatch], seeds: list[int]) -> list[Report]:
         assert self.pool is not None
         parameters, reports = list(self.objective.parameters()), []
-        jobs = [self.pool.submit(self._part, part, seed, parameters) for part, seed in zip(parts, seeds, strict=True)]
+        jobs = deque(
+            self.pool.submit(self._part, part, seed, parameters) for part, seed in zip(parts, seeds, strict=True)
+        )
         try:
-            for job in jobs:
-                report, gradients = job.result()
+            while jobs:  # those taken are gone, and their gradients with them
+                report, gradients = jobs.popleft().result()
                 reports.append(report)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     if gradient is not None:
