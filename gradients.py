@@ -19,7 +19,7 @@ from models.losses import Objective, Report
 from utils.precision import fast_products
 from utils.random_stream import random_stream
 
-LEAST_RAYS = 512  # of a thread of its own; fewer are not worth the summing up
+LEAST_RAYS = 1024  # of a thread of its own; fewer are not worth the summing up
 
 
 class Gradients:
