@@ -33,6 +33,7 @@ def main() -> int:
     args = parser.parse_intermixed_args()
 
     import experiment
+    from models.model import Model
     from utils.config import to_yaml
 
     config = experiment.read_config(args.config, args.overrides)
@@ -41,6 +42,7 @@ def main() -> int:
         return 0
     if args.check:
         experiment.choose_device(config.device)
+        experiment.build_optimizer(config.optimizer, Model(config.model))
         print(f"{args.config}: fits; {config.data.check()}")
         return 0
     return train(config, experiment.output_folder(config, args.config), args.allow_config_change)

@@ -13,6 +13,7 @@ from models.fields.base import Distance
 from models.fields.mlp import Mlp
 from models.volume import Medium, MediumConfig, Rendering, render_rays
 from utils.config import StrictModel
+from utils.errors import InputError
 from utils.random_stream import normal, uniform
 
 if TYPE_CHECKING:
@@ -40,15 +41,22 @@ class ModelConfig(StrictModel):
         return self
 
 
+def _built(config: MediumConfig, name: str) -> Medium:
+    try:
+        return Medium(config)
+    except InputError as error:
+        raise InputError(f"model.{name}: {error}") from error
+
+
 class Model(nn.Module):
-    """Media from near to far, and the color behind them."""
+    """Media from near to far, and the color behind them. Raises InputError for networks that cannot be built."""
 
     background_color: Tensor
 
     def __init__(self, config: ModelConfig, *, data_color: tuple[float, float, float] | None = None) -> None:
         super().__init__()
-        self.foreground = Medium(config.foreground)
-        self.background = Medium(config.background) if config.background else None
+        self.foreground = _built(config.foreground, "foreground")
+        self.background = _built(config.background, "background") if config.background else None
         color = config.background_color
         if color == "data":
             color = data_color or COLORS["black"]

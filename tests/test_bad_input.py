@@ -121,6 +121,19 @@ def test_a_number_out_of_range_is_named(run: Path) -> None:
     refused(run, "train.py", CONFIG, *on(run.parent / "data"), f"output={run}", "optimizer.lr=-1", words=words)
 
 
+@pytest.mark.parametrize("more", [["--check"], []], ids=["check", "run"])
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ("model.foreground.field.geometry={layers: 2, width: 20, skip: [1]}", ("model.foreground: a network of width 20", "skip")),
+        ("optimizer.parts={foregruond: 1e-2}", ("optimizer.parts: 'foregruond'", "no such part")),
+    ],
+)
+def test_what_only_building_the_model_shows(run: Path, wrong: str, words: tuple[str, ...], more: list[str]) -> None:
+    refused(run, "train.py", CONFIG, *on(run.parent / "data"), f"output={run}-new", wrong, *more, words=words)
+    assert not run.with_name("run-new").exists()
+
+
 def test_a_run_is_not_resumed_with_another_config(run: Path) -> None:
     words = ("config.yaml", "seed: 0 -> 7", "--allow-config-change")
     refused(run, "train.py", CONFIG, *on(run.parent / "data"), f"output={run}", "seed=7", words=words)
