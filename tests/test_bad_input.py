@@ -125,7 +125,7 @@ def test_a_number_out_of_range_is_named(run: Path) -> None:
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ("model.foreground.field.geometry={layers: 2, width: 20, skip: [1]}", ("model.foreground: a network of width 20", "skip")),
+        ("model.foreground.field.geometry={layers: 2, width: 20, skip: [1]}", ("model.foreground: a network", "skip")),
         ("optimizer.parts={foregruond: 1e-2}", ("optimizer.parts: 'foregruond'", "no such part")),
     ],
 )

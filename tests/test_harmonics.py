@@ -31,21 +31,21 @@ def real_harmonics(x: np.ndarray, degree: int) -> np.ndarray:
 
 @pytest.mark.parametrize("degree", range(4))
 @pytest.mark.parametrize("count", [0, 1, 16, 1003])
-def test_values_are_those_of_scipy(degree: int, count: int) -> None:
+def test_values_are_those_of_scipy(degree: int, count: int, device: torch.device) -> None:
     x = directions(count)
-    found = harmonics(x.float(), degree=degree)
+    found = harmonics(x.float().to(device), degree=degree).cpu()
     assert found.shape == (count, (degree + 1) ** 2)
     if count:
         np.testing.assert_allclose(found.numpy(), real_harmonics(x.numpy(), degree), atol=2e-6)
 
 
 @pytest.mark.parametrize("degree", range(4))
-def test_the_gradient_is_that_of_float64(degree: int) -> None:
+def test_the_gradient_is_that_of_float64(degree: int, device: torch.device) -> None:
     x = directions(333).requires_grad_()
     weight = torch.randn(333, (degree + 1) ** 2, dtype=torch.float64)
     exact = torch.autograd.grad((plain.harmonics(x, degree=degree) * weight).sum(), x)[0] if degree else x * 0
-    single = x.detach().float().requires_grad_()
-    found = torch.autograd.grad((harmonics(single, degree=degree) * weight.float()).sum(), single)[0]
+    single = x.detach().float().to(device).requires_grad_()
+    found = torch.autograd.grad((harmonics(single, degree=degree) * weight.float().to(device)).sum(), single)[0].cpu()
     torch.testing.assert_close(found.double(), exact, atol=2e-5, rtol=1e-5)
 
 
