@@ -195,7 +195,7 @@ def scene_state(scene: Scene) -> dict[str, Any]:
         "world_from_scene": torch.from_numpy(scene.world_from_scene),
         "up": torch.from_numpy(scene.up),
         "background": list(scene.background) if scene.background is not None else None,
-        "georeference": None if scene.georeference is None else [float(x) for x in astuple(scene.georeference)],
+        "georeference": list(astuple(scene.georeference)) if scene.georeference is not None else None,
     }
 
 

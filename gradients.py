@@ -34,10 +34,10 @@ class Gradients:
         """module: the objective, or what distributes it over ranks; those share out their rays themselves."""
         self.objective, self.module, self.device = objective, module, device
         self.mixed = train.precision == "mixed"
-        self.threads = self._at_once(train, torch.get_num_threads())
+        self.all_threads = torch.get_num_threads()
+        self.threads = self._at_once(train, self.all_threads)
         self.rays = part_size(train, self.threads)
         self.pool: ThreadPoolExecutor | None = None
-        self.all_threads = torch.get_num_threads()
         if self.threads > 1:
             each = self.all_threads // self.threads
             torch.set_num_threads(each)
@@ -54,8 +54,7 @@ class Gradients:
     def __call__(self, batch: RayBatch) -> Report:
         parts, seed = batch.split(self.rays), torch.initial_seed()
         seeds = [(seed + i * 1_000_000_007) % 2**63 for i in range(len(parts))]
-        for parameter in self.objective.parameters():
-            parameter.grad = None
+        self.objective.zero_grad()
         run = self._in_turn if self.pool is None else self._together
         return Report.merged(run(parts, seeds), [part.share for part in parts])
 

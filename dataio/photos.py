@@ -112,9 +112,15 @@ class PhotosData(DataConfig):
         """A folder with pictures and no other files or folders; beside one that is called images may be anything."""
         return _only_photographs(path) or _only_photographs(path / INSIDE)
 
+    def folder(self) -> Path:
+        """`path`, or the folder called images in it where that holds the photographs. Raises InputError."""
+        path = need_folder(self.path)
+        inside = path / INSIDE
+        return inside if _only_photographs(inside) and not _only_photographs(path) else path
+
     def check(self) -> str:
         """One line; no poses are looked for. Raises InputError."""
-        photos = photo_folder(need_folder(self.path))
+        photos = self.folder()
         source = read_source(photos)
         need_pycolmap()
         return f"{shown(photos)}: {len(source.paths)} photographs, whose poses will be found first"
@@ -129,7 +135,7 @@ class PhotosData(DataConfig):
 
     def model(self) -> ColmapData:
         """The prepared folder's config. Raises InputError when the poses cannot be found."""
-        photos = photo_folder(need_folder(self.path))
+        photos = self.folder()
         folder = Path(self.prepared).expanduser() if self.prepared else self._cached(photos)
         for line in prepare(self, folder).lines():
             notice(f"{shown(photos)}: {line}")
@@ -150,7 +156,7 @@ def prepare(config: PhotosData, folder: Path) -> Prepared:
     Raises InputError for folders that cannot be used, when pycolmap is missing or fails, and when no two
     photographs belong together; StorageError where the disk refuses.
     """
-    photos = photo_folder(need_folder(config.path))
+    photos = config.folder()
     if photos.is_dir() and folder.resolve().is_relative_to(photos.resolve()):
         raise InputError(f"{shown(folder)} - lies in the folder of the photographs - expected a folder elsewhere")
     source = read_source(photos)
@@ -195,11 +201,6 @@ def _prepare(config: PhotosData, source: Source, folder: Path, state: str) -> Pr
     report = Prepared(state=state, photographs=len(names), models=counts)
     write_json(folder / REPORT, report.model_dump())
     return report
-
-
-def photo_folder(path: Path) -> Path:
-    """The folder itself, or the one called images in it, where that holds the photographs."""
-    return path / INSIDE if not _only_photographs(path) and _only_photographs(path / INSIDE) else path
 
 
 def _only_photographs(folder: Path) -> bool:

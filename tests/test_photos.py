@@ -13,7 +13,7 @@ from dataio import photos, structure_from_motion
 from dataio.alignment import fit_similarity
 from dataio.exif import ORIENTATION, Exif, Position, read_exif
 from dataio.images import read_image
-from dataio.photos import PhotosData, photo_folder, prepare, upright
+from dataio.photos import PhotosData, prepare, upright
 from dataio.scene import AutoData
 from dataio.structure_from_motion import Effort, Limits, camera_groups, choose_pairs, find_models
 from dataio.transforms import TransformsData
@@ -96,8 +96,8 @@ def test_photographs_in_a_folder_called_images_are_found(tmp_path: Path, capsys:
     make(tmp_path / "images")
     (tmp_path / "notes.txt").touch()
     found = AutoData(path=str(tmp_path)).resolve()
-    assert isinstance(found, PhotosData) and photo_folder(tmp_path) == tmp_path / "images"
-    assert photo_folder(tmp_path / "images") == tmp_path / "images"
+    assert isinstance(found, PhotosData) and found.folder() == tmp_path / "images"
+    assert PhotosData(path=str(tmp_path / "images")).folder() == tmp_path / "images"
     made_data.transforms(tmp_path)  # somebody knows the poses
     assert isinstance(AutoData(path=str(tmp_path)).resolve(), TransformsData)
     assert "also possible" not in capsys.readouterr().err
