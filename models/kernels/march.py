@@ -119,15 +119,44 @@ def _distance(u: float, near: float, length: float, cone: float):
     return length / cone * wp.exp(place * cone - 1.0)
 
 
+@wp.struct
+class _Ray:
+    """A ray and its lattice: interval k, from `first` on, begins k + shift steps behind `near`. inverse: 1 / d."""
+
+    o: wp.vec3
+    d: wp.vec3
+    inverse: wp.vec3
+    near: float
+    end: float
+    shift: float
+    first: int
+
+
+@wp.func
+def _ray(
+    r: int,
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    near: wp.array(dtype=float),
+    far: wp.array(dtype=float),
+    jitter: wp.array(dtype=float),
+    levels: int,
+):
+    ray = _Ray()
+    ray.o = wp.vec3(origins[r, 0], origins[r, 1], origins[r, 2])
+    ray.d = wp.vec3(directions[r, 0], directions[r, 1], directions[r, 2])
+    ray.inverse = wp.vec3(_inverse(ray.d[0]), _inverse(ray.d[1]), _inverse(ray.d[2]))
+    ray.near = near[r]
+    ray.end = wp.min(far[r], _leaves(ray.o, ray.inverse, wp.pow(2.0, float(levels - 1))))
+    ray.shift = jitter[r] - 1.0
+    ray.first = wp.where(jitter[r] < 0.5, 1, 0)
+    return ray
+
+
 @wp.func
 def _next(
     k: int,
-    o: wp.vec3,
-    d: wp.vec3,
-    inverse: wp.vec3,
-    near: float,
-    shift: float,
-    end: float,
+    ray: _Ray,
     occupied: wp.array(dtype=wp.uint8),
     n: int,
     coarse: wp.array(dtype=wp.uint8),
@@ -136,11 +165,11 @@ def _next(
     length: float,
     cone: float,
 ):
-    """Index of the first lattice interval from k on that is to be sampled, -1 if none is left. inverse: 1 / d."""
+    """Index of the first lattice interval from k on that is to be sampled, -1 if none is left."""
     result = int(-1)
-    middle = _distance(float(k) + shift + 0.5, near, length, cone)
-    while result < 0 and middle < end:
-        p = o + d * middle
+    middle = _distance(float(k) + ray.shift + 0.5, ray.near, length, cone)
+    while result < 0 and middle < ray.end:
+        p = ray.o + ray.d * middle
         most = wp.max(wp.max(wp.abs(p[0]), wp.abs(p[1])), wp.abs(p[2]))
         level = int(0)
         scale = float(1.0)  # of the point, so that the level's cube is [-1, 1]^3
@@ -154,12 +183,12 @@ def _next(
             if occupied[_at(level, q, n)] != wp.uint8(0):
                 result = k
         if result < 0:
-            out = _exit(q, inverse, cells) / scale
+            out = _exit(q, ray.inverse, cells) / scale
             ahead = out / length
             if cone > 0.0:
                 ahead = _place(middle + out, length, cone) - _place(middle, length, cone)
             k += wp.max(1, int(wp.ceil(wp.min(ahead, 1.0e9))))
-            middle = _distance(float(k) + shift + 0.5, near, length, cone)
+            middle = _distance(float(k) + ray.shift + 0.5, ray.near, length, cone)
     return result
 
 
@@ -181,18 +210,12 @@ def _count(
     counts: wp.array(dtype=int),
 ):
     r = first + wp.tid()
-    o = wp.vec3(origins[r, 0], origins[r, 1], origins[r, 2])
-    d = wp.vec3(directions[r, 0], directions[r, 1], directions[r, 2])
-    inverse = wp.vec3(_inverse(d[0]), _inverse(d[1]), _inverse(d[2]))
-    end = wp.min(far[r], _leaves(o, inverse, wp.pow(2.0, float(levels - 1))))
-    begin = near[r]
-    shift = jitter[r] - 1.0
+    ray = _ray(r, origins, directions, near, far, jitter, levels)
     count = int(0)
-    k = wp.where(jitter[r] < 0.5, 1, 0)
-    k = _next(k, o, d, inverse, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
+    k = _next(ray.first, ray, occupied, n, coarse, blocks, levels, length, cone)
     while k >= 0:
         count += 1
-        k = _next(k + 1, o, d, inverse, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
+        k = _next(k + 1, ray, occupied, n, coarse, blocks, levels, length, cone)
     counts[r] = count
 
 
@@ -217,16 +240,10 @@ def _fill(
     ray_index: wp.array(dtype=int),
 ):
     r = first + wp.tid()
-    o = wp.vec3(origins[r, 0], origins[r, 1], origins[r, 2])
-    d = wp.vec3(directions[r, 0], directions[r, 1], directions[r, 2])
-    inverse = wp.vec3(_inverse(d[0]), _inverse(d[1]), _inverse(d[2]))
-    end = wp.min(far[r], _leaves(o, inverse, wp.pow(2.0, float(levels - 1))))
-    begin = near[r]
-    shift = jitter[r] - 1.0
-    k = wp.where(jitter[r] < 0.5, 1, 0)
-    k = _next(k, o, d, inverse, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
+    ray = _ray(r, origins, directions, near, far, jitter, levels)
+    k = _next(ray.first, ray, occupied, n, coarse, blocks, levels, length, cone)
     for i in range(offsets[r], offsets[r + 1]):
-        starts[i] = _distance(float(k) + shift, begin, length, cone)
-        ends[i] = _distance(float(k) + shift + 1.0, begin, length, cone)
+        starts[i] = _distance(float(k) + ray.shift, ray.near, length, cone)
+        ends[i] = _distance(float(k) + ray.shift + 1.0, ray.near, length, cone)
         ray_index[i] = r
-        k = _next(k + 1, o, d, inverse, begin, shift, end, occupied, n, coarse, blocks, levels, length, cone)
+        k = _next(k + 1, ray, occupied, n, coarse, blocks, levels, length, cone)
