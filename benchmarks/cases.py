@@ -88,6 +88,7 @@ class Inputs:
     rays: Rays
     jitter: Tensor
     occupied: Tensor
+    coarse: Tensor
     step: float
     offsets: Tensor
     points: Tensor  # [M, 3]
@@ -103,16 +104,18 @@ def make_inputs(sizes: Sizes, encoding: HashGridConfig, device: torch.device) ->
     occupied = ((distance - RADIUS).abs() < SHELL).to(torch.uint8)[None]
     jitter = torch.rand(sizes.rays)
     step = 0.01
+    coarse = blocks(occupied)
     for _ in range(3):  # how many samples there are is not quite inverse to the step
-        starts, *_ = marched(rays, jitter, occupied, step, march)
+        starts, *_ = marched(rays, jitter, (occupied, coarse), step, march)
         step *= len(starts) / sizes.samples
-    starts, ends, index, offsets = marched(rays, jitter, occupied, step, march)
+    starts, ends, index, offsets = marched(rays, jitter, (occupied, coarse), step, march)
     points = rays[index.long()].at((starts + ends) / 2)
     levels = HashLevels.geometric(encoding.levels, base=encoding.base, top=encoding.top, log2_rows=encoding.log2_rows)
     return Inputs(
         rays=rays.to(device),
         jitter=jitter.to(device),
         occupied=occupied.to(device),
+        coarse=coarse.to(device),
         step=step,
         offsets=offsets.to(device),
         points=points.to(device),
@@ -128,10 +131,10 @@ def sphere_rays(count: int) -> Rays:
     return clip(Rays(origins, directions, *ends, torch.zeros(count, dtype=torch.int64)), "sphere")
 
 
-def marched(rays: Rays, jitter: Tensor, occupied: Tensor, step: float, how: Any) -> Results:
-    """The samples by `how`, the kernel or its plain form."""
+def marched(rays: Rays, jitter: Tensor, cells: tuple[Tensor, Tensor], step: float, how: Any) -> Results:
+    """The samples by `how`, the kernel or its plain form. cells: occupied ones, and their blocks."""
     ends = {"near": rays.near, "far": rays.far}
-    grids = {"occupied": occupied, "coarse": blocks(occupied)}
+    grids = {"occupied": cells[0], "coarse": cells[1]}
     return how(rays.origins, rays.directions, **ends, jitter=jitter, **grids, steps=(step, 0.0))
 
 
@@ -201,7 +204,8 @@ def summed(how: Any, values: Tensor, offsets: Tensor) -> Results:
 
 def ray_cases(sizes: Sizes, inputs: Inputs) -> Iterator[Case]:
     """The march through the grid, and tracing a lattice of values to the surface."""
-    marches = both(partial(marched, inputs.rays, inputs.jitter, inputs.occupied, inputs.step), march, plain.march)
+    cells = inputs.occupied, inputs.coarse
+    marches = both(partial(marched, inputs.rays, inputs.jitter, cells, inputs.step), march, plain.march)
     yield Case("march", len(inputs.points), marches, differ=other_samples)
     device = inputs.points.device
     axis = torch.linspace(-1, 1, sizes.lattice)

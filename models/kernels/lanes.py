@@ -35,6 +35,13 @@ TYPES = """
 #undef LOAD2
 #undef LOAD3
 #undef SOFTPLUS
+#undef SELECT
+#undef ANY
+#undef FLOOR
+#undef CEIL
+#undef LOG
+#undef LOOK_UP_BYTES
+#undef STORE_WHERE
 #if defined(__CUDA_ARCH__)
     enum { LANES = 1 };
     typedef float vf;
@@ -52,6 +59,11 @@ TYPES = """
     #define NO_LOOP_VECTORS
     #define ABS(v) fabsf(v)
     #define EXP2(v) exp2f(v)
+    #define LOG(v) logf(v)
+    #define SELECT(mask, a, b) ((mask) ? (a) : (b))
+    #define ANY(mask) (mask)
+    #define FLOOR(v) floorf(v)
+    #define CEIL(v) ceilf(v)
 #else
     enum { LANES = 16 };
     typedef float vf __attribute__((ext_vector_type(16)));
@@ -66,6 +78,17 @@ TYPES = """
     // The points fill the registers: a loop around them is not to be turned into vectors of its own.
     #define NO_LOOP_VECTORS _Pragma("clang loop vectorize(disable) interleave(disable)")
     #define ABS(v) __builtin_elementwise_abs(v)
+    #define SELECT(mask, a, b) ((mask) ? (a) : (b))
+    #define ANY(mask) (__builtin_reduce_or(mask) != 0)
+    #define FLOOR(v) __builtin_elementwise_floor(v)
+    #define CEIL(v) __builtin_elementwise_ceil(v)
+    // ln v for normal v > 0: the exponent, and the series of 2 atanh((m - 1) / (m + 1)) for m in [0.7, 1.4]; to 1e-7.
+    #define LOG(v) ([](vf v_) { \
+        const vi bits_ = (vi)v_ - 0x3f3504f3; \
+        const vf m_ = (vf)((bits_ & 0x7fffff) + 0x3f3504f3), q_ = (m_ - 1.0f) / (m_ + 1.0f), s_ = q_ * q_; \
+        vf p_ = 1.0f / 9.0f; \
+        p_ = p_ * s_ + 1.0f / 7.0f; p_ = p_ * s_ + 1.0f / 5.0f; p_ = p_ * s_ + 1.0f / 3.0f; p_ = p_ * s_ + 1.0f; \
+        return __builtin_convertvector(bits_ >> 23, vf) * 0.693147181f + 2.0f * q_ * p_; }(v))
     // 2^v for v <= 0: a polynomial for the fraction, the whole part goes into the exponent. Relative error 2e-7 down to
     // 2^-50, where it ends: squares of the result are no denormals yet.
     #define EXP2(v) ([](vf v_) { \
@@ -90,7 +113,22 @@ TYPES = """
         (vf)__builtin_ia32_gathersiv16sf((vector512){}, from, (indices512)(row), (unsigned short)-1, 8)
     #define GATHER(into, from, row) do { \\
         into[0] = GATHER_HALF(from, row); into[1] = GATHER_HALF((from) + 1, row); } while (0)
+    // Four bytes at once, not beyond the last of `count`, and of them the one that is wanted.
+    #define LOOK_UP_BYTES(into, from, at, count) do { \\
+        if ((count) < 4) { \\
+            into = 0; for (int l_ = 0; l_ < LANES; ++l_) LANE(into, l_) = (from)[LANE(at, l_)]; break; } \\
+        const vi at_ = VMIN(at, (vi)((count) - 4)); \\
+        const vi four_ = (vi)__builtin_ia32_gathersiv16si((indices512){}, from, (indices512)at_, \\
+            (unsigned short)-1, 1); \\
+        into = (vi)((vu)four_ >> (vu)((at - at_) * 8)) & 255; } while (0)
+    // Four bytes each, of floats or of ints.
+    #define STORE_WHERE(mask, to, at, v) __builtin_ia32_scattersiv16si(to, \\
+        (unsigned short)__builtin_ia32_cvtd2mask512((indices512)(mask)), (indices512)(at), (indices512)(v), 4)
 #else
+    #define STORE_WHERE(mask, to, at, v) do { const vi where_ = at; \\
+        for (int l_ = 0; l_ < LANES; ++l_) if (LANE(mask, l_)) (to)[LANE(where_, l_)] = LANE(v, l_); } while (0)
+    #define LOOK_UP_BYTES(into, from, at, count) do { into = 0; \\
+        for (int l_ = 0; l_ < LANES; ++l_) LANE(into, l_) = (from)[LANE(at, l_)]; } while (0)
     #define GATHER(into, from, row) for (int l_ = 0; l_ < LANES; ++l_) { \\
         const float* pair_ = (from) + 2 * (size_t)LANE(row, l_); \\
         LANE(into[0], l_) = pair_[0]; LANE(into[1], l_) = pair_[1]; }

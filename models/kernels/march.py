@@ -8,7 +8,10 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from models.kernels.lanes import TYPES, lanes
 from models.kernels.launch import launch
+
+ROOM = 16  # runs of steps per ray that the first pass keeps for the second, which walks on its own beyond them
 
 
 def blocks(occupied: Tensor) -> Tensor:
@@ -47,116 +50,142 @@ def march(
     rays, device = len(origins), origins.device
     length, cone = steps
     grids = [occupied.reshape(-1), occupied.shape[1], coarse.reshape(-1), coarse.shape[1], len(occupied)]
-    inputs = [origins, directions, near, far, jitter, *grids, float(length), float(cone)]
-    counts = torch.zeros(rays, dtype=torch.int32, device=device)
-    launch(_count, rays, [*inputs, counts], device=device)
+    per_block = lanes(device)
+    blocks_of_rays = -(-rays // per_block)
+    found = torch.empty(blocks_of_rays * (2 * ROOM + 2) * per_block, dtype=torch.int32, device=device)
+    vectors = [x.contiguous() for x in (origins, directions, near, far, jitter)]
+    inputs = [*vectors, *grids, float(length), float(cone), ROOM, found]
     offsets = torch.zeros(rays + 1, dtype=torch.int32, device=device)
-    torch.cumsum(counts, 0, dtype=torch.int32, out=offsets[1:])
+    launch(_count, blocks_of_rays, [*inputs, offsets[1:]], device=device, grain=16)
+    offsets.cumsum_(0)
     samples = int(offsets[-1])
     starts, ends = torch.empty(2, samples, device=device)
     ray_index = torch.empty(samples, dtype=torch.int32, device=device)
-    launch(_fill, rays, [*inputs, offsets, starts, ends, ray_index], device=device)
+    launch(_fill, blocks_of_rays, [*inputs, offsets, starts, ends, ray_index], device=device, grain=16)
     return starts, ends, ray_index, offsets
 
 
-@wp.func
-def _cell(p: float, n: int):
-    return wp.clamp(int(wp.floor((p * 0.5 + 0.5) * float(n))), 0, n - 1)
+def _walk(begin: str, emit: str) -> str:
+    """The way of a block of rays through the grids, all rays in lockstep.
+
+    begin: what comes first; it may move `k`. emit: what becomes of intervals k .. k + run - 1 of the rays in `hit`.
+    Interval k of a ray's lattice, from its first on, begins k + shift steps behind `near`.
+    """
+    return (
+        TYPES
+        + """
+    const vi NEVER = 1 << 30;  // a step beyond the end of any ray
+    const int count = near.shape[0], start = block * LANES;
+    const int rays = count - start < LANES ? count - start : LANES;
+    vf o[3], d[3], inverse[3], begin = 0.0f, end = 0.0f, shift = 0.0f;
+    for (int axis = 0; axis < 3; ++axis) { o[axis] = 0.0f; d[axis] = 1.0f; }
+    for (int l = 0; l < rays; ++l) {
+        const size_t r = start + l;
+        for (int axis = 0; axis < 3; ++axis) {
+            LANE(o[axis], l) = origins.data[3 * r + axis];
+            LANE(d[axis], l) = directions.data[3 * r + axis];
+        }
+        LANE(begin, l) = near.data[r]; LANE(end, l) = far.data[r]; LANE(shift, l) = jitter.data[r] - 1.0f;
+    }
+    // A ray leaves the cube of the last level for good at `leaves`; one that never enters has none. A ray parallel to
+    // a wall never meets it; the sign of the huge number does not matter, walls lie at both sides.
+    vf enters = 0.0f, leaves = 1e10f;
+    const float last = (float)(1 << (levels - 1));
+    for (int axis = 0; axis < 3; ++axis) {
+        inverse[axis] = SELECT(ABS(d[axis]) > 1e-9f, 1.0f / d[axis], (vf)1e10f);
+        const vf a = (-last - o[axis]) * inverse[axis], b = (last - o[axis]) * inverse[axis];
+        enters = VMAX(enters, VMIN(a, b));
+        leaves = VMIN(leaves, VMAX(a, b));
+    }
+    vf forward[3];
+    for (int axis = 0; axis < 3; ++axis) forward[axis] = SELECT(inverse[axis] > 0.0f, (vf)1.0f, (vf)0.0f);
+    const int powers[2][3] = {{blocks * blocks, blocks, 1}, {n * n, n, 1}};
+    end = VMIN(end, SELECT(enters < leaves, leaves, (vf)0.0f));
+    // Places of distances t on a lattice that begins at 0: steps of `length`, from length / cone on steps of cone t.
+    const float per_step = 1.0f / length, turn = cone > 0.0f ? length / cone : 0.0f;
+    #define PLACE(t) SELECT((t) * cone <= length, (t) * per_step, \\
+        (1.0f + LOG(VMAX((t) * (cone * per_step), (vf)1.0f))) / cone)
+    const vf base = cone > 0.0f ? PLACE(begin) : (vf)0.0f;
+    #define DISTANCE(u) (cone == 0.0f ? begin + (u) * length : SELECT((base + (u)) * cone <= 1.0f, \\
+        (base + (u)) * length, turn / EXP2(VMIN(1.0f - (base + (u)) * cone, (vf)0.0f) * 1.44269504f)))
+    const vf until = VMIN(cone > 0.0f ? PLACE(end) - base : (end - begin) * per_step, (vf)1e9f);
+    vi k = SELECT(shift < -0.5f, (vi)1, (vi)0);
+"""
+        + begin
+        + """
+    for (;;) {
+        const vf place = TO_FLOAT(k) + (shift + 0.5f), middle = DISTANCE(place);  // of the interval
+        const vi active = place < until;
+        if (!ANY(active)) break;
+        vf p[3];
+        for (int axis = 0; axis < 3; ++axis) p[axis] = o[axis] + d[axis] * middle;
+        const vf most = VMAX(VMAX(ABS(p[0]), ABS(p[1])), ABS(p[2]));
+        vi level = 0;
+        vf scale = 1.0f, half_side = 1.0f;  // of the point, so that the level's cube is [-1, 1]^3; its inverse
+        for (int l = 1; l < levels; ++l) {
+            const vi beyond = most > (float)(1 << (l - 1));
+            level = SELECT(beyond, (vi)l, level);
+            scale = SELECT(beyond, (vf)(1.0f / (float)(1 << l)), scale);
+            half_side = SELECT(beyond, (vf)(float)(1 << l), half_side);
+        }
+        vi at_block = level * (blocks * blocks * blocks), at_cell = level * (n * n * n);
+        vf to_block = 1e10f, to_cell = 1e10f;  // to the nearest wall ahead, in sides of a block and of a cell
+        for (int axis = 0; axis < 3; ++axis) {
+            p[axis] = p[axis] * (scale * 0.5f) + 0.5f;
+            const vf u = p[axis] * (float)blocks, v = p[axis] * (float)n;
+            at_block += VMAX(VMIN(TO_INT(u), (vi)(blocks - 1)), (vi)0) * powers[0][axis];
+            at_cell += VMAX(VMIN(TO_INT(v), (vi)(n - 1)), (vi)0) * powers[1][axis];
+            to_block = VMIN(to_block, (FLOOR(u) + forward[axis] - u) * inverse[axis]);
+            to_cell = VMIN(to_cell, (FLOOR(v) + forward[axis] - v) * inverse[axis]);
+        }
+        vi here, around;
+        LOOK_UP_BYTES(around, coarse.data, at_block, coarse.shape[0]);
+        LOOK_UP_BYTES(here, occupied.data, at_cell, occupied.shape[0]);
+        const vi fine = active & (around != 0) & (most <= last);
+        const vi hit = fine & (here != 0);
+        const vf out = half_side * SELECT(fine, to_cell * (2.0f / (float)n), to_block * (2.0f / (float)blocks));
+        const vf ahead = cone > 0.0f ? PLACE(middle + out) - (place + base) : out * per_step;
+        const vi run = VMAX(TO_INT(CEIL(VMIN(ahead, until - place))), (vi)1);  // how many have their middles here
+"""
+        + emit
+        + """
+        k += SELECT(active, run, (vi)0);
+    }
+"""
+    )
 
 
-@wp.func
-def _exit(p: wp.vec3, inverse: wp.vec3, n: int):
-    """Distance along the ray to the nearest wall ahead of the cell that holds p. inverse: 1 / direction."""
-    distance = float(1.0e10)
-    for axis in range(3):
-        u = (p[axis] * 0.5 + 0.5) * float(n)
-        wall = wp.floor(u) + wp.where(inverse[axis] > 0.0, 1.0, 0.0)
-        distance = wp.min(distance, (wall - u) * (2.0 / float(n)) * inverse[axis])
-    return distance
-
-
-@wp.func
-def _inverse(d: float):
-    # A ray parallel to a wall never meets it; the sign of the huge number does not matter, walls lie at both sides.
-    return wp.where(wp.abs(d) > 1.0e-9, 1.0 / d, 1.0e10)
-
-
-@wp.func
-def _at(level: int, p: wp.vec3, n: int):
-    return ((level * n + _cell(p[0], n)) * n + _cell(p[1], n)) * n + _cell(p[2], n)
-
-
-@wp.func
-def _leaves(o: wp.vec3, inverse: wp.vec3, side: float):
-    """Distance at which a ray leaves the cube [-side, side]^3 for good, 0 where it never enters. inverse: 1 / d."""
-    first = float(0.0)
-    last = float(1.0e10)
-    for axis in range(3):
-        a = (-side - o[axis]) * inverse[axis]
-        b = (side - o[axis]) * inverse[axis]
-        first = wp.max(first, wp.min(a, b))
-        last = wp.min(last, wp.max(a, b))
-    return wp.where(first < last, last, 0.0)
-
-
-@wp.func
-def _place(t: float, length: float, cone: float):
-    """Number of the step at distance t of a lattice that begins at 0: steps of `length`, from there on of cone t."""
-    even = t * cone
-    if even <= length:
-        return t / length
-    return (1.0 + wp.log(even / length)) / cone
-
-
-@wp.func
-def _distance(u: float, near: float, length: float, cone: float):
-    """Distance at place u of a ray's own lattice, which is 0 at `near`."""
-    if cone == 0.0:
-        return near + u * length
-    place = u + _place(near, length, cone)
-    if place * cone <= 1.0:
-        return place * length
-    return length / cone * wp.exp(place * cone - 1.0)
-
-
-@wp.struct
-class _Ray:
-    """A ray and its lattice: interval k, from `first` on, begins k + shift steps behind `near`. inverse: 1 / d."""
-
-    o: wp.vec3
-    d: wp.vec3
-    inverse: wp.vec3
-    near: float
-    end: float
-    shift: float
-    first: int
-
-
-@wp.func
-def _ray(
-    r: int,
+# What the first pass found, for the second: per block of rays the first `room` runs of each ray, as `k` and `run`, then
+# the `k` from which a ray had no room left, and its number of runs.
+@wp.func_native(
+    _walk(
+        """
+    vi total = 0, runs = 0, ray = 0, more = NEVER;
+    for (int l = 0; l < LANES; ++l) LANE(ray, l) = l;
+    int* kept = found.data + (size_t)block * (2 * room + 2) * LANES;
+""",
+        """
+        const vi fits = hit & (runs < room), at = runs * (int)(2 * LANES) + ray;
+        STORE_WHERE(fits, kept, at, k);
+        STORE_WHERE(fits, kept, at + (int)LANES, run);
+        more = SELECT(hit & (runs == room), k, more);
+        runs += SELECT(hit, (vi)1, (vi)0);
+        total += SELECT(hit, run, (vi)0);
+""",
+    )
+    + """
+    ((vi*)kept)[2 * room] = more;
+    ((vi*)kept)[2 * room + 1] = runs;
+    for (int l = 0; l < rays; ++l) counts.data[start + l] = LANE(total, l);
+"""
+)
+def _count_block(
+    block: int,
     origins: wp.array2d(dtype=float),
     directions: wp.array2d(dtype=float),
     near: wp.array(dtype=float),
     far: wp.array(dtype=float),
     jitter: wp.array(dtype=float),
-    levels: int,
-):
-    ray = _Ray()
-    ray.o = wp.vec3(origins[r, 0], origins[r, 1], origins[r, 2])
-    ray.d = wp.vec3(directions[r, 0], directions[r, 1], directions[r, 2])
-    ray.inverse = wp.vec3(_inverse(ray.d[0]), _inverse(ray.d[1]), _inverse(ray.d[2]))
-    ray.near = near[r]
-    ray.end = wp.min(far[r], _leaves(ray.o, ray.inverse, wp.pow(2.0, float(levels - 1))))
-    ray.shift = jitter[r] - 1.0
-    ray.first = wp.where(jitter[r] < 0.5, 1, 0)
-    return ray
-
-
-@wp.func
-def _next(
-    k: int,
-    ray: _Ray,
     occupied: wp.array(dtype=wp.uint8),
     n: int,
     coarse: wp.array(dtype=wp.uint8),
@@ -164,32 +193,10 @@ def _next(
     levels: int,
     length: float,
     cone: float,
-):
-    """Index of the first lattice interval from k on that is to be sampled, -1 if none is left."""
-    result = int(-1)
-    middle = _distance(float(k) + ray.shift + 0.5, ray.near, length, cone)
-    while result < 0 and middle < ray.end:
-        p = ray.o + ray.d * middle
-        most = wp.max(wp.max(wp.abs(p[0]), wp.abs(p[1])), wp.abs(p[2]))
-        level = int(0)
-        scale = float(1.0)  # of the point, so that the level's cube is [-1, 1]^3
-        while most * scale > 1.0 and level < levels - 1:
-            level += 1
-            scale *= 0.5
-        q = p * scale
-        cells = blocks  # of the grid whose cell is crossed
-        if most * scale <= 1.0 and coarse[_at(level, q, blocks)] != wp.uint8(0):
-            cells = n
-            if occupied[_at(level, q, n)] != wp.uint8(0):
-                result = k
-        if result < 0:
-            out = _exit(q, ray.inverse, cells) / scale
-            ahead = out / length
-            if cone > 0.0:
-                ahead = _place(middle + out, length, cone) - _place(middle, length, cone)
-            k += wp.max(1, int(wp.ceil(wp.min(ahead, 1.0e9))))
-            middle = _distance(float(k) + ray.shift + 0.5, ray.near, length, cone)
-    return result
+    room: int,
+    found: wp.array(dtype=int),
+    counts: wp.array(dtype=int),
+): ...
 
 
 @wp.kernel(enable_backward=False)
@@ -207,16 +214,72 @@ def _count(
     levels: int,
     length: float,
     cone: float,
+    room: int,
+    found: wp.array(dtype=int),
     counts: wp.array(dtype=int),
 ):
-    r = first + wp.tid()
-    ray = _ray(r, origins, directions, near, far, jitter, levels)
-    count = int(0)
-    k = _next(ray.first, ray, occupied, n, coarse, blocks, levels, length, cone)
-    while k >= 0:
-        count += 1
-        k = _next(k + 1, ray, occupied, n, coarse, blocks, levels, length, cone)
-    counts[r] = count
+    _count_block(
+        first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, length, cone,
+        room, found, counts,
+    )
+
+
+_EMIT = """
+        const vi hits = SELECT(hit, run, (vi)0);
+        for (int step = 0;; ++step) {
+            const vi more = step < hits;
+            if (!ANY(more)) break;
+            const vf begins = TO_FLOAT(k + step) + shift;
+            const vf from = DISTANCE(begins), to = DISTANCE(begins + 1.0f);
+            STORE_WHERE(more, starts.data, next + step, from);
+            STORE_WHERE(more, ends.data, next + step, to);
+            STORE_WHERE(more, ray_index.data, next + step, ray);
+        }
+        next += hits;
+"""
+
+
+@wp.func_native(
+    _walk(
+        """
+    vi next = 0, ray = 0;
+    for (int l = 0; l < rays; ++l) { LANE(next, l) = offsets.data[start + l]; LANE(ray, l) = start + l; }
+    const vi* kept = (const vi*)found.data + (size_t)block * (2 * room + 2);
+    const vi runs = kept[2 * room + 1];
+    for (int i = 0; i < room; ++i) {
+        const vi hit = i < runs, run = kept[2 * i + 1];
+        if (!ANY(hit)) break;
+        k = kept[2 * i];
+"""
+        + _EMIT
+        + """
+    }
+    k = kept[2 * room];
+""",
+        _EMIT,
+    )
+)
+def _fill_block(
+    block: int,
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    near: wp.array(dtype=float),
+    far: wp.array(dtype=float),
+    jitter: wp.array(dtype=float),
+    occupied: wp.array(dtype=wp.uint8),
+    n: int,
+    coarse: wp.array(dtype=wp.uint8),
+    blocks: int,
+    levels: int,
+    length: float,
+    cone: float,
+    room: int,
+    found: wp.array(dtype=int),
+    offsets: wp.array(dtype=int),
+    starts: wp.array(dtype=float),
+    ends: wp.array(dtype=float),
+    ray_index: wp.array(dtype=int),
+): ...
 
 
 @wp.kernel(enable_backward=False)
@@ -234,16 +297,14 @@ def _fill(
     levels: int,
     length: float,
     cone: float,
+    room: int,
+    found: wp.array(dtype=int),
     offsets: wp.array(dtype=int),
     starts: wp.array(dtype=float),
     ends: wp.array(dtype=float),
     ray_index: wp.array(dtype=int),
 ):
-    r = first + wp.tid()
-    ray = _ray(r, origins, directions, near, far, jitter, levels)
-    k = _next(ray.first, ray, occupied, n, coarse, blocks, levels, length, cone)
-    for i in range(offsets[r], offsets[r + 1]):
-        starts[i] = _distance(float(k) + ray.shift, ray.near, length, cone)
-        ends[i] = _distance(float(k) + ray.shift + 1.0, ray.near, length, cone)
-        ray_index[i] = r
-        k = _next(k + 1, ray, occupied, n, coarse, blocks, levels, length, cone)
+    _fill_block(
+        first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, length, cone,
+        room, found, offsets, starts, ends, ray_index,
+    )
