@@ -107,10 +107,7 @@ def _forward_block(block: int, x: wp.array2d(dtype=float), values: wp.array2d(dt
         dc += c6 * a * b * g[10] + 10.0f * c7 * c * (b * g[11] + a * g[13]) + c9 * (aa - bb) * g[14];
         dc += 3.0f * c8 * (5.0f * cc - 1.0f) * g[12];
     }
-    for (int l = 0; l < end; ++l) {
-        float* to = out.data + 3 * (size_t)(start + l);
-        to[0] = LANE(da, l); to[1] = LANE(db, l); to[2] = LANE(dc, l);
-    }
+    STORE3(out.data + 3 * (size_t)start, end, da, db, dc);
 """
 )
 def _backward_block(

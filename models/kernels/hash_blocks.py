@@ -16,11 +16,8 @@ _CELL = (
     + """
     const int count = points.shape[0], start = block * LANES;
     const int end = count - start < LANES ? count - start : LANES;
-    vf fx = 0.0f, fy = 0.0f, fz = 0.0f;
-    for (int l = 0; l < LANES; ++l) {
-        const float* p = points.data + 3 * (size_t)(start + (l < end ? l : end - 1));
-        LANE(fx, l) = p[0]; LANE(fy, l) = p[1]; LANE(fz, l) = p[2];
-    }
+    vf fx, fy, fz;
+    LOAD3(fx, fy, fz, points.data + 3 * (size_t)start, end);
     const float n = (float)resolution;
     const vf zero = 0.0f, one = 1.0f;
     const vi last = resolution - 1;
@@ -51,8 +48,8 @@ _LOOK_UP = (
         for (int cy = 0; cy < 2; ++cy) {
             vf low[2], high[2];
             const vu from = ROW(0, cy, cz), to = ROW(1, cy, cz);
-            GATHER(low, base, from);
-            GATHER(high, base, to);
+            GATHER_PAIRS(low[0], low[1], base, from, 2);
+            GATHER_PAIRS(high[0], high[1], base, to, 2);
             for (int f = 0; f < 2; ++f) {
                 ux[cy][f] = high[f] - low[f];
                 u[cy][f] = low[f] + fx * ux[cy][f];
@@ -90,11 +87,7 @@ _LOOK_UP = (
         b = slope * (gx * dx[1] + gy * dy[1] + gz * dz[1]);
     }
     const int width = out.shape[1];
-    float* to = out.data + (size_t)start * width + 2 * level;
-    for (int l = 0; l < end; ++l) {
-        to[(size_t)l * width] = LANE(a, l);
-        to[(size_t)l * width + 1] = LANE(b, l);
-    }
+    STORE2(out.data + (size_t)start * width + 2 * level, width, end, a, b);
 """
 )
 def encode_block(
@@ -115,7 +108,7 @@ def encode_block(
     _LOOK_UP
     + """
     const int width = weight.shape[1];
-    vf a, b, gx, gy, gz;
+    vf a, b, c, gx, gy, gz;
     LOAD2(a, b, weight.data + (size_t)start * width + 2 * level, width, end);
     vf px = slope * (a * dx[0] + b * dx[1]);
     vf py = slope * (a * dy[0] + b * dy[1]);
@@ -130,14 +123,13 @@ def encode_block(
         py += gx * xy + gz * yz;
         pz += gx * xz + gy * yz;
     }
-    for (int l = 0; l < end; ++l) {
-        const float* p = points.data + 3 * (size_t)(start + l);
-        float* to = out.data + 3 * (size_t)(start + l);
-        // The features are constant beyond the cube.
-        to[0] += p[0] * p[0] < 1.0f ? LANE(px, l) : 0.0f;
-        to[1] += p[1] * p[1] < 1.0f ? LANE(py, l) : 0.0f;
-        to[2] += p[2] * p[2] < 1.0f ? LANE(pz, l) : 0.0f;
-    }
+    float* to = out.data + 3 * (size_t)start;
+    LOAD3(a, b, c, points.data + 3 * (size_t)start, end);
+    LOAD3(gx, gy, gz, to, end);
+    gx += SELECT(a * a < 1.0f, px, zero);  // the features are constant beyond the cube
+    gy += SELECT(b * b < 1.0f, py, zero);
+    gz += SELECT(c * c < 1.0f, pz, zero);
+    STORE3(to, end, gx, gy, gz);
 """
 )
 def pull_block(

@@ -7,6 +7,8 @@ are floats, ints and unsigned ints of `LANES` points.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 LANES = 16  # on a CPU
@@ -17,14 +19,80 @@ def lanes(device: torch.device) -> int:
     return LANES if device.type == "cpu" else 1
 
 
-TYPES = """
+def _shuffle(a: str, b: str, order: Iterable[int]) -> str:
+    """The lanes of two registers in another order; the second's are numbered from `LANES` on."""
+    return f"__builtin_shufflevector({a}, {b}, {', '.join(map(str, order))})"
+
+
+def _column(c: int) -> str:
+    """Column c of 16 rows of three that lie in the registers x_, y_ and z_."""
+    places = [3 * lane + c for lane in range(LANES)]
+    early = _shuffle("x_", "y_", [min(place, 31) for place in places])
+    return _shuffle(early, "z_", [lane if place < 32 else place - 16 for lane, place in enumerate(places)])
+
+
+def _row_part(part: int) -> str:
+    """Sixteen of the 48 numbers of 16 rows of three, from the columns a_, b_ and c_."""
+    places = [divmod(LANES * part + lane, 3) for lane in range(LANES)]
+    early = _shuffle("a_", "b_", [row + LANES * (column == 1) for row, column in places])
+    return _shuffle(early, "c_", [row + LANES if column == 2 else i for i, (row, column) in enumerate(places)])
+
+
+# Whole blocks as registers that are then put in order, the last block of an array number by number.
+_ROWS = f"""
+    // Two neighbors in each of `count` rows of `stride` floats; three in rows of three. The other lanes are zero.
+#if defined(__CUDA_ARCH__)
+    #define LOAD2(a, b, from, stride, count) do {{ const float* from_ = from; a = from_[0]; b = from_[1]; }} while (0)
+    #define STORE2(to, stride, count, a, b) do {{ float* to_ = to; to_[0] = a; to_[1] = b; }} while (0)
+    #define LOAD3(a, b, c, from, count) do {{ \\
+        const float* from_ = from; a = from_[0]; b = from_[1]; c = from_[2]; }} while (0)
+    #define STORE3(to, count, a, b, c) do {{ float* to_ = to; to_[0] = a; to_[1] = b; to_[2] = c; }} while (0)
+#else
+    typedef float block_of_floats __attribute__((ext_vector_type(16), aligned(4)));
+    typedef float pair_of_floats __attribute__((ext_vector_type(2), aligned(4)));
+    #define LOAD2(a, b, from, stride, count) do {{ \\
+        const float* from_ = from; PAIRS pairs_ = 0.0f; \\
+        for (int l_ = 0; l_ < count; ++l_) ((two*)&pairs_)[l_] = *(const pair_of_floats*)(from_ + (size_t)l_ * (stride)); \\
+        a = __builtin_shufflevector(pairs_, pairs_, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); \\
+        b = __builtin_shufflevector(pairs_, pairs_, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31); \\
+        }} while (0)
+    #define STORE2(to, stride, count, a, b) do {{ \\
+        float* to_ = to; const PAIRS pairs_ = PAIR_UP(a, b); \\
+        for (int l_ = 0; l_ < count; ++l_) \\
+            *(pair_of_floats*)(to_ + (size_t)l_ * (stride)) = ((const two*)&pairs_)[l_]; }} while (0)
+    #define LOAD3(a, b, c, from, count) do {{ \\
+        const float* from_ = from; \\
+        if (count == LANES) {{ \\
+            const vf x_ = *(const block_of_floats*)from_, y_ = *(const block_of_floats*)(from_ + 16); \\
+            const vf z_ = *(const block_of_floats*)(from_ + 32); \\
+            a = {_column(0)}; \\
+            b = {_column(1)}; \\
+            c = {_column(2)}; \\
+        }} else {{ \\
+            a = 0.0f; b = 0.0f; c = 0.0f; \\
+            for (int l_ = 0; l_ < count; ++l_) {{ \\
+                a[l_] = from_[3 * l_]; b[l_] = from_[3 * l_ + 1]; c[l_] = from_[3 * l_ + 2]; }} }} }} while (0)
+    #define STORE3(to, count, a, b, c) do {{ \\
+        float* to_ = to; const vf a_ = a, b_ = b, c_ = c; \\
+        if (count == LANES) {{ \\
+            *(block_of_floats*)to_ = {_row_part(0)}; \\
+            *(block_of_floats*)(to_ + 16) = {_row_part(1)}; \\
+            *(block_of_floats*)(to_ + 32) = {_row_part(2)}; \\
+        }} else for (int l_ = 0; l_ < count; ++l_) {{ \\
+            to_[3 * l_] = a_[l_]; to_[3 * l_ + 1] = b_[l_]; to_[3 * l_ + 2] = c_[l_]; }} }} while (0)
+#endif
+"""
+
+TYPES = (
+    """
 #undef LANE
 #undef TO_INT
 #undef TO_UNSIGNED
 #undef TO_FLOAT
 #undef VMAX
 #undef VMIN
-#undef GATHER
+#undef GATHER_PAIRS
+#undef PAIRS_AT
 #undef NO_LOOP_VECTORS
 #undef ABS
 #undef EXP2
@@ -34,7 +102,10 @@ TYPES = """
 #undef ROW
 #undef LOAD2
 #undef LOAD3
+#undef STORE2
+#undef STORE3
 #undef SOFTPLUS
+#undef LOG_1_PLUS
 #undef SELECT
 #undef ANY
 #undef FLOOR
@@ -106,13 +177,19 @@ TYPES = """
     #define ADD_PAIR(at, pairs, l) do { two* at_ = (two*)(at); *at_ += ((const two*)&pairs)[l]; } while (0)
 #endif
 #if defined(__AVX512F__) && !defined(__CUDA_ARCH__)
-    // The pair of floats in each row, in two vectors.
     typedef float vector512 __attribute__((vector_size(64)));
+    typedef double doubles512 __attribute__((vector_size(64)));
     typedef int indices512 __attribute__((vector_size(64)));
-    #define GATHER_HALF(from, row) \\
-        (vf)__builtin_ia32_gathersiv16sf((vector512){}, from, (indices512)(row), (unsigned short)-1, 8)
-    #define GATHER(into, from, row) do { \\
-        into[0] = GATHER_HALF(from, row); into[1] = GATHER_HALF((from) + 1, row); } while (0)
+    typedef int indices256 __attribute__((vector_size(32)));
+    // The pair of floats at `from + unit * at`, in two vectors: eight pairs at once, then the firsts and the seconds.
+    #define PAIRS_AT(at, half, from, unit) (vector512)__builtin_ia32_gathersiv8df((doubles512){}, from, \\
+        __builtin_shufflevector((indices512)(at), (indices512)(at), 8 * half, 8 * half + 1, 8 * half + 2, \\
+        8 * half + 3, 8 * half + 4, 8 * half + 5, 8 * half + 6, 8 * half + 7), (unsigned char)-1, 4 * unit)
+    #define GATHER_PAIRS(a, b, from, at, unit) do { \\
+        const vector512 low_ = PAIRS_AT(at, 0, from, unit), high_ = PAIRS_AT(at, 1, from, unit); \\
+        a = (vf)__builtin_shufflevector(low_, high_, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); \\
+        b = (vf)__builtin_shufflevector(low_, high_, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31); \\
+        } while (0)
     // Four bytes at once, not beyond the last of `count`, and of them the one that is wanted.
     #define LOOK_UP_BYTES(into, from, at, count) do { \\
         if ((count) < 4) { \\
@@ -129,26 +206,20 @@ TYPES = """
         for (int l_ = 0; l_ < LANES; ++l_) if (LANE(mask, l_)) (to)[LANE(where_, l_)] = LANE(v, l_); } while (0)
     #define LOOK_UP_BYTES(into, from, at, count) do { into = 0; \\
         for (int l_ = 0; l_ < LANES; ++l_) LANE(into, l_) = (from)[LANE(at, l_)]; } while (0)
-    #define GATHER(into, from, row) for (int l_ = 0; l_ < LANES; ++l_) { \\
-        const float* pair_ = (from) + 2 * (size_t)LANE(row, l_); \\
-        LANE(into[0], l_) = pair_[0]; LANE(into[1], l_) = pair_[1]; }
+    #define GATHER_PAIRS(a, b, from, at, unit) for (int l_ = 0; l_ < LANES; ++l_) { \\
+        const float* pair_ = (from) + unit * (size_t)LANE(at, l_); \\
+        LANE(a, l_) = pair_[0]; LANE(b, l_) = pair_[1]; }
 #endif
-    // log(1 + exp(beta v)) / beta = max(v, 0) + log(1 + e) / beta with e = exp(-beta |v|), the logarithm by the series
-    // of 2 atanh(e / (2 + e)).
-    #define SOFTPLUS(v, beta) ([](vf v_, float beta_) { \
-        const vf e_ = EXP2(ABS(v_) * (-1.44269504f * beta_)); \
-        const vf q_ = e_ / (e_ + 2.0f), s_ = q_ * q_; \
-        vf p_ = 1.0f / 13.0f; \
-        p_ = p_ * s_ + 1.0f / 11.0f; p_ = p_ * s_ + 1.0f / 9.0f; p_ = p_ * s_ + 1.0f / 7.0f; \
-        p_ = p_ * s_ + 1.0f / 5.0f; p_ = p_ * s_ + 1.0f / 3.0f; p_ = p_ * s_ + 1.0f; \
-        return VMAX(v_, (vf)0.0f) + 2.0f * q_ * p_ / beta_; }(v, beta))
-    // Two neighbors in each of `count` rows of `stride` floats; three in rows of three. The other lanes are zero.
-    #define LOAD2(a, b, from, stride, count) do { \\
-        const float* from_ = from; a = 0.0f; b = 0.0f; \\
-        for (int l_ = 0; l_ < count; ++l_) { \\
-            LANE(a, l_) = from_[(size_t)l_ * (stride)]; LANE(b, l_) = from_[(size_t)l_ * (stride) + 1]; } } while (0)
-    #define LOAD3(a, b, c, from, count) do { \\
-        const float* from_ = from; a = 0.0f; b = 0.0f; c = 0.0f; \\
-        for (int l_ = 0; l_ < count; ++l_) { \\
-            LANE(a, l_) = from_[3 * l_]; LANE(b, l_) = from_[3 * l_ + 1]; LANE(c, l_) = from_[3 * l_ + 2]; } } while (0)
+    // log(1 + e) for e in [0, 1]: e times a polynomial, to 2e-7 of itself.
+    #define LOG_1_PLUS(e) ([](vf e_) { \
+        vf p_ = 5.2326690e-3f; \
+        p_ = p_ * e_ - 2.9505138e-2f; p_ = p_ * e_ + 7.8225787e-2f; p_ = p_ * e_ - 1.3663232e-1f; \
+        p_ = p_ * e_ + 1.9106000e-1f; p_ = p_ * e_ - 2.4842981e-1f; p_ = p_ * e_ + 3.3319097e-1f; \
+        p_ = p_ * e_ - 4.9999493e-1f; p_ = p_ * e_ + 9.9999997e-1f; \
+        return p_ * e_; }(e))
+    // log(1 + exp(beta v)) / beta = max(v, 0) + log(1 + exp(-beta |v|)) / beta
+    #define SOFTPLUS(v, beta, inverse_beta) \
+        (VMAX(v, (vf)0.0f) + (inverse_beta) * LOG_1_PLUS(EXP2(ABS(v) * (-1.44269504f * (beta)))))
 """
+    + _ROWS
+)

@@ -52,6 +52,7 @@ def mlp_forward(
         for (int c = 0; c < inputs; ++c) LANE(h[c], l) = from[c];
     }
     const float* weight = parameters.data;
+    const float sharpness = softness > 0.0f ? 1.0f / softness : 0.0f;
     const int layers = shape.shape[0] - 1;
     for (int layer = 0; layer < layers; ++layer) {
         const int ins = shape.data[layer], outs = shape.data[layer + 1];
@@ -70,16 +71,21 @@ def mlp_forward(
             next[r] = s0; next[r + 1] = s1; next[r + 2] = s2; next[r + 3] = s3;
             next[r + 4] = s4; next[r + 5] = s5; next[r + 6] = s6; next[r + 7] = s7;
         }
-        for (; r < outs; ++r) {
-            vf s = bias[r];
+        for (; r < outs; ++r) {  // sums that do not wait for one another
+            const float* w = weight + r * ins;
+            vf s0 = bias[r], s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
+            int c = 0;
             NO_LOOP_VECTORS
-            for (int c = 0; c < ins; ++c) s += weight[r * ins + c] * h[c];
-            next[r] = s;
+            for (; c + 4 <= ins; c += 4) {
+                s0 += w[c] * h[c]; s1 += w[c + 1] * h[c + 1]; s2 += w[c + 2] * h[c + 2]; s3 += w[c + 3] * h[c + 3];
+            }
+            for (; c < ins; ++c) s0 += w[c] * h[c];
+            next[r] = (s0 + s1) + (s2 + s3);
         }
         weight = bias + outs;
         NO_LOOP_VECTORS
         for (int c = 0; c < outs && layer + 1 < layers; ++c)
-            next[c] = softness > 0.0f ? SOFTPLUS(next[c], softness) : VMAX(next[c], (vf)0.0f);
+            next[c] = softness > 0.0f ? SOFTPLUS(next[c], softness, sharpness) : VMAX(next[c], (vf)0.0f);
         vf* swap = h; h = next; next = swap;
     }
     const int outputs = out.shape[1];

@@ -62,15 +62,10 @@ def softplus_backward(slope: Tensor, grad_value: Tensor, grad_slope: Tensor, *, 
     vf v;
     LOAD_BLOCK(v, x.data + start, n);
     const vf e = EXP2(ABS(v) * (-1.44269504f * beta));
-    const vf inverse = 1.0f / ((e + 1.0f) * (e + 2.0f));
-    const vf rest = inverse * (e + 2.0f), small = e * rest;  // the sigmoids of |beta v| and of -|beta v|
-    const vf s = VMAX(small, VMIN(rest, v * 1e30f));  // small below zero, the other above
+    const vf rest = 1.0f / (1.0f + e);  // the sigmoid of |beta v|
+    const vf s = SELECT(v > 0.0f, rest, e * rest);
     STORE_BLOCK(slope.data + start, s, n);
-    const vf q = e * inverse * (e + 1.0f), q2 = q * q;  // log(1 + e) by the series of 2 atanh(e / (2 + e))
-    vf p = 1.0f / 13.0f;
-    p = p * q2 + 1.0f / 11.0f; p = p * q2 + 1.0f / 9.0f; p = p * q2 + 1.0f / 7.0f;
-    p = p * q2 + 1.0f / 5.0f; p = p * q2 + 1.0f / 3.0f; p = p * q2 + 1.0f;
-    const vf y = VMAX(v, (vf)0.0f) + q * p * (2.0f / beta);
+    const vf y = VMAX(v, (vf)0.0f) + LOG_1_PLUS(e) * (1.0f / beta);
     STORE_BLOCK(value.data + start, y, n);
 """
 )
