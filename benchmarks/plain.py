@@ -28,13 +28,13 @@ from models.kernels.hash_encode import HashLevels
 PRIMES = (1, 2654435761, 805459861)
 
 
-def hash_encode(points: Tensor, table: Tensor, levels: HashLevels, *, active: int) -> Tensor:
-    """[M, 3] -> [M, 2L]; differentiable twice by autograd."""
+def hash_encode(points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0) -> Tensor:
+    """[M, 3] -> [M, lead + 2L]; differentiable twice by autograd."""
     sides = levels.resolution[:active].long() + 1
     first, rows = levels.first_row[:active].long(), levels.first_row.diff()[:active].long()
     dense = int((sides**3 <= rows).sum())  # the coarse levels
     unit = (points * 0.5 + 0.5).clamp(0, 1)[:, None]
-    parts = []
+    parts = [points[:, :lead]]
     for is_dense, group in ((True, range(dense)), (False, range(dense, active))):
         # On a CPU a level at a time stays in the cache; on a GPU fewer and larger operations are quicker.
         at_once = 1 if points.device.type == "cpu" else max(len(group), 1)
@@ -67,13 +67,13 @@ def _interpolated(table: Tensor, row: Tensor, fraction: Tensor) -> Tensor:
 
 
 def hash_encode_with_pullback(
-    points: Tensor, table: Tensor, levels: HashLevels, *, active: int
+    points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The features, and their gradient in the points by nested automatic differentiation."""
     wanted = torch.is_grad_enabled()
     with torch.enable_grad():
         points = points if points.requires_grad else points.detach().requires_grad_()
-        features = hash_encode(points, table, levels, active=active)
+        features = hash_encode(points, table, levels, active=active, lead=lead)
 
     def pullback(weight: Tensor) -> Tensor:
         return torch.autograd.grad(features, points, weight, create_graph=wanted, retain_graph=True)[0]

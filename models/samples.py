@@ -114,7 +114,7 @@ class PackedSamples(RaySamples):
         )
 
     def spread(self, per_ray: Tensor) -> Tensor:
-        return per_ray[self.ray_index]
+        return per_ray.index_select(0, self.ray_index)
 
     def exclusive_sum(self, x: Tensor) -> Tensor:
         return scan.exclusive_sum(x, self.offsets)
@@ -132,16 +132,18 @@ class PackedSamples(RaySamples):
         before[:1] = -1
         return before == self.ray_index
 
+    def before_gap(self) -> Tensor:
+        """[M] bool: whether the samples of its ray up to this one lie close together, without half a step between."""
+        gap = (self._follows & (self.t0 - self.t1.roll(1) > 0.5 * (self.t1 - self.t0))).float()
+        return self.exclusive_sum(gap) + gap == 0
+
     def where(self, keep: Tensor) -> PackedSamples:
         """The samples for which `keep` [M] bool is true."""
         index = keep.nonzero()[:, 0]
         kept = torch.nn.functional.pad(keep.cumsum(0, dtype=torch.int32), (1, 0))
         return PackedSamples(
             self.rays,
-            self.t0[index],
-            self.t1[index],
-            self.t[index],
-            self.length[index],
-            ray_index=self.ray_index[index],
-            offsets=kept[self.offsets.long()],
+            *(x.index_select(0, index) for x in (self.t0, self.t1, self.t, self.length)),
+            ray_index=self.ray_index.index_select(0, index),
+            offsets=kept.index_select(0, self.offsets.long()),
         )

@@ -44,17 +44,23 @@ def test_levels() -> None:
     assert rows[0] == 64 and rows[-1] == 1024
 
 
+def reference(points: torch.Tensor, table: torch.Tensor, active: int, lead: int) -> torch.Tensor:
+    """With the point itself in front of its features."""
+    return torch.cat([points[:, :lead], encode_reference(points, table, LEVELS, active)], 1)
+
+
 @pytest.mark.parametrize("count", [0, 1, 300])
 @pytest.mark.parametrize("active", [4, 2])
-def test_values_and_gradients(count: int, active: int, device: torch.device) -> None:
+@pytest.mark.parametrize("lead", [0, 3])
+def test_values_and_gradients(count: int, active: int, lead: int, device: torch.device) -> None:
     points, table = inputs(count)
     p64, t64 = points.double().requires_grad_(), table.double().requires_grad_()
-    expected = encode_reference(p64, t64, LEVELS, active)
+    expected = reference(p64, t64, active, lead)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(5))
     wanted = torch.autograd.grad((expected * weights.double()).sum(), [p64, t64])
 
     p, t = points.to(device).requires_grad_(), table.to(device).requires_grad_()
-    got = hash_encode(p, t, LEVELS.to(device), active=active)
+    got = hash_encode(p, t, LEVELS.to(device), active=active, lead=lead)
     grads = torch.autograd.grad((got * weights.to(device)).sum(), [p, t])
     torch.testing.assert_close(got.cpu().double(), expected.detach(), atol=2e-5, rtol=1e-5)
     for mine, truth in zip(grads, wanted, strict=True):
@@ -63,19 +69,20 @@ def test_values_and_gradients(count: int, active: int, device: torch.device) -> 
 
 @pytest.mark.parametrize("count", [0, 1, 300])
 @pytest.mark.parametrize("active", [4, 2])
-def test_pullback_and_its_gradients(count: int, active: int, device: torch.device) -> None:
+@pytest.mark.parametrize("lead", [0, 3])
+def test_pullback_and_its_gradients(count: int, active: int, lead: int, device: torch.device) -> None:
     """The double backward of an eikonal loss: gradients of the input gradient in table, points and weights."""
     points, table = inputs(count)
     generator = torch.Generator().manual_seed(7)
-    weight, for_value, for_gradient = (torch.randn(count, n, generator=generator) for n in (8, 8, 3))
+    weight, for_value, for_gradient = (torch.randn(count, n, generator=generator) for n in (lead + 8, lead + 8, 3))
     p64, t64, w64 = (x.double().requires_grad_() for x in (points, table, weight))
-    features = encode_reference(p64, t64, LEVELS, active)
+    features = reference(p64, t64, active, lead)
     pulled = torch.autograd.grad((features * w64).sum(), p64, create_graph=True)[0]
     loss = (features * for_value.double()).sum() + (pulled * for_gradient.double()).sum()
     wanted = torch.autograd.grad(loss, [p64, t64, w64])
 
     p, t, w = (x.to(device).requires_grad_() for x in (points, table, weight))
-    value, pullback = hash_encode_with_pullback(p, t, LEVELS.to(device), active=active)
+    value, pullback = hash_encode_with_pullback(p, t, LEVELS.to(device), active=active, lead=lead)
     slope = pullback(w)
     mine = (value * for_value.to(device)).sum() + (slope * for_gradient.to(device)).sum()
     grads = torch.autograd.grad(mine, [p, t, w])

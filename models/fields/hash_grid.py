@@ -59,15 +59,14 @@ class HashGrid(Encoding):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, 3)
-        features = hash_encode(flat, self.table, self._layout(), active=self.active)
-        return torch.cat([flat, features], -1).reshape(*x.shape[:-1], self.width)
+        features = hash_encode(flat, self.table, self._layout(), active=self.active, lead=3)
+        return features.reshape(*x.shape[:-1], self.width)
 
     def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        flat = x.reshape(-1, 3)
-        features, table_pullback = hash_encode_with_pullback(flat, self.table, self._layout(), active=self.active)
-
-        def pullback(weight: Tensor) -> Tensor:
-            weight = weight.reshape(-1, self.width)
-            return (weight[:, :3] + table_pullback(weight[:, 3:])).reshape(x.shape)
-
-        return torch.cat([flat, features], -1).reshape(*x.shape[:-1], self.width), pullback
+        features, pullback = hash_encode_with_pullback(
+            x.reshape(-1, 3), self.table, self._layout(), active=self.active, lead=3
+        )
+        return (
+            features.reshape(*x.shape[:-1], self.width),
+            lambda weight: pullback(weight.reshape(-1, self.width)).reshape(x.shape),
+        )

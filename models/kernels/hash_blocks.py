@@ -1,6 +1,7 @@
 """What the hash encoding's kernels do for a block of points at one level: `LANES` points at once (see lanes.py).
 
-All three take the block's number, the level and its layout (cells to the side, first row, number of rows), then arrays:
+All three take the block's number, the first of the level's two columns in a row of features, the level's layout (cells
+to the side, first row, number of rows), then arrays:
 points [M, 3] and the table [rows, 2] of all levels, and what is written last.
 """
 
@@ -52,24 +53,24 @@ _LOOK_UP = (
             GATHER_PAIRS(high[0], high[1], base, to, 2);
             for (int f = 0; f < 2; ++f) {
                 ux[cy][f] = high[f] - low[f];
-                u[cy][f] = low[f] + fx * ux[cy][f];
+                u[cy][f] = FMA(fx, ux[cy][f], low[f]);
             }
         }
         for (int f = 0; f < 2; ++f) {
             vy[cz][f] = u[1][f] - u[0][f];
-            v[cz][f] = u[0][f] + fy * vy[cz][f];
+            v[cz][f] = FMA(fy, vy[cz][f], u[0][f]);
             vxy[cz][f] = ux[1][f] - ux[0][f];
-            vx[cz][f] = ux[0][f] + fy * vxy[cz][f];
+            vx[cz][f] = FMA(fy, vxy[cz][f], ux[0][f]);
         }
     }
     for (int f = 0; f < 2; ++f) {
         dz[f] = v[1][f] - v[0][f];
         dxz[f] = vx[1][f] - vx[0][f];
         dyz[f] = vy[1][f] - vy[0][f];
-        dxy[f] = vxy[0][f] + fz * (vxy[1][f] - vxy[0][f]);
-        value[f] = v[0][f] + fz * dz[f];
-        dx[f] = vx[0][f] + fz * dxz[f];
-        dy[f] = vy[0][f] + fz * dyz[f];
+        dxy[f] = FMA(fz, vxy[1][f] - vxy[0][f], vxy[0][f]);
+        value[f] = FMA(fz, dz[f], v[0][f]);
+        dx[f] = FMA(fz, dxz[f], vx[0][f]);
+        dy[f] = FMA(fz, dyz[f], vy[0][f]);
     }
     const float slope = 0.5f * n;
 """
@@ -87,12 +88,12 @@ _LOOK_UP = (
         b = slope * (gx * dx[1] + gy * dy[1] + gz * dz[1]);
     }
     const int width = out.shape[1];
-    STORE2(out.data + (size_t)start * width + 2 * level, width, end, a, b);
+    STORE2(out.data + (size_t)start * width + column, width, end, a, b);
 """
 )
 def encode_block(
     block: int,
-    level: int,
+    column: int,
     resolution: int,
     first_row: int,
     rows: int,
@@ -101,7 +102,7 @@ def encode_block(
     along: wp.array2d(dtype=float),
     out: wp.array2d(dtype=float),
 ):
-    """out [M, 2L]: the features, or with `along` [M, 3] their derivative in that direction."""
+    """out [M, W]: the features, or with `along` [M, 3] their derivative in that direction."""
 
 
 @wp.func_native(
@@ -109,12 +110,12 @@ def encode_block(
     + """
     const int width = weight.shape[1];
     vf a, b, c, gx, gy, gz;
-    LOAD2(a, b, weight.data + (size_t)start * width + 2 * level, width, end);
+    LOAD2(a, b, weight.data + (size_t)start * width + column, width, end);
     vf px = slope * (a * dx[0] + b * dx[1]);
     vf py = slope * (a * dy[0] + b * dy[1]);
     vf pz = slope * (a * dz[0] + b * dz[1]);
     if (along.shape[0] > 0) {
-        LOAD2(a, b, second.data + (size_t)start * width + 2 * level, width, end);
+        LOAD2(a, b, second.data + (size_t)start * width + column, width, end);
         LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end);
         const vf xy = slope * slope * (a * dxy[0] + b * dxy[1]);
         const vf xz = slope * slope * (a * dxz[0] + b * dxz[1]);
@@ -134,7 +135,7 @@ def encode_block(
 )
 def pull_block(
     block: int,
-    level: int,
+    column: int,
     resolution: int,
     first_row: int,
     rows: int,
@@ -145,9 +146,9 @@ def pull_block(
     along: wp.array2d(dtype=float),
     out: wp.array2d(dtype=float),
 ):
-    """out [M, 3] += gradient in the points of sum(weight * features), weight [M, 2L].
+    """out [M, 3] += gradient in the points of sum(weight * features), weight [M, W].
 
-    With `second` [M, 2L] and `along` [M, 3] also of sum(second * derivative of the features in direction `along`).
+    With `second` [M, W] and `along` [M, 3] also of sum(second * derivative of the features in direction `along`).
     """
 
 
@@ -157,9 +158,9 @@ def pull_block(
     const int width = grad.shape[1];
     const float slope = 0.5f * n;
     vf a, b, c = 0.0f, d = 0.0f, gx = 0.0f, gy = 0.0f, gz = 0.0f;
-    LOAD2(a, b, grad.data + (size_t)start * width + 2 * level, width, end);
+    LOAD2(a, b, grad.data + (size_t)start * width + column, width, end);
     if (along.shape[0] > 0) {
-        LOAD2(c, d, weight.data + (size_t)start * width + 2 * level, width, end);
+        LOAD2(c, d, weight.data + (size_t)start * width + column, width, end);
         LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end);
     }
     float* base = (float*)table.data + 2 * (size_t)first_row;
@@ -171,7 +172,7 @@ def pull_block(
         const float sx = cx ? slope : -slope, sy = cy ? slope : -slope, sz = cz ? slope : -slope;
         const vf first = wx * wy * wz;
         const vf then = gx * sx * wy * wz + gy * sy * wx * wz + gz * sz * wx * wy;
-        share[corner] = PAIR_UP(a * first + c * then, b * first + d * then);
+        share[corner] = PAIR_UP(FMA(c, then, a * first), FMA(d, then, b * first));
         row[corner] = ROW(cx, cy, cz);
     }
     // Point by point: the eight sums of a point do not wait for one another, neighbors' sums in one row do.
@@ -182,7 +183,7 @@ def pull_block(
 )
 def scatter_block(
     block: int,
-    level: int,
+    column: int,
     resolution: int,
     first_row: int,
     rows: int,

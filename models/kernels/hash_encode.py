@@ -59,26 +59,27 @@ class HashLevels:
         return int(self.first_row[-1])
 
 
-def hash_encode(points: Tensor, table: Tensor, levels: HashLevels, *, active: int) -> Tensor:
+def hash_encode(points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0) -> Tensor:
     """Trilinear features of `points`.
 
     points: [M, 3] float32 in the cube [-1, 1]^3 (clamped to it). table: [rows, 2] float32. active: the levels from
-    this one on are zero (coarse to fine training). Returns [M, 2L], level by level.
+    this one on are zero (coarse to fine training). lead: 3 for the point itself in front of its features, else 0.
+    Returns [M, lead + 2L], level by level.
     Differentiable once, in `points` and `table`; use `hash_encode_with_pullback` where gradients of the input
     gradient are wanted.
     """
-    return _Encode.apply(points, table, _Layout(levels, active), None)
+    return _Encode.apply(points, table, _Layout(levels, active, lead), None)
 
 
 def hash_encode_with_pullback(
-    points: Tensor, table: Tensor, levels: HashLevels, *, active: int
+    points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """As `hash_encode`, and a function from feature weights w [M, 2L] to d(sum w . features)/d(points) [M, 3].
+    """As `hash_encode`, and a function from feature weights w [M, lead + 2L] to d(sum w . features)/d(points) [M, 3].
 
     To be called once at most. Features and pullback are differentiable in `points`, `table` and w, once. Along one
     axis the features are piecewise linear; their mixed second derivatives within a cell are in the backward pass.
     """
-    layout, later = _Layout(levels, active), _Later()
+    layout, later = _Layout(levels, active, lead), _Later()
     features = _Encode.apply(points, table, layout, later)
     return features, lambda weight: _Pull.apply(points, table, weight, features, layout, later)
 
@@ -87,10 +88,23 @@ def hash_encode_with_pullback(
 class _Layout:
     levels: HashLevels
     active: int
+    lead: int  # columns in front of the features, for the point itself
 
     def arguments(self, points: Tensor, table: Any) -> list[Any]:
         rows = as_warp(table, wp.vec2) if isinstance(table, Tensor) else table
-        return [points, rows, self.levels.resolution, self.levels.first_row, self.active]
+        return [points, rows, self.levels.resolution, self.levels.first_row, self.active, self.lead]
+
+    def empty(self, points: Tensor) -> Tensor:
+        """[M, lead + 2L], zero where a level is not active, the rest to be filled in."""
+        out = points.new_empty(len(points), self.lead + FEATURES * len(self.levels.resolution))
+        out[:, self.lead + FEATURES * self.active :] = 0
+        return out
+
+    def leading(self, columns: Tensor) -> Tensor:
+        """[M, 3]: the columns of the point itself, or zeros without them; a copy to add to."""
+        if not self.lead:
+            return columns.new_zeros(len(columns), 3)
+        return columns[:, :3].clone(memory_format=torch.contiguous_format)
 
     def by_level(self, kernel: Any, points: Tensor, table: Any, rest: list[Any]) -> None:
         """Launch over (level, block of points): what is written within a level is written by one thread, in order."""
@@ -150,8 +164,8 @@ class _Encode(torch.autograd.Function):
         points = points.contiguous()
         ctx.save_for_backward(points, table)
         ctx.layout, ctx.later = layout, later
-        features = points.new_empty(len(points), FEATURES * len(layout.levels.resolution))
-        features[:, FEATURES * layout.active :] = 0
+        features = layout.empty(points)
+        features[:, : layout.lead] = points[:, : layout.lead]
         layout.by_level(_encode, points, table, [points.new_empty(0, 3), features])
         return features
 
@@ -166,7 +180,7 @@ class _Encode(torch.autograd.Function):
             grad_table, rows = _sums.of(table)
             ctx.layout.by_level(_scatter, points, rows, [grad, weight, along])
         if ctx.needs_input_grad[0]:
-            grad_points = torch.zeros_like(points)
+            grad_points = ctx.layout.leading(grad)
             ctx.layout.by_point(_pull, points, table, [grad, weight, along, grad_points])
         return grad_points, grad_table, None, None
 
@@ -180,7 +194,7 @@ class _Pull(torch.autograd.Function):
         points, weight = points.contiguous(), weight.contiguous()
         ctx.save_for_backward(points, table, weight)
         ctx.layout, ctx.later = layout, later
-        out = torch.zeros_like(points)
+        out = layout.leading(weight)
         nothing = points.new_empty(0, 0)
         layout.by_point(_pull, points, table, [weight, nothing, nothing, out])
         return out
@@ -191,7 +205,8 @@ class _Pull(torch.autograd.Function):
         points, table, weight = ctx.saved_tensors
         along = (grad * (points.abs() < 1)).contiguous()  # the features are constant beyond the cube
         ctx.later.second.append((weight, along))
-        grad_weight = torch.zeros_like(weight)
+        grad_weight = ctx.layout.empty(points)
+        grad_weight[:, : ctx.layout.lead] = grad[:, : ctx.layout.lead]
         if ctx.needs_input_grad[2]:
             ctx.layout.by_level(_encode, points, table, [along, grad_weight])
         return None, None, grad_weight, None, None, None
@@ -205,6 +220,7 @@ def _encode(
     resolution: wp.array(dtype=int),
     first_row: wp.array(dtype=int),
     active: int,
+    lead: int,
     blocks: int,
     along: wp.array2d(dtype=float),
     out: wp.array2d(dtype=float),
@@ -213,8 +229,9 @@ def _encode(
     item = first + wp.tid()
     level = item // blocks
     rows = first_row[level + 1] - first_row[level]
+    column = lead + 2 * level
     encode_block(
-        item - level * blocks, level, resolution[level], first_row[level], rows, points, table, along, out
+        item - level * blocks, column, resolution[level], first_row[level], rows, points, table, along, out
     )
 
 
@@ -226,6 +243,7 @@ def _pull(
     resolution: wp.array(dtype=int),
     first_row: wp.array(dtype=int),
     active: int,
+    lead: int,
     blocks: int,
     chunk: int,
     weight: wp.array2d(dtype=float),
@@ -237,9 +255,10 @@ def _pull(
     begin = (first + wp.tid()) * chunk
     for level in range(active):
         rows = first_row[level + 1] - first_row[level]
+        column = lead + 2 * level
         for block in range(begin, wp.min(begin + chunk, blocks)):
             pull_block(
-                block, level, resolution[level], first_row[level], rows, points, table, weight, second, along, out
+                block, column, resolution[level], first_row[level], rows, points, table, weight, second, along, out
             )
 
 
@@ -251,6 +270,7 @@ def _scatter(
     resolution: wp.array(dtype=int),
     first_row: wp.array(dtype=int),
     active: int,
+    lead: int,
     blocks: int,
     grad: wp.array2d(dtype=float),
     weight: wp.array2d(dtype=float),
@@ -260,6 +280,7 @@ def _scatter(
     item = first + wp.tid()
     level = item // blocks
     rows = first_row[level + 1] - first_row[level]
+    column = lead + 2 * level
     scatter_block(
-        item - level * blocks, level, resolution[level], first_row[level], rows, points, table, grad, weight, along
+        item - level * blocks, column, resolution[level], first_row[level], rows, points, table, grad, weight, along
     )

@@ -52,7 +52,8 @@ _ROWS = f"""
     typedef float pair_of_floats __attribute__((ext_vector_type(2), aligned(4)));
     #define LOAD2(a, b, from, stride, count) do {{ \\
         const float* from_ = from; PAIRS pairs_ = 0.0f; \\
-        for (int l_ = 0; l_ < count; ++l_) ((two*)&pairs_)[l_] = *(const pair_of_floats*)(from_ + (size_t)l_ * (stride)); \\
+        for (int l_ = 0; l_ < count; ++l_) \\
+            ((two*)&pairs_)[l_] = *(const pair_of_floats*)(from_ + (size_t)l_ * (stride)); \\
         a = __builtin_shufflevector(pairs_, pairs_, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); \\
         b = __builtin_shufflevector(pairs_, pairs_, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31); \\
         }} while (0)
@@ -106,6 +107,7 @@ TYPES = (
 #undef STORE3
 #undef SOFTPLUS
 #undef LOG_1_PLUS
+#undef FMA
 #undef SELECT
 #undef ANY
 #undef FLOOR
@@ -131,6 +133,7 @@ TYPES = (
     #define ABS(v) fabsf(v)
     #define EXP2(v) exp2f(v)
     #define LOG(v) logf(v)
+    #define FMA(a, b, c) fmaf(a, b, c)
     #define SELECT(mask, a, b) ((mask) ? (a) : (b))
     #define ANY(mask) (mask)
     #define FLOOR(v) floorf(v)
@@ -145,6 +148,7 @@ TYPES = (
     #define TO_UNSIGNED(v) __builtin_convertvector(v, vu)
     #define TO_FLOAT(v) __builtin_convertvector(v, vf)
     #define VMAX(a, b) __builtin_elementwise_max(a, b)
+    #define FMA(a, b, c) __builtin_elementwise_fma((vf)(a), (vf)(b), (vf)(c))  // the compiler makes none by itself
     #define VMIN(a, b) __builtin_elementwise_min(a, b)
     // The points fill the registers: a loop around them is not to be turned into vectors of its own.
     #define NO_LOOP_VECTORS _Pragma("clang loop vectorize(disable) interleave(disable)")
@@ -158,7 +162,8 @@ TYPES = (
         const vi bits_ = (vi)v_ - 0x3f3504f3; \
         const vf m_ = (vf)((bits_ & 0x7fffff) + 0x3f3504f3), q_ = (m_ - 1.0f) / (m_ + 1.0f), s_ = q_ * q_; \
         vf p_ = 1.0f / 9.0f; \
-        p_ = p_ * s_ + 1.0f / 7.0f; p_ = p_ * s_ + 1.0f / 5.0f; p_ = p_ * s_ + 1.0f / 3.0f; p_ = p_ * s_ + 1.0f; \
+        p_ = FMA(p_, s_, 1.0f / 7.0f); p_ = FMA(p_, s_, 1.0f / 5.0f); \
+        p_ = FMA(p_, s_, 1.0f / 3.0f); p_ = FMA(p_, s_, 1.0f); \
         return __builtin_convertvector(bits_ >> 23, vf) * 0.693147181f + 2.0f * q_ * p_; }(v))
     // 2^v for v <= 0: a polynomial for the fraction, the whole part goes into the exponent. Relative error 2e-7 down to
     // 2^-50, where it ends: squares of the result are no denormals yet.
@@ -167,8 +172,8 @@ TYPES = (
         const vi whole_ = __builtin_convertvector(v_ - 0.5f, vi); \
         const vf f_ = v_ - __builtin_convertvector(whole_, vf); \
         vf p_ = 1.5403530e-4f; \
-        p_ = p_ * f_ + 1.3333558e-3f; p_ = p_ * f_ + 9.6181291e-3f; p_ = p_ * f_ + 5.5504109e-2f; \
-        p_ = p_ * f_ + 2.4022651e-1f; p_ = p_ * f_ + 6.9314718e-1f; p_ = p_ * f_ + 1.0f; \
+        p_ = FMA(p_, f_, 1.3333558e-3f); p_ = FMA(p_, f_, 9.6181291e-3f); p_ = FMA(p_, f_, 5.5504109e-2f); \
+        p_ = FMA(p_, f_, 2.4022651e-1f); p_ = FMA(p_, f_, 6.9314718e-1f); p_ = FMA(p_, f_, 1.0f); \
         return p_ * (vf)((whole_ + 127) << 23); }(v))
     typedef float two __attribute__((ext_vector_type(2)));
     typedef float PAIRS __attribute__((ext_vector_type(32)));
@@ -213,9 +218,9 @@ TYPES = (
     // log(1 + e) for e in [0, 1]: e times a polynomial, to 2e-7 of itself.
     #define LOG_1_PLUS(e) ([](vf e_) { \
         vf p_ = 5.2326690e-3f; \
-        p_ = p_ * e_ - 2.9505138e-2f; p_ = p_ * e_ + 7.8225787e-2f; p_ = p_ * e_ - 1.3663232e-1f; \
-        p_ = p_ * e_ + 1.9106000e-1f; p_ = p_ * e_ - 2.4842981e-1f; p_ = p_ * e_ + 3.3319097e-1f; \
-        p_ = p_ * e_ - 4.9999493e-1f; p_ = p_ * e_ + 9.9999997e-1f; \
+        p_ = FMA(p_, e_, -2.9505138e-2f); p_ = FMA(p_, e_, 7.8225787e-2f); p_ = FMA(p_, e_, -1.3663232e-1f); \
+        p_ = FMA(p_, e_, 1.9106000e-1f); p_ = FMA(p_, e_, -2.4842981e-1f); p_ = FMA(p_, e_, 3.3319097e-1f); \
+        p_ = FMA(p_, e_, -4.9999493e-1f); p_ = FMA(p_, e_, 9.9999997e-1f); \
         return p_ * e_; }(e))
     // log(1 + exp(beta v)) / beta = max(v, 0) + log(1 + exp(-beta |v|)) / beta
     #define SOFTPLUS(v, beta, inverse_beta) \

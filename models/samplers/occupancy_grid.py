@@ -116,7 +116,7 @@ class OccupancyGrid(Sampler):
 
         What is left is evaluated where its interval meets the surface, if it does: there the color is seen.
         """
-        value = medium.value(samples.positions)
+        samples, value = self._lit(samples, medium)
         through = torch.exp(-samples.exclusive_sum(medium.probe(value, samples)))
         keep = (through > HIDDEN) & medium.occupied(value, samples.length)
         kept = samples.where(keep)
@@ -125,6 +125,19 @@ class OccupancyGrid(Sampler):
         slope = (value - samples.preceding(value)) / (samples.t - samples.preceding(samples.t)).clamp_min(1e-6)
         meets = kept.t - (value / slope.clamp_max(-STEEP))[keep]
         return replace(kept, t=torch.where((kept.t0 <= meets) & (meets <= kept.t1), meets, kept.t))
+
+    def _lit(self, samples: PackedSamples, medium: Probed) -> tuple[PackedSamples, Tensor]:
+        """The samples without those behind the first gap of a ray that has lost its light by then; their values."""
+        front = samples.before_gap()
+        first = samples.where(front)
+        value = medium.value(first.positions)
+        left = torch.exp(-first.total(medium.probe(value, first)))
+        lit = front | samples.spread(left > HIDDEN)
+        samples, front = samples.where(lit), front[lit]
+        values = value.new_empty(len(front))
+        values[front] = value
+        values[~front] = medium.value(samples.positions[~front])
+        return samples, values
 
     @torch.no_grad()
     def refresh(self, medium: Probed, step: int) -> None:
