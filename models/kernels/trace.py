@@ -6,9 +6,12 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from models.kernels.launch import as_warp, launch
+from models.kernels.lanes import TYPES
+from models.kernels.launch import launch
 
 MOST_STEPS = 1024
+CHUNK = 512  # rays that a CPU's lanes share
+MISS = 1e30
 
 
 def trace(
@@ -25,87 +28,107 @@ def trace(
     Within the step in which the sign changes the zero is found by the secant. Not differentiable.
     """
     t = torch.empty_like(near)
-    lattice = [values.reshape(-1), len(values), float(trust), float(least)]
-    vectors = [as_warp(x.contiguous(), dtype=wp.vec3) for x in (origins, directions)]
-    launch(_trace, len(near), [*vectors, near, far, *lattice, t], device=near.device)
-    return t
+    chunk = CHUNK if near.device.type == "cpu" else 1
+    rays = [x.contiguous() for x in (origins, directions, near, far)]
+    inputs = [chunk, *rays, values.reshape(-1), len(values), float(trust), float(least), MOST_STEPS, t]
+    launch(_trace, -(-len(near) // chunk), inputs, device=near.device, grain=4)
+    return torch.where(t < MISS, t, torch.inf)
 
 
-@wp.func
-def _value(p: wp.vec3, values: wp.array(dtype=float), n: int):
-    half = 0.5 * float(n - 1)
-    top = float(n - 1)
-    x = wp.clamp((p[0] + 1.0) * half, 0.0, top)
-    y = wp.clamp((p[1] + 1.0) * half, 0.0, top)
-    z = wp.clamp((p[2] + 1.0) * half, 0.0, top)
-    i = wp.min(int(x), n - 2)
-    j = wp.min(int(y), n - 2)
-    k = wp.min(int(z), n - 2)
-    fx = x - float(i)
-    fy = y - float(j)
-    fz = z - float(k)
-    a = (i * n + j) * n + k
-    b = a + n * n
-    v00 = values[a] + fz * (values[a + 1] - values[a])
-    v01 = values[a + n] + fz * (values[a + n + 1] - values[a + n])
-    v10 = values[b] + fz * (values[b + 1] - values[b])
-    v11 = values[b + n] + fz * (values[b + n + 1] - values[b + n])
-    v0 = v00 + fy * (v01 - v00)
-    v1 = v10 + fy * (v11 - v10)
-    return v0 + fx * (v1 - v0)
-
-
-@wp.kernel(enable_backward=False)
-def _trace(
-    first: int,
-    origins: wp.array(dtype=wp.vec3),
-    directions: wp.array(dtype=wp.vec3),
+@wp.func_native(
+    TYPES
+    + """
+    const int begin = item * chunk, stop = begin + chunk < near.shape[0] ? begin + chunk : near.shape[0];
+    const float half = 0.5f * (float)(n - 1), top = (float)(n - 1);
+    const vf zero = 0.0f;
+    // Rays on their way, one per lane; a lane whose ray has ended takes the next. `left`: looks that the secant has left.
+    vi ray = -1, fresh = 0, left = 0, steps = 0;
+    vf o[3], d[3], t = zero, end = zero, value = zero, behind = zero, below = zero;
+    for (int axis = 0; axis < 3; ++axis) { o[axis] = zero; d[axis] = zero; }
+    int next = begin;
+    for (int round = 0;; ++round) {
+        if (next < stop && (round % 4 == 0 || !ANY(ray >= 0)))
+            for (int l = 0; l < LANES && next < stop; ++l)
+                if (LANE(ray, l) < 0) {
+                    for (int axis = 0; axis < 3; ++axis) {
+                        LANE(o[axis], l) = origins.data[3 * (size_t)next + axis];
+                        LANE(d[axis], l) = directions.data[3 * (size_t)next + axis];
+                    }
+                    LANE(t, l) = near.data[next]; LANE(end, l) = far.data[next];
+                    LANE(fresh, l) = 1; LANE(left, l) = 0; LANE(steps, l) = 0;
+                    LANE(ray, l) = next++;
+                }
+        if (!ANY(ray >= 0)) break;
+        const vi refines = left > 0, first = fresh > 0;
+        const vf ahead = VMIN(t + VMAX(ABS(value) * trust, (vf)least), end);
+        const vf at = SELECT(refines, t + (behind - t) * value / (value - below), SELECT(first, t, ahead));
+        vi cell[3];
+        vf f[3];
+        for (int axis = 0; axis < 3; ++axis) {
+            f[axis] = VMIN(VMAX((FMA(d[axis], at, o[axis]) + 1.0f) * half, zero), (vf)top);
+            cell[axis] = VMIN(TO_INT(f[axis]), (vi)(n - 2));
+            f[axis] -= TO_FLOAT(cell[axis]);
+        }
+        const vi corner = (cell[0] * n + cell[1]) * n + cell[2];
+        vf column[4];
+        for (int c = 0; c < 4; ++c) {
+            vf lower, upper;
+            const float* from = values.data + (c & 2 ? n * n : 0) + (c & 1 ? n : 0);
+            GATHER_PAIRS(lower, upper, from, corner, 1);
+            column[c] = FMA(f[2], upper - lower, lower);
+        }
+        const vf v0 = FMA(f[1], column[1] - column[0], column[0]), v1 = FMA(f[1], column[3] - column[2], column[2]);
+        const vf found = FMA(f[0], v1 - v0, v0);
+        const vi outside = found > 0.0f;
+        const vi enters = (refines == 0) & (first == 0) & (value > 0.0f) & (outside == 0);
+        const vi moves = SELECT(refines, outside, enters == 0);  // of the two ends of a step, the one in front
+        behind = SELECT(moves, behind, at);
+        below = SELECT(moves, below, found);
+        t = SELECT(moves, at, t);
+        value = SELECT(moves, found, value);
+        steps += SELECT(refines | first, (vi)0, (vi)1);
+        left = SELECT(enters, (vi)3, SELECT(refines, left - 1, left));
+        fresh = 0;
+        const vi met = refines & (left == 0);
+        const vi missed = (refines == 0) & (enters == 0) & ((t >= end) | (steps >= most));
+        const vi ended = (ray >= 0) & (met | missed);
+        if (ANY(ended)) {
+            const vf meets = SELECT(met, t + (behind - t) * value / (value - below), (vf)1e30f);
+            STORE_WHERE(ended, result.data, ray, meets);
+            ray = SELECT(ended, (vi)-1, ray);
+        }
+    }
+"""
+)
+def _trace_rays(
+    item: int,
+    chunk: int,
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
     near: wp.array(dtype=float),
     far: wp.array(dtype=float),
     values: wp.array(dtype=float),
     n: int,
     trust: float,
     least: float,
+    most: int,
+    result: wp.array(dtype=float),
+): ...
+
+
+@wp.kernel(enable_backward=False)
+def _trace(
+    first: int,
+    chunk: int,
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    near: wp.array(dtype=float),
+    far: wp.array(dtype=float),
+    values: wp.array(dtype=float),
+    n: int,
+    trust: float,
+    least: float,
+    most: int,
     result: wp.array(dtype=float),
 ):
-    r = first + wp.tid()
-    o = origins[r]
-    d = directions[r]
-    end = far[r]
-    t = near[r]
-    meets = float(wp.inf)
-    if t < end:
-        value = _value(o + d * t, values, n)
-        steps = int(0)
-        while steps < MOST_STEPS and t < end:
-            ahead = wp.min(t + wp.max(wp.abs(value) * trust, least), end)
-            after = _value(o + d * ahead, values, n)
-            if value > 0.0 and after <= 0.0:
-                meets = _zero(o, d, t, ahead, value, after, values, n)
-                steps = MOST_STEPS
-            t = ahead
-            value = after
-            steps += 1
-    result[r] = meets
-
-
-@wp.func
-def _zero(
-    o: wp.vec3, d: wp.vec3, start: float, end: float, first: float, last: float, values: wp.array(dtype=float), n: int
-):
-    """The zero between `start` and `end`, with values first > 0 >= last there."""
-    low = start
-    high = end
-    above = first
-    below = last
-    t = low + (high - low) * above / (above - below)
-    for _ in range(3):
-        value = _value(o + d * t, values, n)
-        if value > 0.0:
-            low = t
-            above = value
-        else:
-            high = t
-            below = value
-        t = low + (high - low) * above / (above - below)
-    return t
+    _trace_rays(first + wp.tid(), chunk, origins, directions, near, far, values, n, trust, least, most, result)
