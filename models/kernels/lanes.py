@@ -14,9 +14,9 @@ import torch
 LANES = 16  # on a CPU
 
 
-def lanes(device: torch.device) -> int:
-    """How many points a block holds on this device."""
-    return LANES if device.type == "cpu" else 1
+def lanes(device: torch.device, *, registers: int = 1) -> int:
+    """How many points a block holds on this device; registers: how many vector registers of them on a CPU."""
+    return registers * LANES if device.type == "cpu" else 1
 
 
 def _shuffle(a: str, b: str, order: Iterable[int]) -> str:

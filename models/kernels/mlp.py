@@ -34,8 +34,7 @@ def mlp_forward(
     shape = torch.tensor([x.shape[1], *(len(weight) for weight in weights)], dtype=torch.int32, device=x.device)
     flat = torch.cat([part.reshape(-1) for pair in zip(weights, biases, strict=True) for part in pair])
     out = x.new_empty(len(x), len(weights[-1]))
-    points = 2 * lanes(x.device) if x.device.type == "cpu" else 1
-    blocks = -(-len(x) // points)
+    blocks = -(-len(x) // lanes(x.device, registers=2))
     softness = beta if activation == "softplus" else 0.0
     launch(_forward, blocks, [x, flat, shape, softness, out], device=x.device, grain=32)
     return out

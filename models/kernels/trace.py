@@ -41,7 +41,7 @@ def trace(
     const int begin = item * chunk, stop = begin + chunk < near.shape[0] ? begin + chunk : near.shape[0];
     const float half = 0.5f * (float)(n - 1), top = (float)(n - 1);
     const vf zero = 0.0f;
-    // Rays on their way, one per lane; a lane whose ray has ended takes the next. `left`: looks that the secant has left.
+    // Rays on their way, one per lane; a lane whose ray has ended takes the next. `left`: looks left to the secant.
     vi ray = -1, fresh = 0, left = 0, steps = 0;
     vf o[3], d[3], t = zero, end = zero, value = zero, behind = zero, below = zero;
     for (int axis = 0; axis < 3; ++axis) { o[axis] = zero; d[axis] = zero; }

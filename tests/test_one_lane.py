@@ -1,0 +1,137 @@
+"""The bodies of the kernels as a GPU runs them, one point per thread, compiled for the CPU: the same results.
+
+What is left for a GPU to show is what the machine adds: threads at once, and sums by atomic addition.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.kernels import harmonics, hash_encode, march, mlp, softplus, trace
+from models.kernels.launch import launch
+
+FOLDER = Path(march.__file__).parent
+MODULES = ("lanes", "hash_blocks", "harmonics", "hash_encode", "march", "mlp", "softplus", "trace")
+# What CUDA has and a CPU's compiler has not.
+SHIMS = """
+    struct float2 { float x, y; };
+    auto make_float2 = [](float a, float b) { return float2{a, b}; };
+    auto atomicAdd = [](float* at, float v) { *at += v; };
+    #define fabsf __builtin_fabsf
+    #define fmaf __builtin_fmaf
+    #define floorf __builtin_floorf
+    #define ceilf __builtin_ceilf
+    #define exp2f __builtin_exp2f
+    #define logf __builtin_logf
+"""
+
+
+@pytest.fixture(scope="module")
+def one_lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """Copies of the modules in which a block is a point."""
+    folder = tmp_path_factory.mktemp("kernels")
+    package = folder / "one_lane"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for name in MODULES:
+        text = (FOLDER / f"{name}.py").read_text("utf-8").replace("defined(__CUDA_ARCH__)", "1")
+        for other in MODULES:
+            text = text.replace(f"models.kernels.{other} ", f"one_lane.{other} ")
+        if name == "lanes":
+            text = text.replace('if device.type == "cpu" else 1', "if False else 1")
+            text += f"\nTYPES = {SHIMS!r} + TYPES\n"
+        (package / f"{name}.py").write_text(text, "utf-8")
+    sys.path.insert(0, str(folder))
+    yield SimpleNamespace(**{name: importlib.import_module(f"one_lane.{name}") for name in MODULES})
+    sys.path.remove(str(folder))
+    for name in [name for name in sys.modules if name.split(".")[0] == "one_lane"]:
+        del sys.modules[name]
+
+
+def rays(count: int) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    origins = 2 * torch.nn.functional.normalize(torch.randn(count, 3), dim=-1)
+    return origins, torch.nn.functional.normalize(torch.rand(count, 3) * 1.6 - 0.8 - origins, dim=-1)
+
+
+def test_it_is_one_lane(one_lane: SimpleNamespace) -> None:
+    assert one_lane.lanes.lanes(torch.device("cpu")) == 1 and one_lane.march.launch is launch
+
+
+@pytest.mark.parametrize("levels, cone", [(1, 0.0), (4, 0.0), (3, 0.01)])
+@pytest.mark.parametrize("room", [1, 16])
+def test_march(one_lane: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, levels: int, cone: float, room: int) -> None:
+    origins, directions = rays(333)
+    occupied = (torch.rand(levels, 32, 32, 32) < 0.2).to(torch.uint8)
+    occupied[:, :16, 8:] = 0
+    ends = {"near": torch.rand(333), "far": torch.where(torch.rand(333) < 0.5, 2.5, torch.inf)}
+    found = []
+    for module in (one_lane.march, march):
+        monkeypatch.setattr(module, "ROOM", room)
+        grids = {"occupied": occupied, "coarse": module.blocks(occupied)}
+        jitter = torch.linspace(0, 0.99, 333)
+        found.append(module.march(origins, directions, **ends, jitter=jitter, **grids, steps=(0.02, cone)))
+    assert len(found[0][0]) > 1000
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.8])
+def test_trace(one_lane: SimpleNamespace, trust: float) -> None:
+    origins, directions = rays(700)
+    axis = torch.linspace(-1, 1, 40)
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    values = torch.stack([x, y, z]).norm(dim=0) - 0.5 + 0.05 * torch.sin(9 * x)
+    ends = {"near": torch.full((700,), 0.9), "far": torch.full((700,), 3.1)}
+    ends["far"][:5] = 0.5
+    mine, other = (
+        module.trace(origins, directions, **ends, values=values, trust=trust, least=0.02)
+        for module in (one_lane.trace, trace)
+    )
+    assert torch.isfinite(other).sum() > 200 and torch.isinf(other).sum() > 50
+    torch.testing.assert_close(mine, other, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lead", [0, 3])
+def test_hash_encoding_with_all_gradients(one_lane: SimpleNamespace, lead: int) -> None:
+    torch.manual_seed(1)
+    levels = hash_encode.HashLevels.geometric(4, base=3, top=40, log2_rows=10)
+    inputs = [torch.rand(203, 3) * 2.2 - 1.1, torch.randn(levels.rows, 2), torch.randn(203, lead + 8)]
+    found = []
+    for module in (one_lane.hash_encode, hash_encode):
+        points, table, weight = (x.clone().requires_grad_() for x in inputs)
+        value, pullback = module.hash_encode_with_pullback(points, table, levels, active=3, lead=lead)
+        pulled = pullback(weight)
+        loss = value.sin().sum() + (0.01 * pulled).sin().sum()
+        found.append([value, pulled, *torch.autograd.grad(loss, [points, table, weight])])
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+
+
+def test_harmonics_softplus_and_network(one_lane: SimpleNamespace) -> None:
+    torch.manual_seed(2)
+    x = torch.nn.functional.normalize(torch.randn(103, 3), dim=-1)
+    weights, biases = [0.3 * torch.randn(21, 3), 0.3 * torch.randn(2, 21)], [torch.randn(21), torch.randn(2)]
+    value, slope = softplus.softplus_forward(x, beta=100.0)
+    grad = torch.randn(103, 3), torch.randn(103, 3)
+
+    def everything(harmonics: Any, softplus: Any, mlp: Any) -> list[Tensor]:
+        leaf = x.clone().requires_grad_()
+        expanded = harmonics.harmonics(leaf, degree=3)
+        network = mlp.mlp_forward(x, weights, biases, activation="softplus", beta=100.0)
+        back = softplus.softplus_backward(slope, *grad, beta=100.0)
+        (turned,) = torch.autograd.grad(expanded.sin().sum(), leaf)
+        return [expanded, turned, *softplus.softplus_forward(x, beta=100.0), back, network]
+
+    mine = everything(one_lane.harmonics, one_lane.softplus, one_lane.mlp)
+    for found, other in zip(mine, everything(harmonics, softplus, mlp), strict=True):
+        torch.testing.assert_close(found, other, atol=2e-6, rtol=1e-5)
