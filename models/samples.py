@@ -141,9 +141,8 @@ class PackedSamples(RaySamples):
         """The samples for which `keep` [M] bool is true."""
         index = keep.nonzero()[:, 0]
         kept = torch.nn.functional.pad(keep.cumsum(0, dtype=torch.int32), (1, 0))
-        return PackedSamples(
-            self.rays,
-            *(x.index_select(0, index) for x in (self.t0, self.t1, self.t, self.length)),
-            ray_index=self.ray_index.index_select(0, index),
-            offsets=kept.index_select(0, self.offsets.long()),
+        t0, t1, t, length, ray_index = (
+            x.index_select(0, index) for x in (self.t0, self.t1, self.t, self.length, self.ray_index)
         )
+        offsets = kept.index_select(0, self.offsets.long())
+        return PackedSamples(self.rays, t0, t1, t, length, ray_index=ray_index, offsets=offsets)

@@ -7,13 +7,13 @@ import torch
 
 from dataio.cameras import Rays
 from models.opacity import LaplaceConfig, OccupancyConfig, OpacityConfig
-from models.samplers.base import Sampler, SamplerConfig
+from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samplers.error_bound import ErrorBoundConfig, error_bound
 from models.samplers.importance import ImportanceConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.inverse_radius import InverseRadiusConfig
 from models.samplers.neus import NeusSamplerConfig
-from models.samplers.occupancy_grid import OccupancyGridConfig
+from models.samplers.occupancy_grid import OccupancyGrid, OccupancyGridConfig
 from models.samplers.root_finding import RootFindingConfig, first_surface
 from models.samplers.stratified import StratifiedConfig
 from models.samples import PackedSamples, RaySamples
@@ -118,6 +118,39 @@ def test_pruning_keeps_what_is_seen() -> None:
         counts.append(samples.t.numel())
     assert (weights[0] - weights[1]).abs().max() < 0.02
     assert counts[1] < 0.6 * counts[0]
+
+
+def test_values_behind_the_first_surface_are_not_asked_for_and_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ray that has lost its light ends at the first gap: the same samples from fewer values."""
+    rays, medium = clip(rays_at_sphere(300), "sphere"), sphere_medium(s=400.0)
+    value, asked = medium.value, 0
+
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        nonlocal asked
+        asked += len(x)
+        return value(x)
+
+    def all_of_them(self: OccupancyGrid, samples: PackedSamples, medium: Probed) -> tuple[PackedSamples, torch.Tensor]:
+        return samples, value(samples.positions)
+
+    sampler = OccupancyGridConfig(resolution=32).build().eval()
+    sampler.refresh(medium, 0)
+    monkeypatch.setattr(medium, "value", counted)
+    mine = sampler(rays, medium)
+    monkeypatch.setattr(OccupancyGrid, "_lit", all_of_them)
+    other = sampler(rays, medium)
+    assert torch.equal(mine.offsets, other.offsets) and torch.equal(mine.t, other.t)
+    sampler.config = sampler.config.model_copy(update={"prune": False})
+    assert 0 < asked < 0.75 * len(sampler(rays, medium).t)
+
+
+def test_before_gap_by_hand() -> None:
+    rays = rays_at_sphere(3)
+    starts = torch.tensor([0.0, 0.1, 0.5, 0.6, 1.0, 2.0, 2.1])
+    offsets = torch.tensor([0, 4, 4, 7], dtype=torch.int32)
+    index = torch.tensor([0, 0, 0, 0, 2, 2, 2])
+    samples = PackedSamples.from_intervals(rays, starts, starts + 0.1, ray_index=index, offsets=offsets)
+    assert samples.before_gap().tolist() == [True, True, False, False, True, False, False]
 
 
 def test_inverse_radius_edges_are_even_in_one_over_r() -> None:
