@@ -65,15 +65,11 @@ def march(
     return starts, ends, ray_index, offsets
 
 
-def _walk(begin: str, emit: str) -> str:
-    """The way of a block of rays through the grids, all rays in lockstep.
-
-    begin: what comes first; it may move `k`. emit: what becomes of intervals k .. k + run - 1 of the rays in `hit`.
-    Interval k of a ray's lattice, from its first on, begins k + shift steps behind `near`.
-    """
-    return (
-        TYPES
-        + """
+# Rays of a block, `LANES` of them, and their lattices: interval k of a ray, from `k` on, begins k + shift steps behind
+# `near`.
+_RAYS = (
+    TYPES
+    + """
     const vi NEVER = 1 << 30;  // a step beyond the end of any ray
     const int count = near.shape[0], start = block * LANES;
     const int rays = count - start < LANES ? count - start : LANES;
@@ -111,8 +107,9 @@ def _walk(begin: str, emit: str) -> str:
     const vf until = VMIN(cone > 0.0f ? PLACE(end) - base : (end - begin) * per_step, (vf)1e9f);
     vi k = SELECT(shift < -0.5f, (vi)1, (vi)0);
 """
-        + begin
-        + """
+)
+# All rays of the block in lockstep, from cell to cell.
+_LOOK = """
     for (;;) {
         const vf place = TO_FLOAT(k) + (shift + 0.5f), middle = DISTANCE(place);  // of the interval
         const vi active = place < until;
@@ -147,12 +144,18 @@ def _walk(begin: str, emit: str) -> str:
         const vf ahead = cone > 0.0f ? PLACE(middle + out) - (place + base) : out * per_step;
         const vi run = VMAX(TO_INT(CEIL(VMIN(ahead, until - place))), (vi)1);  // how many have their middles here
 """
-        + emit
-        + """
+_GO_ON = """
         k += SELECT(active, run, (vi)0);
     }
 """
-    )
+
+
+def _walk(begin: str, emit: str) -> str:
+    """The way of a block of rays through the grids.
+
+    begin: what comes first; it may move `k`. emit: what becomes of intervals k .. k + run - 1 of the rays in `hit`.
+    """
+    return _RAYS + begin + _LOOK + emit + _GO_ON
 
 
 # What the first pass found, for the second: per block of rays the first `room` runs of each ray, as `k` and `run`, then
