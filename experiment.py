@@ -29,6 +29,7 @@ from models.model import Model, ModelConfig
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.config import Choice, StrictModel, discover, json_schema, load_config
 from utils.errors import InputError
+from utils.optimizers import fused
 from utils.plateau import PlateauConfig
 from utils.schedule import Schedule, constant
 
@@ -183,7 +184,7 @@ def build_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Optimi
         groups.setdefault(lr, []).append(parameter)
     listed = [{"params": parameters, "lr": lr, "base_lr": lr} for lr, parameters in groups.items()]
     kind = torch.optim.AdamW if config.type == "adamw" else torch.optim.Adam
-    return kind(listed, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True)
+    return fused(kind, listed, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
 
 
 def scene_state(scene: Scene) -> dict[str, Any]:

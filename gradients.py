@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,6 +20,7 @@ from utils.precision import fast_products
 from utils.random_stream import random_stream
 
 LEAST_RAYS = 1024  # of a thread of its own; fewer are not worth the summing up
+SMALLEST_PART = 16  # rays; where these do not fit into memory, nothing does
 
 
 class Gradients:
@@ -28,10 +29,23 @@ class Gradients:
     On a CPU each thread renders a part of the rays with a graph of its own: single operations, which torch would
     share among its threads, are too short for that in small networks. The parts' gradients are added up in order,
     and a part's random numbers are a function of the seed and its place: how the threads take turns changes nothing.
+    A step that does not fit a GPU's memory is taken again in parts of half the size, and so are those after it.
     """
 
-    def __init__(self, objective: Objective, module: Any, train: TrainConfig, *, device: torch.device) -> None:
-        """module: the objective, or what distributes it over ranks; those share out their rays themselves."""
+    def __init__(
+        self,
+        objective: Objective,
+        module: Any,
+        train: TrainConfig,
+        *,
+        device: torch.device,
+        warn: Callable[[str], None] = print,
+    ) -> None:
+        """module: the objective, or what distributes it over ranks; those share out their rays themselves.
+
+        warn: is told when parts become smaller.
+        """
+        self.warn, self.area = warn, (train.pixels.patch or 1) ** 2
         self.objective, self.module, self.device = objective, module, device
         self.mixed = train.precision == "mixed"
         self.all_threads = torch.get_num_threads()
@@ -52,6 +66,18 @@ class Gradients:
         return max(1, min(threads, max(parts, train.rays // LEAST_RAYS)))
 
     def __call__(self, batch: RayBatch) -> Report:
+        """Raises torch.OutOfMemoryError when smaller parts do not help, or ranks would part company over it."""
+        while True:
+            try:
+                return self._of(batch)
+            except torch.OutOfMemoryError:
+                if self.module is not self.objective or self.rays <= max(self.area, SMALLEST_PART):
+                    raise
+            torch.cuda.empty_cache()  # what the exception held on to is free by now
+            before, self.rays = self.rays, max(self.rays // 2 // self.area, 1) * self.area
+            self.warn(f"{before} rays at once do not fit into memory: going on with train.rays_at_once={self.rays}")
+
+    def _of(self, batch: RayBatch) -> Report:
         parts, seed = batch.split(self.rays), torch.initial_seed()
         seeds = [(seed + i * 1_000_000_007) % 2**63 for i in range(len(parts))]
         self.objective.zero_grad()

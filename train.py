@@ -50,6 +50,8 @@ def main() -> int:
 
 def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> int:
     """Train until the budget is used or a signal comes; returns the exit code."""
+    import torch
+
     import training
     from utils import distributed
 
@@ -65,6 +67,10 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
         except training.NumbersError as error:
             print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
             return 3
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+            print(f"error: {reason} - the checkpoints before are kept; fewer train.rays may help", file=sys.stderr)
+            return 5
         finally:
             run.close()
         run.finish()

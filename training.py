@@ -85,13 +85,18 @@ class Training:
     def start(self) -> None:
         """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
         module = in_parallel(self.objective) if self.ranks.world > 1 else self.objective
-        self.gradients = Gradients(self.objective, module, self.config.train, device=self.ranks.device)
+        self.gradients = Gradients(
+            self.objective, module, self.config.train, device=self.ranks.device, warn=self._warn
+        )
         self.writer = MetricsWriter(self.folder, after=self.step or None, enabled=self.ranks.is_main)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
         self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
         self.saved_at = self.clock
         self.begun_at = self.step
+
+    def _warn(self, message: str) -> None:
+        self.line.message(f"step {self.step}: {message}")
 
     def _progress(self) -> float:
         train = self.config.train

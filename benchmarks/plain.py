@@ -28,8 +28,11 @@ from models.kernels.hash_encode import HashLevels
 PRIMES = (1, 2654435761, 805459861)
 
 
-def hash_encode(points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0) -> Tensor:
+def hash_encode(
+    points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0, read: Tensor | None = None
+) -> Tensor:
     """[M, 3] -> [M, lead + 2L]; differentiable twice by autograd."""
+    table = table if read is None else table + (read.float() - table).detach()
     sides = levels.resolution[:active].long() + 1
     first, rows = levels.first_row[:active].long(), levels.first_row.diff()[:active].long()
     dense = int((sides**3 <= rows).sum())  # the coarse levels
@@ -67,13 +70,13 @@ def _interpolated(table: Tensor, row: Tensor, fraction: Tensor) -> Tensor:
 
 
 def hash_encode_with_pullback(
-    points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0
+    points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0, read: Tensor | None = None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The features, and their gradient in the points by nested automatic differentiation."""
     wanted = torch.is_grad_enabled()
     with torch.enable_grad():
         points = points if points.requires_grad else points.detach().requires_grad_()
-        features = hash_encode(points, table, levels, active=active, lead=lead)
+        features = hash_encode(points, table, levels, active=active, lead=lead, read=read)
 
     def pullback(weight: Tensor) -> Tensor:
         return torch.autograd.grad(features, points, weight, create_graph=wanted, retain_graph=True)[0]

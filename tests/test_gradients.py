@@ -10,7 +10,7 @@ from dataio.batches import RayBatch
 from experiment import TrainConfig
 from gradients import LEAST_RAYS, Gradients, part_size
 from models.kernels import launch
-from models.losses import ColorLoss
+from models.losses import ColorLoss, Objective
 from models.model import Model
 from models.volume import Rendering
 from tests.test_training import SPHERE, quick_hulls, trained
@@ -90,3 +90,30 @@ def test_an_error_in_a_thread_is_raised(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(ColorLoss, "__call__", fail)
     with pytest.raises(ValueError, match="of a part"):
         trained(tmp_path, 1, "train.rays_at_once=16", "train.threads=2")
+
+
+@pytest.mark.parametrize("room", [5, 17, 40, 64])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_parts_that_do_not_fit_are_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], room: int, threads: int
+) -> None:
+    """As if `rays_at_once` had been what fits from the start; an error where nothing does."""
+    forward = Objective.forward
+
+    def crowded(self: Objective, batch: RayBatch) -> object:
+        if len(batch.rays) > room:
+            raise torch.OutOfMemoryError("no room\nfor it")
+        return forward(self, batch)
+
+    fits = next((64 >> k for k in range(3) if 64 >> k <= room), None)
+    every = ["train.rays=64", f"train.threads={threads}", SPHERE]
+    expected = trained(tmp_path / "a", 2, *every, f"train.rays_at_once={fits or 16}")
+    monkeypatch.setattr(Objective, "forward", crowded)
+    if fits is None:
+        with pytest.raises(torch.OutOfMemoryError):
+            trained(tmp_path / "b", 2, *every, "train.rays_at_once=64")
+        return
+    found = trained(tmp_path / "b", 2, *every, "train.rays_at_once=64")
+    assert fits == 64 or f"train.rays_at_once={fits}" in "".join(capsys.readouterr())
+    truth = dict(expected.objective.named_parameters())
+    assert all(torch.equal(mine, truth[name]) for name, mine in found.objective.named_parameters())

@@ -1,13 +1,16 @@
 """The hash encoding against plain PyTorch in float64: values, input gradient, and the gradients of both."""
 
 import itertools
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
+from models.fields.hash_grid import HashGridConfig
 from models.kernels.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
 from models.kernels.launch import set_threads
+from utils.optimizers import fused
 
 LEVELS = HashLevels.geometric(4, base=3, top=40, log2_rows=10)
 
@@ -36,6 +39,7 @@ def encode_reference(points: Tensor, table: Tensor, levels: HashLevels, active: 
 def inputs(count: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     return torch.rand(count, 3, generator=generator) * 1.8 - 0.9, torch.randn(LEVELS.rows, 2, generator=generator)
+KINDS: tuple[Literal["float32"], Literal["float16"]] = ("float32", "float16")
 
 
 def test_levels() -> None:
@@ -151,3 +155,37 @@ def test_encodings_of_one_table_add_up(device: torch.device) -> None:
     for _ in range(2):
         got = torch.autograd.grad(loss, t, retain_graph=True)[0]
         torch.testing.assert_close(got.cpu().double(), wanted, atol=1e-3, rtol=1e-4)
+
+
+def test_a_table_in_half_precision_is_read_with_its_gradients(device: torch.device) -> None:
+    """As if the table held the rounded numbers, with the gradient at the table itself."""
+    points, table = inputs(300)
+    table = table * torch.logspace(-6, 0, len(table))[:, None]  # down to numbers below the smallest normal half
+    rounded = table.half()
+    weight, for_gradient = torch.randn(300, 11), torch.randn(300, 3)
+    results = []
+    for t, read in ((table, rounded.to(device)), (rounded.float(), None)):
+        p, t, w = (x.to(device).requires_grad_() for x in (points, t, weight))
+        value, pullback = hash_encode_with_pullback(p, t, LEVELS.to(device), active=4, lead=3, read=read)
+        slope = pullback(w)
+        loss = value.sin().sum() + (slope * for_gradient.to(device)).sum()
+        results.append([value, slope, *torch.autograd.grad(loss, [p, t, w])])
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_the_half_precision_copy_follows_the_table() -> None:
+    x = torch.rand(50, 3) * 2 - 1
+    whole, halves = (HashGridConfig(levels=3, base=4, top=16, log2_rows=8, entries=e).build() for e in KINDS)
+    halves.load_state_dict(whole.state_dict())
+    for grid in (whole, halves):
+        optimizer = fused(torch.optim.Adam, list(grid.parameters()), lr=0.01)
+        for _ in range(3):
+            grid.zero_grad()
+            grid(x).sin().sum().backward()
+            optimizer.step()
+    assert halves.table.dtype == torch.float32 and halves(x).dtype == torch.float32
+    torch.testing.assert_close(halves(x), whole(x), atol=5e-3, rtol=1e-3)
+    assert not torch.equal(halves(x), whole(x))
+    halves.load_state_dict({"table": torch.zeros_like(halves.table)})
+    assert (halves(x)[:, 3:] == 0).all()

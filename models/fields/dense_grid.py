@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, field_validator
 
 from models.fields.base import EncodingConfig
-from models.fields.hash_grid import HashGrid
+from models.fields.hash_grid import Entries, HashGrid
 from models.kernels.hash_encode import FEATURES, HashLevels
 from utils.schedule import Schedule, constant
 
@@ -24,6 +24,7 @@ class DenseGridConfig(EncodingConfig):
     features: Literal[2, 4, 8, 16] = Field(2, description="per grid")
     active: Schedule = Field(constant(1.0), description="share of the grids in use, first to last")
     initial: float = Field(1e-4, gt=0, description="entries start uniform in +/- this")
+    entries: Entries = "float32"
 
     @field_validator("resolutions")
     @classmethod
@@ -40,4 +41,6 @@ class DenseGridConfig(EncodingConfig):
         levels = [n for n in self.resolutions for _ in range(together)]
         first = torch.tensor([0, *((n + 1) ** 3 for n in levels)]).cumsum(0)
         layout = HashLevels(torch.tensor(levels, dtype=torch.int32), first.to(torch.int32))
-        return HashGrid(layout, active=self.active, initial=self.initial, together=together)
+        return HashGrid(
+            layout, active=self.active, initial=self.initial, together=together, halves=self.entries == "float16"
+        )

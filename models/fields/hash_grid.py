@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from models.fields.base import Encoding, EncodingConfig
 from models.kernels.hash_encode import FEATURES, HashLevels, hash_encode, hash_encode_with_pullback
 from utils.schedule import Schedule, constant
+
+Entries = Annotated[
+    Literal["float32", "float16"],
+    Field(description="what entries are read as: float16 is half the bytes in a cache; the optimizer keeps float32"),
+]
 
 
 class HashGridConfig(EncodingConfig):
@@ -24,10 +29,11 @@ class HashGridConfig(EncodingConfig):
     log2_rows: int = Field(17, ge=4, le=24, description="at most 2^this rows per level")
     active: Schedule = Field(constant(1.0), description="share of the levels in use, coarse to fine")
     initial: float = Field(1e-4, gt=0, description="entries start uniform in +/- this")
+    entries: Entries = "float32"
 
     def build(self, dimensions: int = 3) -> HashGrid:
         layout = HashLevels.geometric(self.levels, base=self.base, top=self.top, log2_rows=self.log2_rows)
-        return HashGrid(layout, active=self.active, initial=self.initial)
+        return HashGrid(layout, active=self.active, initial=self.initial, halves=self.entries == "float16")
 
 
 class HashGrid(Encoding):
@@ -40,9 +46,15 @@ class HashGrid(Encoding):
     resolution: Tensor
     first_row: Tensor
 
-    def __init__(self, layout: HashLevels, *, active: Schedule, initial: float, together: int = 1) -> None:
-        """initial: entries start uniform in +/- this. together: so many levels are switched on at a time."""
+    def __init__(
+        self, layout: HashLevels, *, active: Schedule, initial: float, together: int = 1, halves: bool = False
+    ) -> None:
+        """initial: entries start uniform in +/- this. together: so many levels are switched on at a time.
+
+        halves: read the table as 16-bit floats.
+        """
         super().__init__()
+        self.halves, self.copied = halves, (-1, torch.empty(0))
         self.levels, self.together, self.schedule = len(layout.resolution), together, active
         self.width = 3 + FEATURES * self.levels
         self.register_buffer("resolution", layout.resolution, persistent=False)
@@ -57,14 +69,23 @@ class HashGrid(Encoding):
     def _layout(self) -> HashLevels:
         return HashLevels(self.resolution, self.first_row)
 
+    def _read(self) -> Tensor | None:
+        """The table in 16 bits, made anew when it has changed."""
+        if not self.halves:
+            return None
+        of = hash((self.table.data_ptr(), self.table._version))
+        if self.copied[0] != of:
+            self.copied = of, self.table.detach().half()
+        return self.copied[1]
+
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, 3)
-        features = hash_encode(flat, self.table, self._layout(), active=self.active, lead=3)
+        features = hash_encode(flat, self.table, self._layout(), active=self.active, lead=3, read=self._read())
         return features.reshape(*x.shape[:-1], self.width)
 
     def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         features, pullback = hash_encode_with_pullback(
-            x.reshape(-1, 3), self.table, self._layout(), active=self.active, lead=3
+            x.reshape(-1, 3), self.table, self._layout(), active=self.active, lead=3, read=self._read()
         )
         return (
             features.reshape(*x.shape[:-1], self.width),

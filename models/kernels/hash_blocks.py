@@ -2,7 +2,8 @@
 
 All three take the block's number, the first of the level's two columns in a row of features, the level's layout (cells
 to the side, first row, number of rows), then arrays:
-points [M, 3] and the table [rows, 2] of all levels, and what is written last.
+points [M, 3] and the table of all levels, and what is written last. A row of the table that is read takes two words, or
+one where it holds 16-bit floats.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ _CELL = (
 _LOOK_UP = (
     _CELL
     + """
-    const float* base = (const float*)table.data + 2 * (size_t)first_row;
+    const int* base = table.data + words * (size_t)first_row;
+    #undef READ
+    #define READ(into, row) do { \\
+        if (words == 2) { GATHER_PAIRS(into[0], into[1], (const float*)base, row, 2); } \\
+        else { GATHER_HALVES(into[0], into[1], base, row); } } while (0)
     vf value[2], dx[2], dy[2], dz[2], dxy[2], dxz[2], dyz[2];
     vf v[2][2], vx[2][2], vy[2][2], vxy[2][2];  // [z][feature]
     for (int cz = 0; cz < 2; ++cz) {
@@ -49,8 +54,8 @@ _LOOK_UP = (
         for (int cy = 0; cy < 2; ++cy) {
             vf low[2], high[2];
             const vu from = ROW(0, cy, cz), to = ROW(1, cy, cz);
-            GATHER_PAIRS(low[0], low[1], base, from, 2);
-            GATHER_PAIRS(high[0], high[1], base, to, 2);
+            READ(low, from);
+            READ(high, to);
             for (int f = 0; f < 2; ++f) {
                 ux[cy][f] = high[f] - low[f];
                 u[cy][f] = FMA(fx, ux[cy][f], low[f]);
@@ -98,7 +103,8 @@ def encode_block(
     first_row: int,
     rows: int,
     points: wp.array2d(dtype=float),
-    table: wp.array(dtype=wp.vec2),
+    table: wp.array(dtype=int),
+    words: int,
     along: wp.array2d(dtype=float),
     out: wp.array2d(dtype=float),
 ):
@@ -140,7 +146,8 @@ def pull_block(
     first_row: int,
     rows: int,
     points: wp.array2d(dtype=float),
-    table: wp.array(dtype=wp.vec2),
+    table: wp.array(dtype=int),
+    words: int,
     weight: wp.array2d(dtype=float),
     second: wp.array2d(dtype=float),
     along: wp.array2d(dtype=float),

@@ -59,27 +59,30 @@ class HashLevels:
         return int(self.first_row[-1])
 
 
-def hash_encode(points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0) -> Tensor:
+def hash_encode(
+    points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0, read: Tensor | None = None
+) -> Tensor:
     """Trilinear features of `points`.
 
     points: [M, 3] float32 in the cube [-1, 1]^3 (clamped to it). table: [rows, 2] float32. active: the levels from
     this one on are zero (coarse to fine training). lead: 3 for the point itself in front of its features, else 0.
+    read: [rows, 2] float16, a copy of the table that is read in its place; gradients are the table's all the same.
     Returns [M, lead + 2L], level by level.
     Differentiable once, in `points` and `table`; use `hash_encode_with_pullback` where gradients of the input
     gradient are wanted.
     """
-    return _Encode.apply(points, table, _Layout(levels, active, lead), None)
+    return _Encode.apply(points, table, _Layout(levels, active, lead, read), None)
 
 
 def hash_encode_with_pullback(
-    points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0
+    points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0, read: Tensor | None = None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """As `hash_encode`, and a function from feature weights w [M, lead + 2L] to d(sum w . features)/d(points) [M, 3].
 
     To be called once at most. Features and pullback are differentiable in `points`, `table` and w, once. Along one
     axis the features are piecewise linear; their mixed second derivatives within a cell are in the backward pass.
     """
-    layout, later = _Layout(levels, active, lead), _Later()
+    layout, later = _Layout(levels, active, lead, read), _Later()
     features = _Encode.apply(points, table, layout, later)
     return features, lambda weight: _Pull.apply(points, table, weight, features, layout, later)
 
@@ -89,10 +92,15 @@ class _Layout:
     levels: HashLevels
     active: int
     lead: int  # columns in front of the features, for the point itself
+    read: Tensor | None  # in place of the table
 
-    def arguments(self, points: Tensor, table: Any) -> list[Any]:
-        rows = as_warp(table, wp.vec2) if isinstance(table, Tensor) else table
-        return [points, rows, self.levels.resolution, self.levels.first_row, self.active, self.lead]
+    def words(self, table: Tensor) -> list[Any]:
+        """The table that is read as 32-bit words, and how many of them make a row."""
+        read = table if self.read is None else self.read
+        return [read.detach().view(torch.int32).view(-1), FEATURES * read.element_size() // 4]
+
+    def arguments(self, points: Tensor) -> list[Any]:
+        return [points, self.levels.resolution, self.levels.first_row, self.active, self.lead]
 
     def empty(self, points: Tensor) -> Tensor:
         """[M, lead + 2L], zero where a level is not active, the rest to be filled in."""
@@ -106,17 +114,17 @@ class _Layout:
             return columns.new_zeros(len(columns), 3)
         return columns[:, :3].clone(memory_format=torch.contiguous_format)
 
-    def by_level(self, kernel: Any, points: Tensor, table: Any, rest: list[Any]) -> None:
+    def by_level(self, kernel: Any, points: Tensor, rest: list[Any]) -> None:
         """Launch over (level, block of points): what is written within a level is written by one thread, in order."""
         blocks = -(-len(points) // lanes(points.device))
-        inputs = [*self.arguments(points, table), blocks, *rest]
+        inputs = [*self.arguments(points), blocks, *rest]
         launch(kernel, blocks * self.active, inputs, device=points.device, block=max(blocks, 1), grain=GRAIN)
 
-    def by_point(self, kernel: Any, points: Tensor, table: Tensor, rest: list[Any]) -> None:
+    def by_point(self, kernel: Any, points: Tensor, rest: list[Any]) -> None:
         """Launch over chunks of blocks of points, each through all levels."""
         blocks = -(-len(points) // lanes(points.device))
         chunk = CHUNK if points.device.type == "cpu" else 1
-        inputs = [*self.arguments(points, table), blocks, chunk, *rest]
+        inputs = [*self.arguments(points), blocks, chunk, *rest]
         launch(kernel, -(-blocks // chunk), inputs, device=points.device, grain=2)
 
 
@@ -166,7 +174,7 @@ class _Encode(torch.autograd.Function):
         ctx.layout, ctx.later = layout, later
         features = layout.empty(points)
         features[:, : layout.lead] = points[:, : layout.lead]
-        layout.by_level(_encode, points, table, [points.new_empty(0, 3), features])
+        layout.by_level(_encode, points, [*layout.words(table), points.new_empty(0, 3), features])
         return features
 
     @staticmethod
@@ -178,10 +186,10 @@ class _Encode(torch.autograd.Function):
         grad_points = grad_table = None
         if ctx.needs_input_grad[1]:
             grad_table, rows = _sums.of(table)
-            ctx.layout.by_level(_scatter, points, rows, [grad, weight, along])
+            ctx.layout.by_level(_scatter, points, [rows, grad, weight, along])
         if ctx.needs_input_grad[0]:
             grad_points = ctx.layout.leading(grad)
-            ctx.layout.by_point(_pull, points, table, [grad, weight, along, grad_points])
+            ctx.layout.by_point(_pull, points, [*ctx.layout.words(table), grad, weight, along, grad_points])
         return grad_points, grad_table, None, None
 
 
@@ -196,7 +204,7 @@ class _Pull(torch.autograd.Function):
         ctx.layout, ctx.later = layout, later
         out = layout.leading(weight)
         nothing = points.new_empty(0, 0)
-        layout.by_point(_pull, points, table, [weight, nothing, nothing, out])
+        layout.by_point(_pull, points, [*layout.words(table), weight, nothing, nothing, out])
         return out
 
     @staticmethod
@@ -208,7 +216,7 @@ class _Pull(torch.autograd.Function):
         grad_weight = ctx.layout.empty(points)
         grad_weight[:, : ctx.layout.lead] = grad[:, : ctx.layout.lead]
         if ctx.needs_input_grad[2]:
-            ctx.layout.by_level(_encode, points, table, [along, grad_weight])
+            ctx.layout.by_level(_encode, points, [*ctx.layout.words(table), along, grad_weight])
         return None, None, grad_weight, None, None, None
 
 
@@ -216,12 +224,13 @@ class _Pull(torch.autograd.Function):
 def _encode(
     first: int,
     points: wp.array2d(dtype=float),
-    table: wp.array(dtype=wp.vec2),
     resolution: wp.array(dtype=int),
     first_row: wp.array(dtype=int),
     active: int,
     lead: int,
     blocks: int,
+    table: wp.array(dtype=int),
+    words: int,
     along: wp.array2d(dtype=float),
     out: wp.array2d(dtype=float),
 ):
@@ -230,22 +239,22 @@ def _encode(
     level = item // blocks
     rows = first_row[level + 1] - first_row[level]
     column = lead + 2 * level
-    encode_block(
-        item - level * blocks, column, resolution[level], first_row[level], rows, points, table, along, out
-    )
+    block = item - level * blocks
+    encode_block(block, column, resolution[level], first_row[level], rows, points, table, words, along, out)
 
 
 @wp.kernel(enable_backward=False)
 def _pull(
     first: int,
     points: wp.array2d(dtype=float),
-    table: wp.array(dtype=wp.vec2),
     resolution: wp.array(dtype=int),
     first_row: wp.array(dtype=int),
     active: int,
     lead: int,
     blocks: int,
     chunk: int,
+    table: wp.array(dtype=int),
+    words: int,
     weight: wp.array2d(dtype=float),
     second: wp.array2d(dtype=float),
     along: wp.array2d(dtype=float),
@@ -258,7 +267,8 @@ def _pull(
         column = lead + 2 * level
         for block in range(begin, wp.min(begin + chunk, blocks)):
             pull_block(
-                block, column, resolution[level], first_row[level], rows, points, table, weight, second, along, out
+                block, column, resolution[level], first_row[level], rows, points, table, words, weight, second, along,
+                out,
             )
 
 
@@ -266,12 +276,12 @@ def _pull(
 def _scatter(
     first: int,
     points: wp.array2d(dtype=float),
-    table: wp.array(dtype=wp.vec2),
     resolution: wp.array(dtype=int),
     first_row: wp.array(dtype=int),
     active: int,
     lead: int,
     blocks: int,
+    table: wp.array(dtype=wp.vec2),
     grad: wp.array2d(dtype=float),
     weight: wp.array2d(dtype=float),
     along: wp.array2d(dtype=float),

@@ -94,6 +94,8 @@ TYPES = (
 #undef VMIN
 #undef GATHER_PAIRS
 #undef PAIRS_AT
+#undef GATHER_HALVES
+#undef HALF_TO_FLOAT
 #undef NO_LOOP_VECTORS
 #undef ABS
 #undef EXP2
@@ -195,6 +197,14 @@ TYPES = (
         a = (vf)__builtin_shufflevector(low_, high_, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); \\
         b = (vf)__builtin_shufflevector(low_, high_, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31); \\
         } while (0)
+    // The pair of 16-bit floats in each of the words `at`.
+    typedef unsigned short half_words __attribute__((ext_vector_type(16)));
+    typedef _Float16 halves __attribute__((ext_vector_type(16)));
+    #define HALF_TO_FLOAT(words) __builtin_convertvector((halves)__builtin_convertvector(words, half_words), vf)
+    #define GATHER_HALVES(a, b, from, at) do { \\
+        const vu words_ = (vu)__builtin_ia32_gathersiv16si((indices512){}, from, (indices512)(at), \\
+            (unsigned short)-1, 4); \\
+        a = HALF_TO_FLOAT(words_ & 0xffffu); b = HALF_TO_FLOAT(words_ >> 16u); } while (0)
     // Four bytes at once, not beyond the last of `count`, and of them the one that is wanted.
     #define LOOK_UP_BYTES(into, from, at, count) do { \\
         if ((count) < 4) { \\
@@ -214,6 +224,11 @@ TYPES = (
     #define GATHER_PAIRS(a, b, from, at, unit) for (int l_ = 0; l_ < LANES; ++l_) { \\
         const float* pair_ = (from) + unit * (size_t)LANE(at, l_); \\
         LANE(a, l_) = pair_[0]; LANE(b, l_) = pair_[1]; }
+    #define GATHER_HALVES(a, b, from, at) for (int l_ = 0; l_ < LANES; ++l_) { \\
+        const unsigned word_ = (unsigned)(from)[LANE(at, l_)]; \\
+        wp::half half_; \\
+        half_.u = word_ & 0xffffu; LANE(a, l_) = wp::half_to_float(half_); \\
+        half_.u = word_ >> 16u; LANE(b, l_) = wp::half_to_float(half_); }
 #endif
     // log(1 + e) for e in [0, 1]: e times a polynomial, to 2e-7 of itself.
     #define LOG_1_PLUS(e) ([](vf e_) { \
