@@ -139,10 +139,12 @@ class PackedSamples(RaySamples):
 
     def where(self, keep: Tensor) -> PackedSamples:
         """The samples for which `keep` [M] bool is true."""
-        index = keep.nonzero()[:, 0]
-        kept = torch.nn.functional.pad(keep.cumsum(0, dtype=torch.int32), (1, 0))
+        return self.at(keep.nonzero()[:, 0])
+
+    def at(self, index: Tensor) -> PackedSamples:
+        """The samples `index` [K] int64, ascending."""
         t0, t1, t, length, ray_index = (
             x.index_select(0, index) for x in (self.t0, self.t1, self.t, self.length, self.ray_index)
         )
-        offsets = kept.index_select(0, self.offsets.long())
+        offsets = torch.searchsorted(index, self.offsets.long(), out_int32=True)
         return PackedSamples(self.rays, t0, t1, t, length, ray_index=ray_index, offsets=offsets)

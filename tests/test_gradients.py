@@ -1,11 +1,14 @@
 """Parts of a step on several threads: the same numbers as one after another."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import experiment
+import train
+import training
 from dataio.batches import RayBatch
 from experiment import TrainConfig
 from gradients import LEAST_RAYS, Gradients, part_size
@@ -13,7 +16,7 @@ from models.kernels import launch
 from models.losses import ColorLoss, Objective
 from models.model import Model
 from models.volume import Rendering
-from tests.test_training import SPHERE, quick_hulls, trained
+from tests.test_training import ROOT, SMALL, SPHERE, quick_hulls, trained
 from utils.random_stream import normal, permutation, random_stream, uniform
 
 __all__ = ["quick_hulls"]
@@ -117,3 +120,17 @@ def test_parts_that_do_not_fit_are_halved(
     assert fits == 64 or f"train.rays_at_once={fits}" in "".join(capsys.readouterr())
     truth = dict(expected.objective.named_parameters())
     assert all(torch.equal(mine, truth[name]) for name, mine in found.objective.named_parameters())
+
+
+def test_a_run_that_fits_nowhere_ends_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: Objective, batch: RayBatch) -> object:
+        raise torch.OutOfMemoryError("out of memory\nand where it was")
+
+    monkeypatch.setattr(Objective, "forward", full)
+    monkeypatch.setattr(training, "StopSignals", lambda: SimpleNamespace(received=False, exit_code=0))
+    config = experiment.read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, "train.steps=2", SPHERE])
+    assert train.train(config, tmp_path, False) == 5
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: out of memory - the checkpoints before are kept")

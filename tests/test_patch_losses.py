@@ -85,7 +85,7 @@ def test_rays_stand_row_by_row() -> None:
             ["losses.s={type: structure}", "train.pixels={type: patches, side: 4}"],
             "losses.s needs patches of at least 7 x 7 .* gives patches of 4 x 4",
         ),
-        (["train.pixels={type: patches, side: 5}"], r"train.rays should be a multiple of 25, .* \(got 2048\)"),
+        (["train.pixels={type: patches, side: 5}"], r"train.rays should be a multiple of 25, .* \(got 4096\)"),
         (
             ["train.pixels={type: patches, side: 8}", "train.rays_at_once=100"],
             r"train.rays_at_once should be a multiple of 64, .* \(got 100\)",

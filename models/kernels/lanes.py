@@ -183,11 +183,10 @@ TYPES = (
         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
     #define ADD_PAIR(at, pairs, l) do { two* at_ = (two*)(at); *at_ += ((const two*)&pairs)[l]; } while (0)
 #endif
-#if defined(__AVX512F__) && !defined(__CUDA_ARCH__)
+#if defined(__AVX512DQ__) && !defined(__CUDA_ARCH__)
     typedef float vector512 __attribute__((vector_size(64)));
     typedef double doubles512 __attribute__((vector_size(64)));
     typedef int indices512 __attribute__((vector_size(64)));
-    typedef int indices256 __attribute__((vector_size(32)));
     // The pair of floats at `from + unit * at`, in two vectors: eight pairs at once, then the firsts and the seconds.
     #define PAIRS_AT(at, half, from, unit) (vector512)__builtin_ia32_gathersiv8df((doubles512){}, from, \\
         __builtin_shufflevector((indices512)(at), (indices512)(at), 8 * half, 8 * half + 1, 8 * half + 2, \\

@@ -118,26 +118,29 @@ class OccupancyGrid(Sampler):
         """
         samples, value = self._lit(samples, medium)
         through = torch.exp(-samples.exclusive_sum(medium.probe(value, samples)))
-        keep = (through > HIDDEN) & medium.occupied(value, samples.length)
-        kept = samples.where(keep)
+        index = ((through > HIDDEN) & medium.occupied(value, samples.length)).nonzero()[:, 0]
+        kept = samples.at(index)
         if medium.width() is None:
             return kept
-        slope = (value - samples.preceding(value)) / (samples.t - samples.preceding(samples.t)).clamp_min(1e-6)
-        meets = kept.t - (value / slope.clamp_max(-STEEP))[keep]
+        value, value_before, t_before = (
+            x.index_select(0, index) for x in (value, samples.preceding(value), samples.preceding(samples.t))
+        )
+        slope = (value - value_before) / (kept.t - t_before).clamp_min(1e-6)
+        meets = kept.t - value / slope.clamp_max(-STEEP)
         return replace(kept, t=torch.where((kept.t0 <= meets) & (meets <= kept.t1), meets, kept.t))
 
     def _lit(self, samples: PackedSamples, medium: Probed) -> tuple[PackedSamples, Tensor]:
         """The samples without those behind the first gap of a ray that has lost its light by then; their values."""
         front = samples.before_gap()
-        first = samples.where(front)
-        value = medium.value(first.positions)
-        left = torch.exp(-first.total(medium.probe(value, first)))
-        lit = front | samples.spread(left > HIDDEN)
-        samples, front = samples.where(lit), front[lit]
-        values = value.new_empty(len(front))
-        values[front] = value
-        values[~front] = medium.value(samples.positions[~front])
-        return samples, values
+        first = front.nonzero()[:, 0]
+        stretch = samples.at(first)
+        value = medium.value(stretch.positions)
+        left = torch.exp(-stretch.total(medium.probe(value, stretch)))
+        rest = (~front & samples.spread(left > HIDDEN)).nonzero()[:, 0]
+        values = value.new_empty(len(front)).index_copy_(0, first, value)
+        values.index_copy_(0, rest, medium.value(samples.at(rest).positions))
+        seen = front.index_fill_(0, rest, True).nonzero()[:, 0]
+        return samples.at(seen), values.index_select(0, seen)
 
     @torch.no_grad()
     def refresh(self, medium: Probed, step: int) -> None:

@@ -1,6 +1,7 @@
-"""The bodies of the kernels as a GPU runs them, one point per thread, compiled for the CPU: the same results.
+"""The bodies of the kernels as other machines run them, compiled for this one: the same results.
 
-What is left for a GPU to show is what the machine adds: threads at once, and sums by atomic addition.
+One point per thread is the form of a GPU; what is left for a GPU to show is what the machine adds, threads at once and
+sums by atomic addition. Registers without AVX-512's own instructions are the form of other processors.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels import harmonics, hash_encode, march, mlp, softplus, trace
+from models.kernels import harmonics, hash_encode, lanes, march, mlp, softplus, trace
 from models.kernels.launch import launch
 
 FOLDER = Path(march.__file__).parent
@@ -35,25 +36,28 @@ SHIMS = """
 """
 
 
-@pytest.fixture(scope="module")
-def one_lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """Copies of the modules in which a block is a point."""
+@pytest.fixture(scope="module", params=["one point", "any processor"])
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """Copies of the modules in which a block is a point, or is filled number by number."""
     folder = tmp_path_factory.mktemp("kernels")
-    package = folder / "one_lane"
+    package = folder / "other_form"
     package.mkdir()
     (package / "__init__.py").touch()
     for name in MODULES:
-        text = (FOLDER / f"{name}.py").read_text("utf-8").replace("defined(__CUDA_ARCH__)", "1")
-        for other in MODULES:
-            text = text.replace(f"models.kernels.{other} ", f"one_lane.{other} ")
-        if name == "lanes":
+        text = (FOLDER / f"{name}.py").read_text("utf-8")
+        for module in MODULES:
+            text = text.replace(f"models.kernels.{module} ", f"other_form.{module} ")
+        text = text.replace("defined(__AVX512DQ__)", "0")
+        if request.param == "one point":
+            text = text.replace("defined(__CUDA_ARCH__)", "1")
+        if request.param == "one point" and name == "lanes":
             text = text.replace('if device.type == "cpu" else 1', "if False else 1")
             text += f"\nTYPES = {SHIMS!r} + TYPES\n"
         (package / f"{name}.py").write_text(text, "utf-8")
     sys.path.insert(0, str(folder))
-    yield SimpleNamespace(**{name: importlib.import_module(f"one_lane.{name}") for name in MODULES})
+    yield SimpleNamespace(**{name: importlib.import_module(f"other_form.{name}") for name in MODULES})
     sys.path.remove(str(folder))
-    for name in [name for name in sys.modules if name.split(".")[0] == "one_lane"]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "other_form"]:
         del sys.modules[name]
 
 
@@ -63,61 +67,63 @@ def rays(count: int) -> tuple[Tensor, Tensor]:
     return origins, torch.nn.functional.normalize(torch.rand(count, 3) * 1.6 - 0.8 - origins, dim=-1)
 
 
-def test_it_is_one_lane(one_lane: SimpleNamespace) -> None:
-    assert one_lane.lanes.lanes(torch.device("cpu")) == 1 and one_lane.march.launch is launch
+def test_it_is_another_form(other: SimpleNamespace) -> None:
+    assert other.lanes.lanes(torch.device("cpu")) in (1, 16) and other.lanes.TYPES != lanes.TYPES
+    assert other.march.launch is launch
 
 
 @pytest.mark.parametrize("levels, cone", [(1, 0.0), (4, 0.0), (3, 0.01)])
 @pytest.mark.parametrize("room", [1, 16])
-def test_march(one_lane: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, levels: int, cone: float, room: int) -> None:
+def test_march(other: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, levels: int, cone: float, room: int) -> None:
     origins, directions = rays(333)
     occupied = (torch.rand(levels, 32, 32, 32) < 0.2).to(torch.uint8)
     occupied[:, :16, 8:] = 0
     ends = {"near": torch.rand(333), "far": torch.where(torch.rand(333) < 0.5, 2.5, torch.inf)}
     found = []
-    for module in (one_lane.march, march):
+    for module in (other.march, march):
         monkeypatch.setattr(module, "ROOM", room)
         grids = {"occupied": occupied, "coarse": module.blocks(occupied)}
         jitter = torch.linspace(0, 0.99, 333)
         found.append(module.march(origins, directions, **ends, jitter=jitter, **grids, steps=(0.02, cone)))
     assert len(found[0][0]) > 1000
-    for mine, other in zip(*found, strict=True):
-        torch.testing.assert_close(mine, other, atol=2e-5, rtol=1e-5)
+    for mine, usual in zip(*found, strict=True):
+        torch.testing.assert_close(mine, usual, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("trust", [0.0, 0.8])
-def test_trace(one_lane: SimpleNamespace, trust: float) -> None:
+def test_trace(other: SimpleNamespace, trust: float) -> None:
     origins, directions = rays(700)
     axis = torch.linspace(-1, 1, 40)
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
     values = torch.stack([x, y, z]).norm(dim=0) - 0.5 + 0.05 * torch.sin(9 * x)
     ends = {"near": torch.full((700,), 0.9), "far": torch.full((700,), 3.1)}
     ends["far"][:5] = 0.5
-    mine, other = (
+    mine, usual = (
         module.trace(origins, directions, **ends, values=values, trust=trust, least=0.02)
-        for module in (one_lane.trace, trace)
+        for module in (other.trace, trace)
     )
-    assert torch.isfinite(other).sum() > 200 and torch.isinf(other).sum() > 50
-    torch.testing.assert_close(mine, other, atol=2e-5, rtol=0)
+    assert torch.isfinite(usual).sum() > 200 and torch.isinf(usual).sum() > 50
+    torch.testing.assert_close(mine, usual, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("lead", [0, 3])
-def test_hash_encoding_with_all_gradients(one_lane: SimpleNamespace, lead: int) -> None:
+@pytest.mark.parametrize("lead, half", [(0, False), (3, False), (3, True)])
+def test_hash_encoding_with_all_gradients(other: SimpleNamespace, lead: int, half: bool) -> None:
     torch.manual_seed(1)
     levels = hash_encode.HashLevels.geometric(4, base=3, top=40, log2_rows=10)
     inputs = [torch.rand(203, 3) * 2.2 - 1.1, torch.randn(levels.rows, 2), torch.randn(203, lead + 8)]
     found = []
-    for module in (one_lane.hash_encode, hash_encode):
+    for module in (other.hash_encode, hash_encode):
         points, table, weight = (x.clone().requires_grad_() for x in inputs)
-        value, pullback = module.hash_encode_with_pullback(points, table, levels, active=3, lead=lead)
+        read = table.detach().half() if half else None
+        value, pullback = module.hash_encode_with_pullback(points, table, levels, active=3, lead=lead, read=read)
         pulled = pullback(weight)
         loss = value.sin().sum() + (0.01 * pulled).sin().sum()
         found.append([value, pulled, *torch.autograd.grad(loss, [points, table, weight])])
-    for mine, other in zip(*found, strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+    for mine, usual in zip(*found, strict=True):
+        torch.testing.assert_close(mine, usual, atol=1e-4, rtol=1e-4)
 
 
-def test_harmonics_softplus_and_network(one_lane: SimpleNamespace) -> None:
+def test_harmonics_softplus_and_network(other: SimpleNamespace) -> None:
     torch.manual_seed(2)
     x = torch.nn.functional.normalize(torch.randn(103, 3), dim=-1)
     weights, biases = [0.3 * torch.randn(21, 3), 0.3 * torch.randn(2, 21)], [torch.randn(21), torch.randn(2)]
@@ -132,6 +138,6 @@ def test_harmonics_softplus_and_network(one_lane: SimpleNamespace) -> None:
         (turned,) = torch.autograd.grad(expanded.sin().sum(), leaf)
         return [expanded, turned, *softplus.softplus_forward(x, beta=100.0), back, network]
 
-    mine = everything(one_lane.harmonics, one_lane.softplus, one_lane.mlp)
-    for found, other in zip(mine, everything(harmonics, softplus, mlp), strict=True):
-        torch.testing.assert_close(found, other, atol=2e-6, rtol=1e-5)
+    mine = everything(other.harmonics, other.softplus, other.mlp)
+    for found, usual in zip(mine, everything(harmonics, softplus, mlp), strict=True):
+        torch.testing.assert_close(found, usual, atol=2e-6, rtol=1e-5)
