@@ -71,9 +71,14 @@ class TrainConfig(StrictModel):
     checkpoint_minutes: float = Field(5.0, gt=0)
     keep_checkpoints: int = Field(2, ge=1)
 
+    @property
+    def patch_area(self) -> int:
+        """Rays that stay together: the pixels of a patch, or 1."""
+        return (self.pixels.patch or 1) ** 2
+
     @model_validator(mode="after")
     def _patches_are_whole(self) -> TrainConfig:
-        area = (self.pixels.patch or 1) ** 2
+        area = self.patch_area
         counts = {"rays": self.rays, "rays_at_once": self.rays_at_once or area}
         refuse(
             f"train.{key} should be a multiple of {area}, the pixels of a patch (got {count})"

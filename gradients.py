@@ -45,7 +45,7 @@ class Gradients:
 
         warn: is told when parts become smaller.
         """
-        self.warn, self.area = warn, (train.pixels.patch or 1) ** 2
+        self.warn, self.area = warn, train.patch_area
         self.objective, self.module, self.device = objective, module, device
         self.mixed = train.precision == "mixed"
         self.all_threads = torch.get_num_threads()
@@ -130,6 +130,6 @@ class Gradients:
 
 def part_size(train: TrainConfig, threads: int) -> int:
     """Rays of a part: at most `rays_at_once`, enough parts for all threads, whole patches."""
-    area = (train.pixels.patch or 1) ** 2
+    area = train.patch_area
     share = -(-train.rays // (threads * area)) * area
     return min(train.rays_at_once or train.rays, share)

@@ -137,10 +137,6 @@ class PackedSamples(RaySamples):
         gap = (self._follows & (self.t0 - self.t1.roll(1) > 0.5 * (self.t1 - self.t0))).float()
         return self.exclusive_sum(gap) + gap == 0
 
-    def where(self, keep: Tensor) -> PackedSamples:
-        """The samples for which `keep` [M] bool is true."""
-        return self.at(keep.nonzero()[:, 0])
-
     def at(self, index: Tensor) -> PackedSamples:
         """The samples `index` [K] int64, ascending."""
         t0, t1, t, length, ray_index = (

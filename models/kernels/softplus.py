@@ -20,12 +20,11 @@ MOVE = """
     #define LOAD_BLOCK(v, from, n) v = *(from)
     #define STORE_BLOCK(to, v, n) *(to) = v
 #else
-    typedef float unaligned __attribute__((ext_vector_type(16), aligned(4)));
     #define LOAD_BLOCK(v, from, n) do { const float* from_ = from; \\
-        if (n == LANES) v = *(const unaligned*)from_; \\
+        if (n == LANES) v = *(const block_of_floats*)from_; \\
         else { v = 0.0f; for (int l_ = 0; l_ < n; ++l_) v[l_] = from_[l_]; } } while (0)
     #define STORE_BLOCK(to, v, n) do { float* to_ = to; \\
-        if (n == LANES) *(unaligned*)to_ = v; \\
+        if (n == LANES) *(block_of_floats*)to_ = v; \\
         else for (int l_ = 0; l_ < n; ++l_) to_[l_] = v[l_]; } while (0)
 #endif
     const long long count = x.shape[0], start = (long long)block * LANES;

@@ -11,7 +11,6 @@ from models.kernels.launch import launch
 
 MOST_STEPS = 1024
 CHUNK = 512  # rays that a CPU's lanes share
-MISS = 1e30
 
 
 def trace(
@@ -27,12 +26,12 @@ def trace(
     Returns t [R]. A ray that starts inside has to come out first; one that takes more than MOST_STEPS steps misses.
     Within the step in which the sign changes the zero is found by the secant. Not differentiable.
     """
-    t = torch.empty_like(near)
+    t = torch.full_like(near, torch.inf)  # for rays that miss nothing is written
     chunk = CHUNK if near.device.type == "cpu" else 1
     rays = [x.contiguous() for x in (origins, directions, near, far)]
     inputs = [chunk, *rays, values.reshape(-1), len(values), float(trust), float(least), MOST_STEPS, t]
     launch(_trace, -(-len(near) // chunk), inputs, device=near.device, grain=4)
-    return torch.where(t < MISS, t, torch.inf)
+    return t
 
 
 @wp.func_native(
@@ -91,12 +90,12 @@ def trace(
         fresh = 0;
         const vi met = refines & (left == 0);
         const vi missed = (refines == 0) & (enters == 0) & ((t >= end) | (steps >= most));
-        const vi ended = (ray >= 0) & (met | missed);
-        if (ANY(ended)) {
-            const vf meets = SELECT(met, t + (behind - t) * value / (value - below), (vf)1e30f);
-            STORE_WHERE(ended, result.data, ray, meets);
-            ray = SELECT(ended, (vi)-1, ray);
+        const vi hit = met & (ray >= 0);
+        if (ANY(hit)) {
+            const vf meets = t + (behind - t) * value / (value - below);
+            STORE_WHERE(hit, result.data, ray, meets);
         }
+        ray = SELECT(met | missed, (vi)-1, ray);
     }
 """
 )
