@@ -17,7 +17,7 @@ EXAMPLE = """examples:
   python train.py configs/neus_hash.yaml data.path=DATA --check
   torchrun --nproc-per-node=2 train.py configs/neus_hash.yaml data.path=DATA
 
-exit codes: 0 done, 2 bad input, 3 loss not finite, 4 storage, 5 memory, 75 or 130 stopped by a signal"""
+exit codes: 0 done, 2 bad input, 3 loss not finite, 4 storage, 5 memory, 75 or 130 after a signal"""
 
 
 def main() -> int:
