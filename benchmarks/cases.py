@@ -18,7 +18,7 @@ from models.fields.hash_grid import HashGridConfig
 from models.kernels.harmonics import harmonics
 from models.kernels.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
 from models.kernels.march import blocks, march
-from models.kernels.mlp import mlp_forward
+from models.kernels.mlp import mlp, mlp_forward
 from models.kernels.scan import exclusive_sum, total
 from models.kernels.trace import trace
 from models.volume import clip
@@ -222,18 +222,10 @@ def ray_cases(sizes: Sizes, inputs: Inputs) -> Iterator[Case]:
 
 
 def network_cases(count: int, inputs: int, width: int, device: torch.device) -> Iterator[Case]:
-    """The geometry network without a graph, as the sampler asks it; softplus with its slope on its hidden layer."""
-    x = torch.randn(count, inputs, device=device)
-    shapes = ((width, inputs), (1, width))
-    weights = [torch.randn(*shape, device=device) / shape[1] ** 0.5 for shape in shapes]
-    biases = [torch.randn(shape[0], device=device) for shape in shapes]
-
-    @torch.no_grad()
-    def network(how: Any) -> Results:
-        return (how(x, weights, biases, activation="softplus", beta=activations.BETA),)
-
-    flop = 2 * count * sum(weight.numel() for weight in weights)
-    yield Case("network without a graph", count, both(network, mlp_forward, plain.mlp_forward), Least(flop=flop))
+    """The networks where a CPU runs them, harmonics of directions, softplus with its slope on a hidden layer."""
+    if device.type == "cpu":
+        yield from tiled_cases(count, inputs, width)
+    yield from harmonics_cases(count, device)
     hidden = (0.05 * torch.randn(count, width, device=device)).requires_grad_()
     grads = torch.randn_like(hidden), torch.randn_like(hidden)
     size = FLOAT * hidden.numel()
@@ -241,13 +233,52 @@ def network_cases(count: int, inputs: int, width: int, device: torch.device) -> 
     def softplus(how: Any) -> Results:
         return how(hidden)
 
-    yield from harmonics_cases(count, device)
     forms = both(softplus, activations.softplus, partial(plain.softplus_forward, beta=activations.BETA))
     values = both(
         torch.no_grad()(softplus), activations.softplus, partial(plain.softplus_forward, beta=activations.BETA)
     )
     yield Case("softplus with slope", count, values, Least(copied=3 * size))
     yield Case("  backward", count, backward(forms, [hidden], grads), Least(copied=4 * size))
+
+
+def tiled_cases(count: int, inputs: int, width: int) -> Iterator[Case]:
+    """The geometry network without a graph, as the sampler asks it; with its gradient; the color network; both back."""
+    softly = {"activation": "softplus", "beta": activations.BETA}
+    widths = inputs, width, width // 4
+    geometry, values = layers(widths), layers((inputs, width, 1))
+    color_widths = width // 2, width, width, 3
+    color = layers(color_widths)
+    x, seen = torch.randn(count, inputs, requires_grad=True), torch.randn(count, width // 2, requires_grad=True)
+    grads = torch.randn(count, widths[-1]), torch.randn(count, inputs)
+
+    @torch.no_grad()
+    def alone(how: Any) -> Results:
+        return (how(x, *values, **softly),)
+
+    def with_gradient(how: Any) -> Results:
+        return how(x, *geometry, **softly, channel=0)
+
+    def colors(how: Any) -> Results:
+        return how(seen, *color, activation="relu", beta=0.0)[:1]
+
+    few, flop, of_color = (2.0 * count * sum(weight.numel() for weight in net[0]) for net in (values, geometry, color))
+    yield Case("network without a graph", count, both(alone, mlp_forward, plain.mlp_forward), Least(flop=few))
+    pairs = both(with_gradient, mlp, plain.mlp)
+    last = 2.0 * count * geometry[0][-1].numel()  # which the gradient at the input does not need
+    yield Case("network with gradient", count, pairs, Least(flop=2 * flop - last))
+    ways = [x, *geometry[0], *geometry[1]]
+    yield Case("  double backward", count, backward(pairs, ways, grads), Least(flop=4 * flop - 2 * last))
+    pairs = both(colors, mlp, plain.mlp)
+    yield Case("color network", count, pairs, Least(flop=of_color))
+    ways = [seen, *color[0], *color[1]]
+    yield Case("  backward", count, backward(pairs, ways, [torch.randn(count, 3)]), Least(flop=2 * of_color))
+
+
+def layers(widths: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and biases of a network, as leaves."""
+    sides = list(zip(widths[1:], widths[:-1], strict=True))
+    weights = [(torch.randn(*side) / side[1] ** 0.5).requires_grad_() for side in sides]
+    return weights, [(0.1 * torch.randn(side[0])).requires_grad_() for side in sides]
 
 
 def harmonics_cases(count: int, device: torch.device) -> Iterator[Case]:

@@ -140,6 +140,26 @@ def mlp_forward(
     return F.linear(x, *last)
 
 
+def mlp(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *,
+    activation: str,
+    beta: float,
+    channel: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The gradient by autograd, which then differentiates it again."""
+    if channel is None:
+        return mlp_forward(x, weights, biases, activation=activation, beta=beta), None
+    wanted = torch.is_grad_enabled()
+    with torch.enable_grad():
+        at = x if x.requires_grad else x.detach().requires_grad_()
+        out = mlp_forward(at, weights, biases, activation=activation, beta=beta)
+        (gradient,) = torch.autograd.grad(out[:, channel].sum(), at, create_graph=wanted, retain_graph=True)
+    return (out, gradient) if wanted else (out.detach(), gradient)
+
+
 def harmonics(x: Tensor, *, degree: int) -> Tensor:
     """Term by term; differentiable by autograd."""
     x, y, z = x.unbind(-1)
@@ -216,6 +236,7 @@ PAIRS: tuple[tuple[Any, Any], ...] = (
     (_scan.total, total),
     (_march.march, march),
     (_mlp.mlp_forward, mlp_forward),
+    (_mlp.mlp, mlp),
     (_harmonics.harmonics, harmonics),
     (_softplus.softplus_forward, softplus_forward),
     (_softplus.softplus_backward, softplus_backward),

@@ -1,33 +1,100 @@
-"""The network without a graph against torch in float64."""
+"""The small network in tiles against torch in float64: output, gradient at the input, and the gradients of both."""
 
 import pytest
 import torch
+from torch import Tensor
 
-from models.kernels.mlp import mlp_forward
+from models.fields.mlp import Mlp, MlpConfig
+from models.kernels.launch import set_own_threads
+from models.kernels.mlp import STRIP, TILE, mlp, mlp_forward
 
-
-def reference(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tensor], name: str) -> torch.Tensor:
-    h = x.double()
-    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        h = h @ weight.double().T + bias.double()
-        if i + 1 < len(weights):
-            h = torch.relu(h) if name == "relu" else torch.nn.functional.softplus(h, beta=100)
-    return h
+Layers = tuple[list[Tensor], list[Tensor]]
 
 
-@pytest.mark.parametrize("count", [0, 1, 16, 333])
-@pytest.mark.parametrize("widths", [(27, 64, 16), (3, 128, 9, 1), (40, 2), (128, 128, 128)])
-@pytest.mark.parametrize("name", ["relu", "softplus"])
-def test_agrees_with_torch(count: int, widths: tuple[int, ...], name: str, device: torch.device) -> None:
+def made(widths: tuple[int, ...], count: int) -> tuple[Tensor, Layers]:
     generator = torch.Generator().manual_seed(count)
     x = torch.randn(count, widths[0], generator=generator)
     sides = list(zip(widths[1:], widths[:-1], strict=True))
     weights = [torch.randn(*side, generator=generator) / side[1] ** 0.5 for side in sides]
-    biases = [torch.randn(side[0], generator=generator) for side in sides]
-    got = mlp_forward(
-        x.to(device), [w.to(device) for w in weights], [b.to(device) for b in biases], activation=name, beta=100.0
-    )
-    torch.testing.assert_close(got.cpu().double(), reference(x, weights, biases, name), atol=2e-5, rtol=1e-5)
+    return x, (weights, [torch.randn(side[0], generator=generator) for side in sides])
+
+
+def reference(x: Tensor, layers: Layers, name: str, beta: float) -> Tensor:
+    for i, (weight, bias) in enumerate(zip(*layers, strict=True)):
+        x = x @ weight.T + bias
+        if i + 1 < len(layers[0]):
+            x = torch.relu(x) if name == "relu" else torch.nn.functional.softplus(x, beta=beta, threshold=30)
+    return x
+
+
+def leaves(x: Tensor, layers: Layers, dtype: torch.dtype) -> tuple[Tensor, Layers, list[Tensor]]:
+    weights, biases = ([part.to(dtype, copy=True).requires_grad_() for part in parts] for parts in layers)
+    x = x.to(dtype, copy=True).requires_grad_()
+    return x, (weights, biases), [x, *weights, *biases]
+
+
+@pytest.mark.parametrize("count", [0, 1, 16, TILE, 333])
+@pytest.mark.parametrize("widths", [(27, 64, 16), (3, 128, 9, 1), (40, 2), (128, 128, 128)])
+@pytest.mark.parametrize("name", ["relu", "softplus"])
+def test_output(count: int, widths: tuple[int, ...], name: str) -> None:
+    x, layers = made(widths, count)
+    truth = reference(x.double(), ([w.double() for w in layers[0]], [b.double() for b in layers[1]]), name, 100.0)
+    for got in (
+        mlp_forward(x, *layers, activation=name, beta=100.0),
+        mlp(x, *layers, activation=name, beta=100.0)[0],
+        mlp(x, *layers, activation=name, beta=100.0, channel=widths[-1] - 1)[0],
+    ):
+        torch.testing.assert_close(got.double(), truth, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, TILE + 1, STRIP, 2 * STRIP + 5])
+@pytest.mark.parametrize("widths", [(27, 64, 16), (5, 33, 100, 7, 4), (30, 64, 64, 3), (3, 2)])
+@pytest.mark.parametrize("name, channel", [("relu", None), ("softplus", None), ("softplus", 1), ("relu", 0)])
+def test_gradients(count: int, widths: tuple[int, ...], name: str, channel: int | None) -> None:
+    """Of the output and of a channel's gradient at the input, in the input and in all parameters."""
+    x, layers = made(widths, count)
+    at, theirs, truths = leaves(x, layers, torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    wanted = [torch.randn(count, widths[-1], generator=generator), torch.randn(count, widths[0], generator=generator)]
+    out = reference(at, theirs, name, 10.0)
+    results = [out]
+    if channel is not None:
+        results += torch.autograd.grad(out[:, channel].sum(), at, create_graph=True)
+    truth = torch.autograd.grad(results, truths, [want.double() for want in wanted[: len(results)]])
+    at, mine, own = leaves(x, layers, torch.float32)
+    found = [part for part in mlp(at, *mine, activation=name, beta=10.0, channel=channel) if part is not None]
+    for got, result in zip(found, results, strict=True):
+        torch.testing.assert_close(got.double(), result, atol=1e-5, rtol=1e-5)
+    for got, true in zip(torch.autograd.grad(found, own, wanted[: len(found)]), truth, strict=True):
+        torch.testing.assert_close(got.double(), true, atol=2e-6 * float(true.abs().max()) + 1e-6, rtol=1e-4)
+
+
+def test_a_loss_on_the_gradient_alone() -> None:
+    """The output's own path is left out: the biases of the last layer get nothing."""
+    x, layers = made((4, 20, 3), 100)
+    at, theirs, truths = leaves(x, layers, torch.float64)
+    slope = torch.autograd.grad(reference(at, theirs, "softplus", 10.0)[:, 2].sum(), at, create_graph=True)[0]
+    truth = torch.autograd.grad(slope.square().sum(), truths, allow_unused=True)
+    at, mine, own = leaves(x, layers, torch.float32)
+    found = mlp(at, *mine, activation="softplus", beta=10.0, channel=2)[1]
+    assert found is not None
+    got = torch.autograd.grad(found.square().sum(), own)
+    assert truth[-1] is None and not got[-1].any()
+    for a, b in zip(got[:-1], truth[:-1], strict=True):
+        assert b is not None
+        torch.testing.assert_close(a.double(), b, atol=1e-4, rtol=1e-4)
+
+
+def test_an_input_without_a_gradient_and_threads() -> None:
+    x, layers = made((30, 64, 3), 3 * STRIP)
+    found = []
+    for threads in (1, 2):
+        set_own_threads(threads)
+        _, mine, own = leaves(x, layers, torch.float32)
+        found.append(torch.autograd.grad(mlp(x, *mine, activation="relu", beta=1.0)[0].sin().sum(), own[1:]))
+    set_own_threads(1)
+    for alone, shared in zip(*found, strict=True):
+        torch.testing.assert_close(shared, alone, atol=0, rtol=0)
 
 
 def test_softplus_far_from_and_near_the_bend() -> None:
@@ -38,6 +105,23 @@ def test_softplus_far_from_and_near_the_bend() -> None:
     torch.testing.assert_close(got.double(), truth, atol=2e-9, rtol=3e-7)
 
 
+@pytest.mark.parametrize("weight_norm", [False, True])
+def test_a_network_takes_the_kernel_or_torch_to_the_same_end(weight_norm: bool) -> None:
+    torch.manual_seed(0)
+    small = Mlp(5, 4, MlpConfig(layers=2, width=16, activation="softplus", weight_norm=weight_norm))
+    x = torch.randn(6, 7, 5, requires_grad=True)
+    parameters, results = [x, *small.parameters()], []
+    for by_kernel in (True, False):
+        small.small = by_kernel
+        output, gradient = small.with_gradient(x, 0)
+        loss = output.sin().sum() + gradient.square().sum() + small(x).cos().sum()
+        results.append([output, gradient, *torch.autograd.grad(loss, parameters)])
+        assert small.without_graph(x, 2).shape == (6, 7, 2)
+    for mine, usual in zip(*results, strict=True):
+        torch.testing.assert_close(mine, usual, atol=2e-5, rtol=1e-4)
+
+
 def test_an_unknown_activation_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected one of"):
-        mlp_forward(torch.zeros(1, 1), [torch.zeros(1, 1)], [torch.zeros(1)], activation="tanh", beta=1.0)
+    for form in (mlp_forward, mlp):
+        with pytest.raises(ValueError, match="expected one of"):
+            form(torch.zeros(1, 1), [torch.zeros(1, 1)], [torch.zeros(1)], activation="tanh", beta=1.0)

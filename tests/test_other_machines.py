@@ -21,7 +21,7 @@ from models.kernels import harmonics, hash_encode, lanes, march, mlp, softplus, 
 from models.kernels.launch import launch
 
 FOLDER = Path(march.__file__).parent
-MODULES = ("lanes", "hash_blocks", "harmonics", "hash_encode", "march", "mlp", "softplus", "trace")
+MODULES = ("lanes", "hash_blocks", "harmonics", "hash_encode", "march", "mlp", "products", "softplus", "trace")
 # What CUDA has and a CPU's compiler has not.
 SHIMS = """
     struct float2 { float x, y; };
@@ -123,21 +123,35 @@ def test_hash_encoding_with_all_gradients(other: SimpleNamespace, lead: int, hal
         torch.testing.assert_close(mine, usual, atol=1e-4, rtol=1e-4)
 
 
-def test_harmonics_softplus_and_network(other: SimpleNamespace) -> None:
+def test_harmonics_and_softplus(other: SimpleNamespace) -> None:
     torch.manual_seed(2)
     x = torch.nn.functional.normalize(torch.randn(103, 3), dim=-1)
-    weights, biases = [0.3 * torch.randn(21, 3), 0.3 * torch.randn(2, 21)], [torch.randn(21), torch.randn(2)]
-    value, slope = softplus.softplus_forward(x, beta=100.0)
+    _, slope = softplus.softplus_forward(x, beta=100.0)
     grad = torch.randn(103, 3), torch.randn(103, 3)
 
-    def everything(harmonics: Any, softplus: Any, mlp: Any) -> list[Tensor]:
+    def everything(harmonics: Any, softplus: Any) -> list[Tensor]:
         leaf = x.clone().requires_grad_()
         expanded = harmonics.harmonics(leaf, degree=3)
-        network = mlp.mlp_forward(x, weights, biases, activation="softplus", beta=100.0)
         back = softplus.softplus_backward(slope, *grad, beta=100.0)
         (turned,) = torch.autograd.grad(expanded.sin().sum(), leaf)
-        return [expanded, turned, *softplus.softplus_forward(x, beta=100.0), back, network]
+        return [expanded, turned, *softplus.softplus_forward(x, beta=100.0), back]
 
-    mine = everything(other.harmonics, other.softplus, other.mlp)
-    for found, usual in zip(mine, everything(harmonics, softplus, mlp), strict=True):
+    for found, usual in zip(everything(other.harmonics, other.softplus), everything(harmonics, softplus), strict=True):
         torch.testing.assert_close(found, usual, atol=2e-6, rtol=1e-5)
+
+
+def test_network(other: SimpleNamespace) -> None:
+    if other.lanes.lanes(torch.device("cpu")) == 1:
+        return  # a GPU takes torch's products
+    torch.manual_seed(3)
+    x, biases = torch.randn(203, 5), [torch.randn(70), torch.randn(2)]
+    weights = [torch.randn(70, 5), torch.randn(2, 70)]
+
+    def everything(mlp: Any) -> list[Tensor]:
+        parts = [part.clone().requires_grad_() for part in (x, *weights, *biases)]
+        found = mlp.mlp(parts[0], parts[1:3], parts[3:], activation="softplus", beta=10.0, channel=0)
+        loss = sum(part.sin().sum() for part in found)
+        return [*found, *torch.autograd.grad(loss, parts)]
+
+    for found, usual in zip(everything(other.mlp), everything(mlp), strict=True):
+        torch.testing.assert_close(found, usual, atol=2e-4, rtol=1e-4)

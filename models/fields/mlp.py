@@ -1,14 +1,13 @@
 """Multi-layer perceptrons with their input gradient by one reverse sweep.
 
-`with_pullback` returns the output and a function from a row of output weights to the gradient at the input; both are
-ordinary differentiable results, so that a loss on the gradient (eikonal) trains the weights with a single backward
-pass: 3 forward and 3 reverse products per layer instead of the 6 and 3 of nested automatic differentiation.
+`with_gradient` returns the output and the gradient of one of its channels at the input; both are ordinary
+differentiable results, so that a loss on the gradient (eikonal) trains the weights with a single backward pass: 3
+forward and 3 reverse products per layer instead of the 6 and 3 of nested automatic differentiation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import cast
 
@@ -19,12 +18,11 @@ from torch.nn import functional as F
 
 from models.fields.activations import BETA, ActivationName, activation, value_only
 from models.kernels.mlp import ACTIVATIONS as KNOWN
-from models.kernels.mlp import WIDEST, mlp_forward
+from models.kernels.mlp import WIDEST, mlp, mlp_forward
 from utils.config import StrictModel
 from utils.errors import InputError
 from utils.precision import fast_products
 
-Pullback = Callable[[int], Tensor]
 TILE = 4096  # rows whose activations stay in a core's cache
 
 
@@ -104,6 +102,8 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return self.without_graph(x)
+        if self._in_tiles(x):
+            return self._by_kernel(x, None)[0]
         if self.mixed and x.device.type == "cuda":
             with torch.autocast("cuda", torch.bfloat16):
                 return self._forward(x).float()
@@ -112,13 +112,25 @@ class Mlp(nn.Module):
                 return self._forward(x)
         return self._forward(x)
 
+    def _in_tiles(self, x: Tensor) -> bool:
+        """Whether all layers together go through a core's cache, tile by tile."""
+        return self.small and x.device.type == "cpu" and x.dtype == torch.float32
+
+    def _parameters_in_effect(self) -> tuple[list[Tensor], list[Tensor]]:
+        return [layer.weight() for layer in self.linears()], [layer.bias for layer in self.linears()]
+
+    def _by_kernel(self, x: Tensor, channel: int | None) -> tuple[Tensor, Tensor | None]:
+        rows, (weights, biases) = x.reshape(-1, x.shape[-1]), self._parameters_in_effect()
+        out, gradient = mlp(rows, weights, biases, activation=self.activation_name, beta=BETA, channel=channel)
+        out = out.reshape(*x.shape[:-1], out.shape[-1])
+        return out, None if gradient is None else gradient.reshape(x.shape)
+
     @torch.no_grad()
     def without_graph(self, x: Tensor, outputs: int | None = None) -> Tensor:
         """The first `outputs` outputs (None: all), [*N, outputs]; not differentiable, in tiles that stay in a cache."""
         rows = x.reshape(-1, x.shape[-1])
-        if self.small and x.device.type == "cpu" and x.dtype == torch.float32:
-            weights: list[Tensor] = [layer.weight() for layer in self.linears()]
-            biases: list[Tensor] = [layer.bias for layer in self.linears()]
+        if self._in_tiles(x):
+            weights, biases = self._parameters_in_effect()
             weights[-1], biases[-1] = weights[-1][:outputs], biases[-1][:outputs]
             out = mlp_forward(rows, weights, biases, activation=self.activation_name, beta=BETA)
         else:
@@ -135,8 +147,12 @@ class Mlp(nn.Module):
                 h = self.value_only(h)
         return h
 
-    def with_pullback(self, x: Tensor) -> tuple[Tensor, Pullback]:
-        """x: [*N, inputs]. Returns the output and `pullback(channel)`, the gradient [*N, inputs] of that output."""
+    def with_gradient(self, x: Tensor, channel: int) -> tuple[Tensor, Tensor]:
+        """x: [*N, inputs]. Returns the output and the gradient [*N, inputs] of one of its channels."""
+        if self._in_tiles(x):
+            out, gradient = self._by_kernel(x, channel)
+            assert gradient is not None
+            return out, gradient
         h, slopes, weights = x, [], []
         for i, layer in enumerate(self.linears()):
             if i in self.skip:
@@ -146,11 +162,8 @@ class Mlp(nn.Module):
             if i < len(self.layers) - 1:
                 h, slope = self.activation(h)
                 slopes.append(slope)
-        return h, lambda channel: self._pullback(weights, slopes, channel)
-
-    def _pullback(self, weights: list[Tensor], slopes: list[Tensor], channel: int) -> Tensor:
-        with fast_products(weights[0].device.type) if self.mixed_pullback else nullcontext():
-            return self._sweep(weights, slopes, channel)
+        with fast_products(x.device.type) if self.mixed_pullback else nullcontext():
+            return h, self._sweep(weights, slopes, channel)
 
     def _sweep(self, weights: list[Tensor], slopes: list[Tensor], channel: int) -> Tensor:
         g, at_input = weights[-1][channel], None

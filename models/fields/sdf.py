@@ -80,7 +80,7 @@ class SdfConfig(SurfaceConfig):
 class Sdf(Field):
     """value: sdf in scene units; color from position, view, gradient and features.
 
-    The gradient comes from the same pass as the value (`with_pullback`). Published networks: Wang et al., "NeuS"
+    The gradient comes from the same pass as the value (`with_gradient`). Published networks: Wang et al., "NeuS"
     (2021), section E.1; color network of Yariv et al., "IDR" (2020).
     """
 
@@ -148,8 +148,8 @@ class Sdf(Field):
             gradient = self._differences(x, self.taps.to(x))
         else:
             encoded, encoding_pullback = self.encoding.with_pullback(x)
-            output, pullback = self.geometry.with_pullback(encoded)
-            gradient = encoding_pullback(pullback(0))
+            output, at_features = self.geometry.with_gradient(encoded, 0)
+            gradient = encoding_pullback(at_features)
         wall = self.config.wall
         if wall is None:
             return output, gradient

@@ -107,6 +107,7 @@ TYPES = (
 #undef LOAD3
 #undef STORE2
 #undef STORE3
+#undef RELU
 #undef SOFTPLUS
 #undef LOG_1_PLUS
 #undef FMA
@@ -236,9 +237,11 @@ TYPES = (
         p_ = FMA(p_, e_, 1.9106000e-1f); p_ = FMA(p_, e_, -2.4842981e-1f); p_ = FMA(p_, e_, 3.3319097e-1f); \
         p_ = FMA(p_, e_, -4.9999493e-1f); p_ = FMA(p_, e_, 9.9999997e-1f); \
         return p_ * e_; }(e))
+    // max(v, 0), and NaN for NaN: a run that goes wrong is to be seen.
+    #define RELU(v) SELECT((v) < 0.0f, (vf)0.0f, v)
     // log(1 + exp(beta v)) / beta = max(v, 0) + log(1 + exp(-beta |v|)) / beta
     #define SOFTPLUS(v, beta, inverse_beta) \
-        (VMAX(v, (vf)0.0f) + (inverse_beta) * LOG_1_PLUS(EXP2(ABS(v) * (-1.44269504f * (beta)))))
+        (RELU(v) + (inverse_beta) * LOG_1_PLUS(EXP2(ABS(v) * (-1.44269504f * (beta)))))
 """
     + _ROWS
 )

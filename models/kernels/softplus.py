@@ -64,7 +64,7 @@ def softplus_backward(slope: Tensor, grad_value: Tensor, grad_slope: Tensor, *, 
     const vf rest = 1.0f / (1.0f + e);  // the sigmoid of |beta v|
     const vf s = SELECT(v > 0.0f, rest, e * rest);
     STORE_BLOCK(slope.data + start, s, n);
-    const vf y = VMAX(v, (vf)0.0f) + LOG_1_PLUS(e) * (1.0f / beta);
+    const vf y = RELU(v) + LOG_1_PLUS(e) * (1.0f / beta);
     STORE_BLOCK(value.data + start, y, n);
 """
 )
