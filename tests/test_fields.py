@@ -394,7 +394,7 @@ def test_mixed_precision_rounds_what_tolerates_it_and_no_distance() -> None:
     for field, rounds_value in zip(fields, (True, False), strict=True):
         for module in field.modules():
             if isinstance(module, Mlp):
-                module.small = False  # as if it were wide; the small ones' kernel does not round
+                module.widest = 1000  # as if it were; the kernel of narrower ones does not round
         x, d = points(100), directions(100)
         exact = field(x, d)
         for network in field.tolerant():

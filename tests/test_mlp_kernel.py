@@ -1,4 +1,4 @@
-"""The small network in tiles against torch in float64: output, gradient at the input, and the gradients of both."""
+"""Networks in tiles against torch in float64: output, gradient at the input, and the gradients of both."""
 
 import pytest
 import torch
@@ -6,25 +6,30 @@ from torch import Tensor
 
 from models.fields.mlp import Mlp, MlpConfig
 from models.kernels.launch import set_own_threads
-from models.kernels.mlp import STRIP, TILE, mlp, mlp_forward
+from models.kernels.mlp import mlp, mlp_forward
 
 Layers = tuple[list[Tensor], list[Tensor]]
+TILE, STRIP = 48, 1920  # points of narrow networks
 
 
-def made(widths: tuple[int, ...], count: int) -> tuple[Tensor, Layers]:
+def made(widths: tuple[int, ...], count: int, skip: tuple[int, ...] = ()) -> tuple[Tensor, Layers]:
+    """Points and layers; those in `skip` see the points again."""
     generator = torch.Generator().manual_seed(count)
     x = torch.randn(count, widths[0], generator=generator)
-    sides = list(zip(widths[1:], widths[:-1], strict=True))
+    sides = [(widths[k + 1], widths[k] + (widths[0] if k in skip else 0)) for k in range(len(widths) - 1)]
     weights = [torch.randn(*side, generator=generator) / side[1] ** 0.5 for side in sides]
     return x, (weights, [torch.randn(side[0], generator=generator) for side in sides])
 
 
 def reference(x: Tensor, layers: Layers, name: str, beta: float) -> Tensor:
+    h = x
     for i, (weight, bias) in enumerate(zip(*layers, strict=True)):
-        x = x @ weight.T + bias
+        if weight.shape[1] > h.shape[1]:
+            h = torch.cat([h, x], -1) / 2**0.5
+        h = h @ weight.T + bias
         if i + 1 < len(layers[0]):
-            x = torch.relu(x) if name == "relu" else torch.nn.functional.softplus(x, beta=beta, threshold=30)
-    return x
+            h = torch.relu(h) if name == "relu" else torch.nn.functional.softplus(h, beta=beta, threshold=30)
+    return h
 
 
 def leaves(x: Tensor, layers: Layers, dtype: torch.dtype) -> tuple[Tensor, Layers, list[Tensor]]:
@@ -34,10 +39,11 @@ def leaves(x: Tensor, layers: Layers, dtype: torch.dtype) -> tuple[Tensor, Layer
 
 
 @pytest.mark.parametrize("count", [0, 1, 16, TILE, 333])
-@pytest.mark.parametrize("widths", [(27, 64, 16), (3, 128, 9, 1), (40, 2), (128, 128, 128)])
+@pytest.mark.parametrize("widths", [(27, 64, 16), (3, 128, 9, 1), (40, 2), (128, 128, 128), (39, 300, 257, 5)])
+@pytest.mark.parametrize("skip", [(), (1,)])
 @pytest.mark.parametrize("name", ["relu", "softplus"])
-def test_output(count: int, widths: tuple[int, ...], name: str) -> None:
-    x, layers = made(widths, count)
+def test_output(count: int, widths: tuple[int, ...], skip: tuple[int, ...], name: str) -> None:
+    x, layers = made(widths, count, skip)
     truth = reference(x.double(), ([w.double() for w in layers[0]], [b.double() for b in layers[1]]), name, 100.0)
     for got in (
         mlp_forward(x, *layers, activation=name, beta=100.0),
@@ -48,11 +54,21 @@ def test_output(count: int, widths: tuple[int, ...], name: str) -> None:
 
 
 @pytest.mark.parametrize("count", [1, TILE + 1, STRIP, 2 * STRIP + 5])
-@pytest.mark.parametrize("widths", [(27, 64, 16), (5, 33, 100, 7, 4), (30, 64, 64, 3), (3, 2)])
+@pytest.mark.parametrize(
+    "widths, skip",
+    [
+        ((27, 64, 16), ()),
+        ((5, 33, 100, 7, 4), ()),
+        ((5, 33, 100, 7, 4), (1, 3)),
+        ((30, 64, 64, 3), (2,)),
+        ((3, 2), ()),
+        ((20, 150, 217, 4), (1,)),
+    ],
+)
 @pytest.mark.parametrize("name, channel", [("relu", None), ("softplus", None), ("softplus", 1), ("relu", 0)])
-def test_gradients(count: int, widths: tuple[int, ...], name: str, channel: int | None) -> None:
+def test_gradients(count: int, widths: tuple[int, ...], skip: tuple[int, ...], name: str, channel: int | None) -> None:
     """Of the output and of a channel's gradient at the input, in the input and in all parameters."""
-    x, layers = made(widths, count)
+    x, layers = made(widths, count, skip)
     at, theirs, truths = leaves(x, layers, torch.float64)
     generator = torch.Generator().manual_seed(1)
     wanted = [torch.randn(count, widths[-1], generator=generator), torch.randn(count, widths[0], generator=generator)]
@@ -105,14 +121,16 @@ def test_softplus_far_from_and_near_the_bend() -> None:
     torch.testing.assert_close(got.double(), truth, atol=2e-9, rtol=3e-7)
 
 
+@pytest.mark.parametrize("skip", [(), (1, 2)])
 @pytest.mark.parametrize("weight_norm", [False, True])
-def test_a_network_takes_the_kernel_or_torch_to_the_same_end(weight_norm: bool) -> None:
+def test_a_network_takes_the_kernel_or_torch_to_the_same_end(skip: tuple[int, ...], weight_norm: bool) -> None:
     torch.manual_seed(0)
-    small = Mlp(5, 4, MlpConfig(layers=2, width=16, activation="softplus", weight_norm=weight_norm))
+    config = MlpConfig(layers=3, width=16, skip=skip, activation="softplus", weight_norm=weight_norm)
+    small = Mlp(5, 4, config)
     x = torch.randn(6, 7, 5, requires_grad=True)
     parameters, results = [x, *small.parameters()], []
     for by_kernel in (True, False):
-        small.small = by_kernel
+        small.widest = 21 if by_kernel else 1000
         output, gradient = small.with_gradient(x, 0)
         loss = output.sin().sum() + gradient.square().sum() + small(x).cos().sum()
         results.append([output, gradient, *torch.autograd.grad(loss, parameters)])

@@ -21,7 +21,18 @@ from models.kernels import harmonics, hash_encode, lanes, march, mlp, softplus, 
 from models.kernels.launch import launch
 
 FOLDER = Path(march.__file__).parent
-MODULES = ("lanes", "hash_blocks", "harmonics", "hash_encode", "march", "mlp", "products", "softplus", "trace")
+MODULES = (
+    "lanes",
+    "hash_blocks",
+    "harmonics",
+    "hash_encode",
+    "layers",
+    "march",
+    "mlp",
+    "products",
+    "softplus",
+    "trace",
+)
 # What CUDA has and a CPU's compiler has not.
 SHIMS = """
     struct float2 { float x, y; };

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from models.fields.activations import BETA, ActivationName, activation, value_only
 from models.kernels.mlp import ACTIVATIONS as KNOWN
-from models.kernels.mlp import WIDEST, mlp, mlp_forward
+from models.kernels.mlp import NARROW, WIDEST, mlp, mlp_forward
 from utils.config import StrictModel
 from utils.errors import InputError
 from utils.precision import fast_products
@@ -81,7 +81,6 @@ class Mlp(nn.Module):
         self.activation_name = config.activation
         self.mixed = False  # in training, matrix products in bfloat16
         self.mixed_pullback = False  # those of the gradient at the input
-        self.small = not config.skip and config.activation in KNOWN and max(inputs, outputs, config.width) <= WIDEST
         if config.skip and config.width <= inputs:
             raise InputError(
                 f"a network of width {config.width} with skip {list(config.skip)} - its input of {inputs} numbers"
@@ -92,6 +91,7 @@ class Mlp(nn.Module):
         for i in range(config.layers + 1):
             ahead = outputs if i == config.layers else config.width - (inputs if i + 1 in config.skip else 0)
             self.layers.append(Linear(widths[i], ahead, weight_norm=config.weight_norm))
+        self.widest = max(max(layer.direction.shape) for layer in self.linears())
         if config.activation == "sine":
             sine_initialization(self, omega=config.omega)
 
@@ -102,7 +102,7 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return self.without_graph(x)
-        if self._in_tiles(x):
+        if self._in_tiles(x, NARROW):
             return self._by_kernel(x, None)[0]
         if self.mixed and x.device.type == "cuda":
             with torch.autocast("cuda", torch.bfloat16):
@@ -112,9 +112,14 @@ class Mlp(nn.Module):
                 return self._forward(x)
         return self._forward(x)
 
-    def _in_tiles(self, x: Tensor) -> bool:
-        """Whether all layers together go through a core's cache, tile by tile."""
-        return self.small and x.device.type == "cpu" and x.dtype == torch.float32
+    def _in_tiles(self, x: Tensor, widest: int) -> bool:
+        """Whether the kernel for networks of layers up to so wide takes all of this one, tile by tile."""
+        return (
+            self.widest <= widest
+            and self.activation_name in KNOWN
+            and x.device.type == "cpu"
+            and x.dtype == torch.float32
+        )
 
     def _parameters_in_effect(self) -> tuple[list[Tensor], list[Tensor]]:
         return [layer.weight() for layer in self.linears()], [layer.bias for layer in self.linears()]
@@ -129,7 +134,7 @@ class Mlp(nn.Module):
     def without_graph(self, x: Tensor, outputs: int | None = None) -> Tensor:
         """The first `outputs` outputs (None: all), [*N, outputs]; not differentiable, in tiles that stay in a cache."""
         rows = x.reshape(-1, x.shape[-1])
-        if self._in_tiles(x):
+        if self._in_tiles(x, WIDEST):
             weights, biases = self._parameters_in_effect()
             weights[-1], biases[-1] = weights[-1][:outputs], biases[-1][:outputs]
             out = mlp_forward(rows, weights, biases, activation=self.activation_name, beta=BETA)
@@ -149,7 +154,7 @@ class Mlp(nn.Module):
 
     def with_gradient(self, x: Tensor, channel: int) -> tuple[Tensor, Tensor]:
         """x: [*N, inputs]. Returns the output and the gradient [*N, inputs] of one of its channels."""
-        if self._in_tiles(x):
+        if self._in_tiles(x, NARROW):
             out, gradient = self._by_kernel(x, channel)
             assert gradient is not None
             return out, gradient

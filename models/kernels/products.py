@@ -59,17 +59,26 @@ PRODUCTS = (
         return r;
     };
     // to[m, n] = start + a b, n a multiple of LANES; depth: of the sums. Rows of to, start and b are contiguous and
-    // to_row, start.row and b_row apart. No start: zero; `to` may be `start`.
+    // to_row, start.row and b_row apart. No start: zero; `to` may be `start`. What is read of b again and again, DEEP
+    // rows of a few vectors, stays in the first-level cache.
     auto product = [&](int m, int n, int depth, float* to, int to_row, Matrix start, Matrix a, const float* b,
                        int b_row) __attribute__((noinline)) {
+        enum { DEEP = 96 };
         for (int c = 0; c < n;) {
-            #define ROWS_OF(block, r) block_rows(block(), r, m, depth, to + c, to_row, \\
-                Matrix{start.at ? start.at + c : nullptr, start.row, 1}, a, b + c, b_row)
             const int vectors = (n - c) / LANES;
-            if (vectors >= 4) { ROWS_OF(WideRow, ROWS_OF(Wide, 0)); c += 4 * LANES; }
-            else if (vectors >= 2) { ROWS_OF(HalfRow, ROWS_OF(Half, 0)); c += 2 * LANES; }
-            else { ROWS_OF(NarrowRow, ROWS_OF(Narrow, 0)); c += LANES; }
-            #undef ROWS_OF
+            for (int k = 0; k < depth; k += DEEP) {
+                const int deep = depth - k < DEEP ? depth - k : (int)DEEP;
+                const Matrix left = {a.at + (size_t)k * a.column, a.row, a.column};
+                const Matrix from = k > 0 ? Matrix{to + c, to_row, 1}
+                                          : Matrix{start.at ? start.at + c : nullptr, start.row, 1};
+                #define ROWS_OF(block, r) \
+                    block_rows(block(), r, m, deep, to + c, to_row, from, left, b + (size_t)k * b_row + c, b_row)
+                if (vectors >= 4) ROWS_OF(WideRow, ROWS_OF(Wide, 0));
+                else if (vectors >= 2) ROWS_OF(HalfRow, ROWS_OF(Half, 0));
+                else ROWS_OF(NarrowRow, ROWS_OF(Narrow, 0));
+                #undef ROWS_OF
+            }
+            c += (vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1) * LANES;
         }
     };
 """
