@@ -173,28 +173,27 @@ def output_of_strip(
     _LAYERS
     + """
     const bool second = grad_gradient.shape[0] > 0, seen = grad_out.shape[0] > 0, wanted = grad_x.shape[0] > 0;
-    float *q[MOST], *of_up[MOST], *of_bias[MOST];
+    float *q[MOST], *of_weight[MOST], *of_bias[MOST];
     for (int k = 0; k <= layers; ++k) q[k] = h[k];  // the levels themselves are kept
     for (int k = 0; k < layers; ++k) {
-        const int weights = ins[k] * columns[k + 1];
-        of_up[k] = take(weights); of_bias[k] = take(columns[k + 1]);
-        for (int i = 0; i < weights; ++i) of_up[k][i] = 0.0f;
+        of_weight[k] = take(outs[k] * row[k]); of_bias[k] = take(columns[k + 1]);
+        for (int i = 0; i < outs[k] * row[k]; ++i) of_weight[k][i] = 0.0f;
         for (int i = 0; i < columns[k + 1]; ++i) of_bias[k][i] = 0.0f;
     }
-    float *p = take(tile * widest), *other = take(tile * widest), *of_channel = take(widest);
+    float *p = take(tile * widest), *other = take(tile * widest);
     float *at_input = take(tile * row[0]), *asked = take(tile * row[0]);
-    for (int c = 0; c < widest; ++c) of_channel[c] = 0.0f;
     auto add_up = [&](float* to, const float* from, int from_row, int wide) {
         for (int c = 0; c < wide; c += LANES) {
-            vf sum = READ(to + c);
-            for (int r = 0; r < tile; ++r) sum += READ(from + r * from_row + c);
-            WRITE(to + c, sum);
+            vf sum[4] = {READ(to + c), (vf)0.0f, (vf)0.0f, (vf)0.0f};  // that do not wait for one another
+            for (int r = 0; r < tile; r += 4)
+                ALL_OF for (int i = 0; i < 4; ++i) sum[i] += READ(from + (r + i) * from_row + c);
+            WRITE(to + c, (sum[0] + sum[1]) + (sum[2] + sum[3]));
         }
     };
     // The sum over points of what a weight's two ends say: level k and level k + 1.
     auto weigh = [&](int k, const float* under, const float* above) {
-        product(ins[k], columns[k + 1], tile, of_up[k], columns[k + 1], Matrix{of_up[k], columns[k + 1], 1},
-                Matrix{under, 1, row[k]}, above, row[k + 1]);
+        product(outs[k], row[k], tile, of_weight[k], row[k], Matrix{of_weight[k], row[k], 1},
+                Matrix{above, 1, row[k + 1]}, under, row[k]);
     };
     for (int start = begin; start < end; start += tile) {
         const int rows = end - start < tile ? end - start : tile;
@@ -206,11 +205,13 @@ def output_of_strip(
             for (int r = 0; r < tile; ++r) {
                 const float* a = h[k] + r * row[k];
                 float* s = slope[k] + r * row[k];
-                NO_LOOP_VECTORS
-                for (int c = 0; c < columns[k]; c += LANES) {
-                    const vf v = READ(a + c);
-                    if (softness > 0.0f) WRITE(s + c, 1.0f - EXP2(v * sharp));
-                    else WRITE(s + c, SELECT(v > 0.0f, (vf)1.0f, (vf)0.0f));
+                if (softness > 0.0f) {
+                    NO_LOOP_VECTORS
+                    for (int c = 0; c < columns[k]; c += LANES) WRITE(s + c, 1.0f - EXP2(READ(a + c) * sharp));
+                } else {
+                    NO_LOOP_VECTORS
+                    for (int c = 0; c < columns[k]; c += LANES)
+                        WRITE(s + c, SELECT(READ(a + c) > 0.0f, (vf)1.0f, (vf)0.0f));
                 }
             }
         }
@@ -242,7 +243,7 @@ def output_of_strip(
                 put_again(k + 1, p, asked);
                 under = p;
             }
-            add_up(of_channel, under, row[layers - 1], row[layers - 1]);
+            add_up(of_weight[layers - 1] + channel * row[layers - 1], under, row[layers - 1], row[layers - 1]);
         }
         float *above = p, *under = other;
         fetch(above, grad_out.data, outputs, start, seen ? rows : 0);
@@ -271,11 +272,8 @@ def output_of_strip(
     }
     float* to = sums.data + (size_t)strip * sums.shape[1];
     for (int k = 0; k < layers; ++k) {
-        for (int first = 0; first < outs[k]; first += LANES)
-            for (int i = 0; i < ins[k]; ++i)
-                for (int o = first; o < outs[k] && o < first + LANES; ++o)
-                    to[o * ins[k] + i] = of_up[k][i * columns[k + 1] + o];
-        for (int i = 0; i < ins[k] && second && k == layers - 1; ++i) to[channel * ins[k] + i] += of_channel[i];
+        for (int o = 0; o < outs[k]; ++o)
+            for (int i = 0; i < ins[k]; ++i) to[o * ins[k] + i] = of_weight[k][o * row[k] + i];
         to += ins[k] * outs[k];
         for (int o = 0; o < outs[k]; ++o) to[o] = of_bias[k][o];
         to += outs[k];

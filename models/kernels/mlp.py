@@ -100,7 +100,8 @@ class _Plan:
         up = sum((ins + 1) * _padded(outs) for ins, outs in widths)
         down = sum(outs * _padded(ins) for ins, outs in widths)
         if backward:
-            return 2 * up + down + self.tile * (2 * sum(rows) + 2 * rows[0] + 2 * max(rows)) + max(rows)
+            biases = sum(_padded(outs) for _, outs in widths)
+            return up + 2 * down + biases + self.tile * (2 * sum(rows) + 2 * rows[0] + 2 * max(rows))
         return up + down + self.tile * (2 * sum(rows) + rows[0] + max(rows))
 
 
