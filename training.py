@@ -102,8 +102,7 @@ class Training:
         train = self.config.train
         if train.minutes is None:
             return min(self.step / train.steps, 1.0)
-        share = torch.tensor(self.elapsed() / (60 * train.minutes), device=self.ranks.device)
-        return min(float(distributed.mean_across_ranks(share)), 1.0)
+        return min(distributed.mean_of_ranks(self.elapsed() / (60 * train.minutes)), 1.0)
 
     def step_once(self) -> None:
         """One step of optimization, and whatever is due after it."""

@@ -233,7 +233,7 @@ def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
 
     Differentiable in values. Zero for empty values.
     """
-    own = values.new_tensor(float(values.numel())) if count is None else count.detach()
+    own = values.new_full((), values.numel()) if count is None else count.detach()
     return values.sum() / mean_across_ranks(own).clamp_min(1e-9)
 
 

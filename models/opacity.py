@@ -76,6 +76,10 @@ class Opacity(nn.Module):
         """
         raise TypeError("an opacity defines probe")
 
+    def has_width(self) -> bool:
+        """Whether the opacity rises over a known distance at the surface."""
+        return False
+
     def width(self) -> float | None:
         """Distance in scene units over which the opacity rises; None where it has no such scale."""
         return None
@@ -144,11 +148,14 @@ class Logistic(Opacity):
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         # Outside, -log sigmoid(s f) ~ exp(-s f) of light is lost; inside, log sigmoid(s f) ~ s f is all that is left.
-        return value.abs() < reach - math.log(NEGLIGIBLE) * self.width()
+        return value.abs() < reach - math.log(NEGLIGIBLE) / self.s.detach()
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
         light = F.logsigmoid(self.s * value)
         return F.relu(samples.preceding(light) - light)
+
+    def has_width(self) -> bool:
+        return True
 
     def width(self) -> float:
         return 1.0 / float(self.s.detach())
@@ -240,10 +247,13 @@ class Laplace(Opacity):
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         # Head-on, exp(-f / beta) / 2 of the light is lost outside; at depth d inside, exp(-d / beta) of it is left.
-        return value.abs() < reach - math.log(NEGLIGIBLE) * self.width()
+        return value.abs() < reach - math.log(NEGLIGIBLE) * self.beta.detach()
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
         return self.density(value) * samples.length
+
+    def has_width(self) -> bool:
+        return True
 
     def width(self) -> float:
         return float(self.beta.detach())
@@ -300,9 +310,12 @@ class Occupancy(Opacity):
     def update(self, progress: float) -> None:
         self.scale = self.config.scale * self.config.sharpen(progress)
 
-    def width(self) -> float | None:
+    def has_width(self) -> bool:
         # A distance says over what length the logit rises; the slope of other values is not known.
-        return 1 / abs(self.scale) if self.outside_sign > 0 else None
+        return self.outside_sign > 0
+
+    def width(self) -> float | None:
+        return 1 / abs(self.scale) if self.has_width() else None
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         return self.probe(sample.value, samples)

@@ -75,6 +75,10 @@ class Matter(nn.Module):
         """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""
         return self.opacity.probe(value, samples)
 
+    def has_width(self) -> bool:
+        """Whether there is one, which is known without waiting for a GPU."""
+        return self.opacity.has_width()
+
     def width(self) -> float | None:
         """Distance in scene units over which the opacity rises at the surface."""
         return self.opacity.width()
@@ -168,8 +172,8 @@ def render_rays(rays: Rays, media: Sequence[Callable[[Rays], MediumRendering]], 
     parts: list[MediumRendering] = []
     for medium in media:
         left = fine.left if coarse is None else torch.maximum(fine.left, coarse.left)
-        reached = (left.detach() > VISIBLE).nonzero()[:, 0]
-        part = medium(rays[reached])
+        reached = (left.detach() > VISIBLE).nonzero()[:, 0] if parts else None
+        part = medium(rays if reached is None else rays[reached])
         if part.proposal is not None or coarse is not None:
             coarse = (coarse or fine).through(part.proposal or part, reached)
         fine = fine.through(part, reached)
@@ -193,12 +197,14 @@ class Light:
         """At the start of rays."""
         return Light(rays.origins.new_zeros(len(rays), 7), rays.origins.new_ones(len(rays)))
 
-    def through(self, part: MediumRendering, reached: Tensor) -> Light:
-        """Behind a medium that the rays `reached` [K] go through."""
+    def through(self, part: MediumRendering, reached: Tensor | None) -> Light:
+        """Behind a medium that the rays `reached` [K] go through; None: the first one, which all light enters."""
+        seen, left = part.seen(), torch.exp(-part.samples.total(part.tau))
+        if reached is None:
+            return Light(seen, left)
         ahead = self.left[reached]
-        seen = self.seen.index_add(0, reached, ahead[:, None] * part.seen())
-        after = ahead * torch.exp(-part.samples.total(part.tau))
-        return Light(seen, self.left.index_copy(0, reached, after))
+        seen = self.seen.index_add(0, reached, ahead[:, None] * seen)
+        return Light(seen, self.left.index_copy(0, reached, ahead * left))
 
     def color(self, background: Tensor) -> Tensor:
         """[R, 3] before a background color [3]."""

@@ -47,6 +47,17 @@ SHIMS = """
 """
 
 
+def in_form(name: str, text: str, *, one_point: bool) -> str:
+    """The module `name` of the kernels as a processor without AVX-512 has it, or a GPU, where a block is a point."""
+    text = text.replace("defined(__AVX512DQ__)", "0")
+    if one_point:
+        text = text.replace("defined(__CUDA_ARCH__)", "1")
+    if one_point and name == "lanes":
+        text = text.replace('if device.type == "cpu" else 1', "if False else 1")
+        text += f"\nTYPES = {SHIMS!r} + TYPES\n"
+    return text
+
+
 @pytest.fixture(scope="module", params=["one point", "any processor"])
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """Copies of the modules in which a block is a point, or is filled number by number."""
@@ -58,13 +69,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         text = (FOLDER / f"{name}.py").read_text("utf-8")
         for module in MODULES:
             text = text.replace(f"models.kernels.{module} ", f"other_form.{module} ")
-        text = text.replace("defined(__AVX512DQ__)", "0")
-        if request.param == "one point":
-            text = text.replace("defined(__CUDA_ARCH__)", "1")
-        if request.param == "one point" and name == "lanes":
-            text = text.replace('if device.type == "cpu" else 1', "if False else 1")
-            text += f"\nTYPES = {SHIMS!r} + TYPES\n"
-        (package / f"{name}.py").write_text(text, "utf-8")
+        (package / f"{name}.py").write_text(in_form(name, text, one_point=request.param == "one point"), "utf-8")
     sys.path.insert(0, str(folder))
     yield SimpleNamespace(**{name: importlib.import_module(f"other_form.{name}") for name in MODULES})
     sys.path.remove(str(folder))

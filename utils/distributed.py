@@ -70,6 +70,13 @@ def mean_across_ranks(tensor: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+def mean_of_ranks(value: float) -> float:
+    """The mean over all ranks of a plain number; a single process need not wait for a GPU to know it."""
+    if not _is_parallel():
+        return value
+    return float(mean_across_ranks(torch.tensor(value, dtype=torch.float64, device=_exchange_device())))
+
+
 def sum_across_ranks(tensor: Tensor) -> Tensor:
     """The sum over all ranks of a tensor of the same shape and type on each; a new tensor without gradient."""
     total = tensor.detach().clone()

@@ -43,7 +43,7 @@ class RandomizedRelu(nn.Module):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        leak = torch.empty_like(x).uniform_(*LEAKS) if self.training else x.new_tensor(sum(LEAKS) / 2)
+        leak = torch.empty_like(x).uniform_(*LEAKS) if self.training else x.new_full((), sum(LEAKS) / 2)
         slope = torch.where(x > 0, torch.ones_like(x), leak)
         return x * slope, slope
 

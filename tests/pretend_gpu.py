@@ -1,0 +1,252 @@
+# mypy: disable-error-code="arg-type, override, assignment, method-assign, misc, attr-defined"
+"""A GPU that is not there: tensors that say they are on it, whose numbers a CPU computes. Run by test_pretend_gpu.
+
+What it finds is what first runs on a GPU fail of: an operation or a kernel that gets one tensor from each side. It also
+counts what a host waits for. Kernels run in the form of a GPU, one point per thread, one thread after another.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import warp as wp
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+NAME = "pretend"  # of the device type, where it is otherwise "cuda"
+_setup_privateuseone_for_python_backend(NAME)
+DEVICE = torch.device(f"{NAME}:0")
+FOLDER = Path(__file__).resolve().parent
+
+READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select", "aten::_unique2"}
+MOVES = {"aten::_to_copy", "aten::copy_"}
+waits: Counter[str] = Counter()  # where the host waits for the GPU, and how often
+
+
+class OnGpu(Tensor):
+    """A tensor of the pretended device around one of the CPU."""
+
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> OnGpu:
+        layout = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
+        made: OnGpu = Tensor._make_wrapper_subclass(cls, inner.size(), **layout, device=DEVICE)
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return computed(function, args, kwargs or {})
+
+    def tolist(self) -> Any:
+        waits[place()] += 1
+        return self.inner.tolist()
+
+    def data_ptr(self) -> int:
+        return self.inner.data_ptr()
+
+    def numpy(self, **_: Any) -> Any:
+        raise TypeError("a tensor on a GPU has no numpy array - expected .cpu() first")
+
+
+class Pretending(TorchDispatchMode):
+    """Within, tensors may be made on the device, and moved."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return computed(function, args, kwargs or {})
+
+
+def place() -> str:
+    """The line of the product that is being run."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(FOLDER) and path.name != Path(__file__).name:
+            return f"{path.relative_to(FOLDER)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "elsewhere"
+
+
+def inner(x: Any) -> Any:
+    """What a CPU computes with."""
+    return x.inner if isinstance(x, OnGpu) else x
+
+
+def computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """An operation by the CPU, its results on the device where a GPU would have them.
+
+    Raises RuntimeError for tensors of both sides; a single number may come from the CPU, as with CUDA.
+    """
+    name = function._schema.name
+    tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    ours = [x for x in tensors if isinstance(x, OnGpu)]
+    wanted = kwargs.get("device")
+    there = bool(ours) if wanted is None else torch.device(wanted).type == NAME
+    if name in MOVES:
+        there = isinstance(args[0], OnGpu) if name == "aten::copy_" else there
+        if ours and not there:
+            waits[place()] += 1
+    elif ours:
+        strangers = [tuple(x.shape) for x in tensors if not isinstance(x, OnGpu) and x.ndim > 0]
+        if strangers:
+            raise RuntimeError(f"{name}: tensors {strangers} on the CPU among those on the GPU, {place()}")
+        if name in READS:
+            waits[place()] += 1
+    plain_args, plain = pytree.tree_map(inner, (args, kwargs))
+    if wanted is not None:
+        plain["device"] = torch.device("cpu")
+    out = function(*plain_args, **plain)
+    if name == "aten::_to_copy" and out is plain_args[0]:
+        out = out.clone()
+    known = {id(x.inner): x for x in ours}  # an operation in place returns the tensor that it was given
+
+    def on_its_side(x: Any) -> Any:
+        if not isinstance(x, Tensor) or not there:
+            return x
+        return known[id(x)] if id(x) in known else OnGpu(x)
+
+    return pytree.tree_map(on_its_side, out)
+
+
+def install() -> None:
+    """Let torch, Warp and the product believe in the device."""
+    import utils.checkpoint as checkpoint
+    from models.fields import mlp
+    from models.kernels import launch
+
+    cuda: Any = torch.cuda
+    cuda.is_available, cuda.device_count = lambda: True, lambda: 1
+    for name in ("set_device", "current_stream", "synchronize", "empty_cache", "reset_peak_memory_stats"):
+        setattr(cuda, name, lambda *_: None)
+    cuda.max_memory_allocated = lambda *_: 0
+    submit = ThreadPoolExecutor.submit  # a mode is of one thread
+    ThreadPoolExecutor.submit = lambda pool, *job: submit(pool, within, *job)
+    of_cpu = torch.Generator
+    torch.Generator = type("Generator", (), {"__new__": lambda cls, device="cpu": of_cpu()})
+    Tensor.pin_memory = lambda self, *_: self
+    save = torch.save
+    torch.save = lambda state, *rest: save(pytree.tree_map(inner, state), *rest)
+    checkpoint._PLAIN = frozenset({*checkpoint._PLAIN, OnGpu})
+    mlp.NARROW = mlp.WIDEST = 0  # what is made on the CPU before it is moved: kernels have the form of a GPU
+
+    def launched(kernel: Any, dim: int, inputs: Any, device: Any, stream: Any = None) -> None:
+        kernel.module.load("cpu")
+        wp.launch(kernel, dim=dim, inputs=inputs, device="cpu")
+
+    names = {name: getattr(wp, name) for name in dir(wp) if not name.startswith("__")}
+    streams = {"stream_from_torch": lambda _: SimpleNamespace(device=NAME), "launch": launched}
+    launch.wp = SimpleNamespace(**{**names, **streams})
+    as_warp, start = launch.as_warp, launch.launch
+
+    def as_warp_of_both(tensor: Tensor, dtype: Any = None) -> Any:
+        return as_warp(inner(tensor.detach()), dtype)
+
+    def checked(kernel: Any, count: int, inputs: Any, *, device: torch.device, **rest: Any) -> None:
+        strangers = [tuple(x.shape) for x in inputs if isinstance(x, Tensor) and x.device.type != device.type]
+        if strangers:
+            raise RuntimeError(f"{kernel.key}: tensors {strangers} are not on {device}, {place()}")
+        start(kernel, count, inputs, device=device, **rest)
+
+    for module in [m for name, m in sys.modules.items() if name.split(".")[0] in ("models", "utils", "benchmarks")]:
+        for mine, name in ((checked, "launch"), (as_warp_of_both, "as_warp")):
+            if getattr(module, name, None) in (start, as_warp):
+                setattr(module, name, mine)
+
+
+def within(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What a thread does, on the device."""
+    with Pretending():
+        return work(*arguments)
+
+
+def run(main: Callable[[], int], *arguments: str) -> int:
+    """A script's exit code."""
+    sys.argv = ["script", *arguments]
+    try:
+        return int(within(main))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def step_waits(config: str, overrides: list[str], steps: int) -> tuple[float, dict[str, int]]:
+    """The error of the first step, and where the host waits in the last but one; in the last one it prints."""
+    from benchmarks.train_step import running, short_run
+
+    read = short_run(config, overrides, steps, log_every=1000)
+    errors, found = [], {}
+    with Pretending(), running(read) as training:
+        training.sampler.learn = lambda error: errors.append(error.mean())
+        for _ in range(steps):
+            found = dict(waits)
+            waits.clear()
+            training.step_once()
+        assert {x.device.type for x in training.objective.parameters()} == {read.device.split(":")[0]}
+    return float(errors[0]), found
+
+
+def refusals() -> list[str]:
+    """What an operation and a kernel say to a tensor of the other side."""
+    from models.kernels.scan import total
+
+    with Pretending():
+        there, here = torch.ones(3, device=DEVICE), torch.ones(3)
+        said = []
+        for mix in (lambda: there + here, lambda: total(there, torch.tensor([0, 3], dtype=torch.int32))):
+            try:
+                mix()
+            except RuntimeError as error:
+                said.append(str(error))
+        assert (there + 1).tolist() == [2, 2, 2] and waits.total()
+    return said
+
+
+def main(configs: list[str]) -> None:
+    import evaluate
+    import extract_mesh
+    import render
+    import train
+
+    install()
+    made = ["data.type=procedural", "data.views=6", "data.test_views=1", "data.size=40", "train.rays=48"]
+    there, small = [*made, f"device={DEVICE}"], "model.foreground.field.encoding.log2_rows=12"
+    sphere = "model.foreground.field.start=sphere"  # a hull takes time, and is fitted before anything is on a device
+    config, out, device = "configs/neus_hash.yaml", str(FOLDER / "out"), ("--device", str(DEVICE))
+    found: dict[str, Any] = {"codes": {}, "waits": {}, "errors": {}, "refusals": refusals()}
+    with redirect_stdout(sys.stderr):
+        for steps in (4, 6):  # the second resumes the first
+            keys = [*there, small, sphere, f"output={out}", f"train.steps={steps}", "train.validations=1"]
+            found["codes"][f"train {steps}"] = run(train.main, config, *keys)
+        for name, script, options in (
+            ("render", render, ("--frames", "2")),
+            ("render --surface", render, ("--frames", "2", "--surface")),
+            ("render --baked", render, ("--frames", "1", "--surface", "--baked", "--modes", "depth")),
+            ("extract_mesh", extract_mesh, ("--resolution", "24")),
+            ("evaluate", evaluate, ()),
+        ):
+            found["codes"][name] = run(script.main, out, *device, *options)
+        for name in configs:
+            keys = [small] if "hash" in name else []
+            if name in ("neus_hash", "volsdf_hash", "unisurf_hash"):
+                keys.append(sphere)
+            if name == "nerf_hash_open":
+                keys.append("model.background.field.encoding.log2_rows=12")
+            here, _ = step_waits(f"configs/{name}.yaml", [*made, "device=cpu", *keys], 1)
+            value, found["waits"][name] = step_waits(f"configs/{name}.yaml", [*there, *keys], 3)
+            found["errors"][name] = [here, value]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

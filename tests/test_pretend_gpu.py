@@ -1,0 +1,72 @@
+"""The whole product on a GPU that is not there: scripts, configs, and where a host would wait for it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_other_machines import in_form
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "pretend"  # as in pretend_gpu, which changes the process that imports it
+ROOMS = ("benchmarks", "configs", "dataio", "models", "utils")
+CONFIGS = (
+    *("neus_hash", "neus_hash_open", "neus_hash_room", "neus_hash_relief", "nerf_hash", "nerf_hash_open"),
+    *("volsdf_hash", "unisurf_hash", "reduced/nerf", "reduced/nerfpp", "reduced/neus_nerfpp", "reduced/unisurf"),
+    *("reduced/volsdf", "reduced/volsdf_siren"),
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a copy of the product says, in which the device has another name and kernels the form of a GPU."""
+    copy = tmp_path_factory.mktemp("product")
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for script in [*ROOT.glob("*.py"), ROOT / "tests" / "pretend_gpu.py"]:
+        shutil.copy(script, copy)
+    for path in copy.rglob("*.py"):
+        text = path.read_text("utf-8")
+        if path.parent.name == "kernels":
+            text = in_form(path.stem, text, one_point=True)
+        if path.name != "pretend_gpu.py":
+            text = text.replace('"cuda"', f'"{NAME}"').replace("(auto|cpu|cuda(", f"(auto|cpu|{NAME}(")
+        path.write_text(text, "utf-8")
+    command = [sys.executable, "pretend_gpu.py", *CONFIGS]
+    done = subprocess.run(
+        command, cwd=copy, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    answer: dict[str, Any] = json.loads(done.stdout)
+    answer["said"] = done.stderr
+    return answer
+
+
+def test_what_meets_across_devices_is_refused(found: dict[str, Any]) -> None:
+    operation, kernel = found["refusals"]
+    assert operation.startswith("aten::add: tensors [(3,)] on the CPU") and "are not on pretend:0" in kernel
+
+
+def test_every_script_runs_there(found: dict[str, Any]) -> None:
+    assert len(found["codes"]) == 7 and not any(found["codes"].values()), found["said"][-4000:]
+    assert "resumed at step 4" in found["said"]
+
+
+def test_every_config_trains_there_as_on_a_cpu(found: dict[str, Any]) -> None:
+    """The same random numbers are drawn, so that the errors of the first step's colors agree."""
+    assert list(found["errors"]) == list(CONFIGS)
+    for name, (here, there) in found["errors"].items():
+        assert there == pytest.approx(here, rel=1e-4), name
+
+
+def test_a_step_waits_for_little(found: dict[str, Any]) -> None:
+    """For the lengths of packed arrays, the march's one and the pruning's four, and for whether the loss is finite."""
+    waits = Counter(place.split(":")[0] for place in found["waits"]["neus_hash"])
+    assert waits == {"models/kernels/march.py": 1, "models/samplers/occupancy_grid.py": 4, "training.py": 1}
+    assert [*found["waits"]["reduced/nerf"].values()] == [1]  # dense samples need no lengths
