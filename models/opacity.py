@@ -54,6 +54,7 @@ class Opacity(nn.Module):
     surface_level: float  # the field value of the surface
     outside_sign: float  # +1 where larger values are outside (sdf), -1 where larger values are inside (density)
     reads_distance: bool = False  # whether the values are distances to the surface, so that a ray may step by them
+    has_width: bool = False  # whether it rises over a known distance there, `width`, for which a GPU is waited for
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
@@ -75,10 +76,6 @@ class Opacity(nn.Module):
         An estimate from values [*N] alone. Its exclusive sum never counts what an interval itself absorbs.
         """
         raise TypeError("an opacity defines probe")
-
-    def has_width(self) -> bool:
-        """Whether the opacity rises over a known distance at the surface."""
-        return False
 
     def width(self) -> float | None:
         """Distance in scene units over which the opacity rises; None where it has no such scale."""
@@ -119,6 +116,7 @@ class Logistic(Opacity):
     surface_level = 0.0
     outside_sign = 1.0
     reads_distance = True
+    has_width = True
 
     def __init__(self, config: LogisticConfig) -> None:
         super().__init__()
@@ -153,9 +151,6 @@ class Logistic(Opacity):
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
         light = F.logsigmoid(self.s * value)
         return F.relu(samples.preceding(light) - light)
-
-    def has_width(self) -> bool:
-        return True
 
     def width(self) -> float:
         return 1.0 / float(self.s.detach())
@@ -206,6 +201,7 @@ class Laplace(Opacity):
     surface_level = 0.0
     outside_sign = 1.0
     reads_distance = True
+    has_width = True
 
     def __init__(self, config: LaplaceConfig) -> None:
         super().__init__()
@@ -251,9 +247,6 @@ class Laplace(Opacity):
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
         return self.density(value) * samples.length
-
-    def has_width(self) -> bool:
-        return True
 
     def width(self) -> float:
         return float(self.beta.detach())
@@ -305,17 +298,15 @@ class Occupancy(Opacity):
         super().__init__()
         self.config = config
         self.outside_sign = -math.copysign(1.0, config.scale)
+        # A distance says over what length the logit rises; the slope of other values is not known.
+        self.has_width = self.outside_sign > 0
         self.update(0.0)
 
     def update(self, progress: float) -> None:
         self.scale = self.config.scale * self.config.sharpen(progress)
 
-    def has_width(self) -> bool:
-        # A distance says over what length the logit rises; the slope of other values is not known.
-        return self.outside_sign > 0
-
     def width(self) -> float | None:
-        return 1 / abs(self.scale) if self.has_width() else None
+        return 1 / abs(self.scale) if self.has_width else None
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         return self.probe(sample.value, samples)

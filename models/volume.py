@@ -75,9 +75,10 @@ class Matter(nn.Module):
         """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""
         return self.opacity.probe(value, samples)
 
+    @property
     def has_width(self) -> bool:
-        """Whether there is one, which is known without waiting for a GPU."""
-        return self.opacity.has_width()
+        """Whether `width` says something, which is known without waiting for a GPU."""
+        return self.opacity.has_width
 
     def width(self) -> float | None:
         """Distance in scene units over which the opacity rises at the surface."""

@@ -64,8 +64,9 @@ class SphereMedium:
     def surface_value(self, x: Tensor) -> Tensor:
         return (self.value(x) - self.opacity.surface_level) * self.opacity.outside_sign
 
+    @property
     def has_width(self) -> bool:
-        return self.opacity.has_width()
+        return self.opacity.has_width
 
     def width(self) -> float | None:
         return self.opacity.width()

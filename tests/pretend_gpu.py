@@ -217,6 +217,8 @@ def main(configs: list[str]) -> None:
     import extract_mesh
     import render
     import train
+    from experiment import read_config
+    from models.fields.hash_grid import HashGridConfig
 
     install()
     made = ["data.type=procedural", "data.views=6", "data.test_views=1", "data.size=40", "train.rays=48"]
@@ -237,13 +239,15 @@ def main(configs: list[str]) -> None:
         ):
             found["codes"][name] = run(script.main, out, *device, *options)
         for name in configs:
-            keys = [small] if "hash" in name else []
-            if name in ("neus_hash", "volsdf_hash", "unisurf_hash"):
-                keys.append(sphere)
-            if name == "nerf_hash_open":
-                keys.append("model.background.field.encoding.log2_rows=12")
-            here, _ = step_waits(f"configs/{name}.yaml", [*made, "device=cpu", *keys], 1)
-            value, found["waits"][name] = step_waits(f"configs/{name}.yaml", [*there, *keys], 3)
+            path = f"configs/{name}.yaml"
+            model = read_config(path, made).model
+            fields = {part: getattr(model, part).field for part in ("foreground", "background") if getattr(model, part)}
+            keys = [sphere] if getattr(fields["foreground"], "start", None) == "hull" else []
+            for part, field in fields.items():
+                if isinstance(field.encoding, HashGridConfig):
+                    keys.append(f"model.{part}.field.encoding.log2_rows=12")
+            here, _ = step_waits(path, [*made, "device=cpu", *keys], 1)
+            value, found["waits"][name] = step_waits(path, [*there, *keys], 3)
             found["errors"][name] = [here, value]
     print(json.dumps(found))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ def mlp_forward(
     Returns [M, outputs of the last]. Not differentiable. Raises ValueError for an activation that it does not know.
     """
     parameters = [part for pair in zip(weights, biases, strict=True) for part in pair]
-    return _forward_pass(x, parameters, _softness(activation, beta), -1, keep=False)[0]
+    softness = _softness(activation, beta)
+    return _forward_pass(_Plan.of(weights), x.contiguous(), _flat(parameters), softness, -1, keep=False)[0]
 
 
 def mlp(
@@ -90,6 +92,11 @@ class _Plan:
         """Floats per point of what each layer sees, and of the output."""
         return [_padded(ins) for ins, _ in self.widths] + [_padded(self.widths[-1][1])]
 
+    def parts(self, flat: Tensor) -> list[Tensor]:
+        """Weight and bias of each layer out of one row of all of them."""
+        shapes = [shape for ins, outs in self.widths for shape in ((outs, ins), (outs,))]
+        return [part.view(shape) for part, shape in zip(flat.split([prod(s) for s in shapes]), shapes, strict=True)]
+
     def kept(self) -> int:
         """Floats per tile of what the hidden layers say."""
         return self.tile * sum(self.rows()[1:-1])
@@ -105,19 +112,22 @@ class _Plan:
         return up + down + self.tile * (2 * sum(rows) + rows[0] + max(rows))
 
 
+def _flat(parameters: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in parameters])
+
+
 def _padded(width: int) -> int:
     return -(-width // 16) * 16
 
 
 def _forward_pass(
-    x: Tensor, parameters: Sequence[Tensor], softness: float, channel: int, *, keep: bool
+    plan: _Plan, x: Tensor, flat: Tensor, softness: float, channel: int, *, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    plan, x = _Plan.of(parameters[::2]), x.contiguous()
-    strips, flat = plan.strips(x), torch.cat([part.reshape(-1) for part in parameters])
     out = x.new_empty(len(x), plan.widths[-1][1])
     gradient = x.new_empty(len(x) if channel >= 0 else 0, x.shape[1])
     kept = x.new_empty(-(-len(x) // plan.tile) if keep else 0, plan.kept())
-    scratch, numbers = x.new_empty(strips, plan.room(backward=False)), plan.numbers()
+    strips, numbers = plan.strips(x), plan.numbers()
+    scratch = x.new_empty(strips, plan.room(backward=False))
     arguments = [x, flat, numbers, softness, channel, scratch, kept, out, gradient]
     launch(_forward, strips, arguments, device=x.device, grain=1)
     return out, gradient, kept
@@ -126,30 +136,27 @@ def _forward_pass(
 class _Network(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, softness: float, channel: int, *parameters: Tensor) -> Any:
+        plan, x, flat = _Plan.of(parameters[::2]), x.contiguous(), _flat(parameters)
         keep = any(ctx.needs_input_grad)
-        out, gradient, kept = _forward_pass(x, parameters, softness, channel, keep=keep)
-        ctx.save_for_backward(x, kept, *parameters)
-        ctx.softness, ctx.channel = softness, channel
+        out, gradient, kept = _forward_pass(plan, x, flat, softness, channel, keep=keep)
+        ctx.save_for_backward(x, flat, kept)
+        ctx.plan, ctx.softness, ctx.channel = plan, softness, channel
         ctx.set_materialize_grads(False)
         return out if channel < 0 else (out, gradient)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_gradient: Tensor | None = None) -> tuple[Any, ...]:
-        x, kept, *parameters = ctx.saved_tensors
         if grad_out is None and grad_gradient is None:
-            return (None,) * (3 + len(parameters))
-        plan, x, nothing = _Plan.of(parameters[::2]), x.contiguous(), x.new_empty(0, 1)
-        strips, flat = plan.strips(x), torch.cat([part.reshape(-1) for part in parameters])
+            return (None,) * len(ctx.needs_input_grad)
+        x, flat, kept = ctx.saved_tensors
+        strips, numbers, nothing = ctx.plan.strips(x), ctx.plan.numbers(), x.new_empty(0, 1)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else nothing
-        sums, scratch = x.new_empty(strips, len(flat)), x.new_empty(strips, plan.room(backward=True))
+        sums, scratch = x.new_empty(strips, len(flat)), x.new_empty(strips, ctx.plan.room(backward=True))
         grads = [nothing if grad is None else grad.contiguous() for grad in (grad_out, grad_gradient)]
-        numbers = plan.numbers()
         arguments = [x, flat, numbers, ctx.softness, max(ctx.channel, 0), *grads, scratch, kept, grad_x, sums]
         launch(_backward, strips, arguments, device=x.device, grain=1)
-        total = sums[0] if strips == 1 else sums.sum(0)
-        parts = total.split([part.numel() for part in parameters])
-        of_parameters = (part.view_as(like) for part, like in zip(parts, parameters, strict=True))
+        of_parameters = ctx.plan.parts(sums[0] if strips == 1 else sums.sum(0))
         return (grad_x if ctx.needs_input_grad[0] else None, None, None, *of_parameters)
 
 

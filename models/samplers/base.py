@@ -30,6 +30,7 @@ class Probed(Protocol):
     def surface_value(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N], zero on the surface, positive outside; a distance for an sdf."""
 
+    @property
     def has_width(self) -> bool:
         """Whether `width` says something; for those who need not know what."""
 

@@ -120,7 +120,7 @@ class OccupancyGrid(Sampler):
         through = torch.exp(-samples.exclusive_sum(medium.probe(value, samples)))
         index = ((through > HIDDEN) & medium.occupied(value, samples.length)).nonzero()[:, 0]
         kept = samples.at(index)
-        if not medium.has_width():
+        if not medium.has_width:
             return kept
         value, value_before, t_before = (
             x.index_select(0, index) for x in (value, samples.preceding(value), samples.preceding(samples.t))
