@@ -64,6 +64,9 @@ class TrainConfig(StrictModel):
     precision: Literal["float32", "mixed"] = Field(
         "float32", description="mixed: products of colors, NeRF and all gradients in bfloat16; distances never"
     )
+    cuda_graph: bool = Field(
+        True, description="on one GPU, record steps that wait for nothing and replay them as one launch"
+    )
     threads: int = Field(0, ge=0, description="of the CPU, which share a step's rays; 0: as torch finds")
     validations: int = Field(5, ge=0, description="pictures of a held-out view, evenly spread over the run")
     log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")

@@ -18,6 +18,7 @@ from models.kernels.launch import set_own_threads
 from models.losses import Objective, Report
 from utils.precision import fast_products
 from utils.random_stream import random_stream
+from utils.recording import Recording, settings
 
 LEAST_RAYS = 1024  # of a thread of its own; fewer are not worth the summing up
 SMALLEST_PART = 16  # rays; where these do not fit into memory, nothing does
@@ -29,7 +30,8 @@ class Gradients:
     On a CPU each thread renders a part of the rays with a graph of its own: single operations, which torch would
     share among its threads, are too short for that in small networks. The parts' gradients are added up in order,
     and a part's random numbers are a function of the seed and its place: how the threads take turns changes nothing.
-    A step that does not fit a GPU's memory is taken again in parts of half the size, and so are those after it.
+    A step that does not fit a GPU's memory is taken again in parts of half the size, and so are those after it. On one
+    GPU steps are recorded where they wait for nothing, and replayed: a report is then good until the next step.
     """
 
     def __init__(
@@ -51,6 +53,11 @@ class Gradients:
         self.all_threads = torch.get_num_threads()
         self.threads = self._at_once(train, self.all_threads)
         self.rays = part_size(train, self.threads)
+        self.generators: list[torch.Generator] = []  # of the parts
+        self.recording: Recording[RayBatch, Report] | None = None
+        if train.cuda_graph and device.type == "cuda" and module is objective:
+            modules, parameters = list(objective.modules()), objective.parameters()
+            self.recording = Recording(self._of, key=lambda: (self.rays, settings(modules)), parameters=parameters)
         self.pool: ThreadPoolExecutor | None = None
         if self.threads > 1:
             each = self.all_threads // self.threads
@@ -68,8 +75,9 @@ class Gradients:
     def __call__(self, batch: RayBatch) -> Report:
         """Raises torch.OutOfMemoryError when smaller parts do not help, or ranks would part company over it."""
         while True:
+            self._seed(-(-len(batch) // self.rays))
             try:
-                return self._of(batch)
+                return self._of(batch) if self.recording is None else self.recording(batch, self.generators)
             except torch.OutOfMemoryError:
                 if self.module is not self.objective or self.rays <= max(self.area, SMALLEST_PART):
                     raise
@@ -77,29 +85,37 @@ class Gradients:
             before, self.rays = self.rays, max(self.rays // 2 // self.area, 1) * self.area
             self.warn(f"{before} rays at once do not fit into memory: going on with train.rays_at_once={self.rays}")
 
+    def _seed(self, parts: int) -> None:
+        """Begin the parts' streams of random numbers anew, as functions of torch's seed."""
+        self.generators = self.generators[:parts]
+        while len(self.generators) < parts:
+            self.generators.append(torch.Generator(self.device))
+        for i, generator in enumerate(self.generators):
+            generator.manual_seed((torch.initial_seed() + i * 1_000_000_007) % 2**63)
+
     def _of(self, batch: RayBatch) -> Report:
-        parts, seed = batch.split(self.rays), torch.initial_seed()
-        seeds = [(seed + i * 1_000_000_007) % 2**63 for i in range(len(parts))]
+        parts = batch.split(self.rays)
         self.objective.zero_grad()
         run = self._in_turn if self.pool is None else self._together
-        return Report.merged(run(parts, seeds), [part.share for part in parts])
+        return Report.merged(run(parts), [part.share for part in parts])
 
-    def _in_turn(self, parts: list[RayBatch], seeds: list[int]) -> list[Report]:
+    def _in_turn(self, parts: list[RayBatch]) -> list[Report]:
         reports, alone = [], self.module is self.objective
-        for i, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
+        for i, (part, generator) in enumerate(zip(parts, self.generators, strict=True)):
             with nullcontext() if alone or i == len(parts) - 1 else self.module.no_sync():
-                with random_stream(seed, self.device):
+                with random_stream(generator):
                     report: Report = self.module(part)
                 with fast_products(self.device.type) if self.mixed else nullcontext():
                     (part.share * report.loss).backward()
-            reports.append(report)
+            reports.append(replace(report, loss=report.loss.detach()))
         return reports
 
-    def _together(self, parts: list[RayBatch], seeds: list[int]) -> list[Report]:
+    def _together(self, parts: list[RayBatch]) -> list[Report]:
         assert self.pool is not None
         parameters, reports = list(self.objective.parameters()), []
         jobs = deque(
-            self.pool.submit(self._part, part, seed, parameters) for part, seed in zip(parts, seeds, strict=True)
+            self.pool.submit(self._part, part, generator, parameters)
+            for part, generator in zip(parts, self.generators, strict=True)
         )
         try:
             while jobs:  # those taken are gone, and their gradients with them
@@ -114,9 +130,9 @@ class Gradients:
         return reports
 
     def _part(
-        self, part: RayBatch, seed: int, parameters: Sequence[Tensor]
+        self, part: RayBatch, generator: torch.Generator, parameters: Sequence[Tensor]
     ) -> tuple[Report, tuple[Tensor | None, ...]]:
-        with random_stream(seed, self.device):
+        with random_stream(generator):
             report = self.objective(part)
         gradients = torch.autograd.grad(part.share * report.loss, parameters, allow_unused=True)
         return replace(report, loss=report.loss.detach()), gradients

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import resource
 import signal
@@ -15,7 +16,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dataio.batches import PixelSampler
@@ -43,13 +43,15 @@ from utils.log import MetricsWriter, Progress
 from utils.metrics import psnr
 from utils.plateau import Plateau
 from utils.results import update_results
+from utils.skipped import Skipping
 
 MAX_BAD_STEPS = 10
+LOOK_EVERY = 16  # steps after which a GPU is waited for, to hear what was skipped
 VALIDATION_PIXELS = 200 * 200  # a picture on the way may not cost more than this
 # What may differ between a run and its resumption: none of it changes what has been computed so far.
 FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
-             "train.keep_checkpoints", "train.threads", "train.rays_at_once", "output", "device", "data.path",
-             "data.ram", "data.cache")  # fmt: skip
+             "train.keep_checkpoints", "train.threads", "train.cuda_graph", "train.rays_at_once", "output", "device",
+             "data.path", "data.ram", "data.cache")  # fmt: skip
 
 
 class NumbersError(ArithmeticError):
@@ -77,7 +79,7 @@ class Training:
             world=ranks.world,
             device=ranks.device,
         )
-        self.step, self.bad_steps = 0, 0
+        self.step, self.skipping = 0, Skipping(ranks.device)
         plateau = config.optimizer.reduce_on_plateau
         self.plateau = Plateau(plateau) if plateau else None
         self.health = Health(distances=config.model.foreground.field.value_kind == "sdf")
@@ -113,9 +115,11 @@ class Training:
         self._set_learning_rates(before)
         batch = next(self.sampler)
         report = self.gradients(batch)
-        self._descend(report.loss)
+        self._descend(report)
         self.sampler.learn(report.error)
         self.step += 1
+        if self.ranks.device.type == "cpu" or self.step % LOOK_EVERY == 0:
+            self._look_at_skipped()
         self.progress = self._progress()
         self._log(report)
         if self.health.due(self.step) and self.ranks.is_main:
@@ -131,23 +135,28 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 
-    def _descend(self, loss: Tensor) -> None:
-        """Take the step, unless a number is not finite: then skip it, and give up after a while."""
+    def _descend(self, report: Report) -> None:
+        """Take the step, unless a number is not finite or samples had no room; that is decided on the device."""
         parameters = list(self.objective.model.parameters())
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.config.optimizer.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.gradient_clip, norm)
-        mean = distributed.mean_across_ranks(loss.detach().double())  # so that all ranks decide alike
-        if bool(torch.isfinite(norm + mean)):
-            self.bad_steps = 0
-            self.optimizer.step()
-            if self.plateau:
-                self.plateau.observe(float(mean))
-            return
-        self.bad_steps += 1
-        self.line.message(f"step {self.step}: loss {float(loss.detach())} or its gradient is not finite; step skipped")
-        if self.bad_steps > MAX_BAD_STEPS:
-            raise NumbersError(f"loss not finite in {self.bad_steps} steps in a row, last at step {self.step}")
+        seen = torch.stack([report.loss.detach().double(), report.cut.double()])
+        loss, cut = distributed.mean_across_ranks(seen)  # so that all ranks decide alike
+        self.skipping.tell(self.optimizer, broken=~torch.isfinite(norm + loss), cut=cut > 0)
+        self.optimizer.step()
+        if self.plateau and math.isfinite(value := float(loss)):
+            self.plateau.observe(value)
+
+    def _look_at_skipped(self) -> None:
+        """Say which steps were skipped, and give up after a while."""
+        skipped = self.skipping.look()
+        if skipped.broken:
+            self.line.message(f"step {self.step}: loss or gradient not finite; steps skipped: {skipped.broken}")
+        if skipped.cut:
+            self.line.message(f"step {self.step}: more samples than room; steps skipped: {skipped.cut}")
+        if skipped.in_a_row > MAX_BAD_STEPS:
+            raise NumbersError(f"loss not finite in {skipped.in_a_row} steps in a row, last at step {self.step}")
 
     def _log(self, report: Report) -> None:
         rays = self.config.train.rays * self.ranks.world
@@ -163,7 +172,9 @@ class Training:
             rows |= {f"train/loss/{name}": float(term) for name, term in report.terms.items()}
             rows |= {f"model/{name}": value for name, value in self.objective.model.statistics().items()}
             rows["perf/rays_per_s"] = (self.step - self.begun_at) * rays / seconds
-            rows["perf/samples_per_ray"] = report.samples / self.config.train.rays
+            if self.gradients.recording is not None:
+                rows["perf/recorded"] = float(self.gradients.recording.graph is not None)
+            rows["perf/samples_per_ray"] = float(report.samples) / self.config.train.rays
             rows["opt/lr"] = self.optimizer.param_groups[0]["lr"]
             self.writer.scalars(self.step, rows)
         self.line.update(self.step, self.progress, values, rays=rays)
@@ -243,6 +254,7 @@ class Training:
 
     def finish(self) -> None:
         """The last checkpoint, and the run's own numbers in metrics.json."""
+        self._look_at_skipped()
         self.save()
         if self.ranks.is_main:
             seconds = self.elapsed()

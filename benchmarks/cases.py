@@ -108,7 +108,7 @@ def make_inputs(sizes: Sizes, encoding: HashGridConfig, device: torch.device) ->
     for _ in range(3):  # how many samples there are is not quite inverse to the step
         starts, *_ = marched(rays, jitter, (occupied, coarse), step, march)
         step *= len(starts) / sizes.samples
-    starts, ends, index, offsets = marched(rays, jitter, (occupied, coarse), step, march)
+    starts, ends, index, offsets, _ = marched(rays, jitter, (occupied, coarse), step, march)
     points = rays[index.long()].at((starts + ends) / 2)
     levels = HashLevels.geometric(encoding.levels, base=encoding.base, top=encoding.top, log2_rows=encoding.log2_rows)
     return Inputs(
@@ -134,8 +134,8 @@ def sphere_rays(count: int) -> Rays:
 def marched(rays: Rays, jitter: Tensor, cells: tuple[Tensor, Tensor], step: float, how: Any) -> Results:
     """The samples by `how`, the kernel or its plain form. cells: occupied ones, and their blocks."""
     ends = {"near": rays.near, "far": rays.far}
-    grids = {"occupied": cells[0], "coarse": cells[1]}
-    return how(rays.origins, rays.directions, **ends, jitter=jitter, **grids, steps=(step, 0.0))
+    steps = torch.tensor([step, 0.0], device=jitter.device)
+    return how(rays.origins, rays.directions, **ends, jitter=jitter, cells=cells, steps=steps)
 
 
 def cases(sizes: Sizes, inputs: Inputs, width: int) -> Iterator[Case]:

@@ -138,7 +138,8 @@ def of_step(config: str, overrides: Sequence[str], warmup: int, steps: int) -> d
     from benchmarks.launches import cuda_launches, shares
     from benchmarks.train_step import running, short_run
 
-    with running(short_run(config, overrides, warmup + 2 * steps)) as run:
+    eager = [*overrides, "train.cuda_graph=false"]  # a replay starts nothing that could be watched
+    with running(short_run(config, eager, warmup + 2 * steps)) as run:
         repeated(run.step_once, warmup)
         whole, rows = shares(run.step_once, steps, run.ranks.device)
         anybody = cuda_launches(run.step_once, steps, run.ranks.device)

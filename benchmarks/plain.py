@@ -109,12 +109,12 @@ def march(
     near: Tensor,
     far: Tensor,
     jitter: Tensor,
-    occupied: Tensor,
-    coarse: Tensor,
-    steps: tuple[float, float],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Every step of the lattice of every ray is looked up; `coarse` is not needed. One level, even steps."""
-    (occupied,), (step, cone) = occupied, steps
+    cells: tuple[Tensor, Tensor],
+    steps: Tensor,
+    room: int | None = None,
+) -> _march.Marched:
+    """Every step of the lattice of every ray is looked up, blocks or not. One level, even steps, any room."""
+    (occupied,), (step, cone) = cells[0], steps.tolist()
     assert cone == 0
     n = len(occupied)
     finite = torch.where(far > near, far.clamp_max(1e4) - near, 0.0)
@@ -126,7 +126,7 @@ def march(
     inside = (points.abs().amax(-1) <= 1) & (middle >= near[:, None]) & (middle < far[:, None])
     keep = inside & occupied.view(-1)[(x * n + y) * n + z].bool()
     offsets = F.pad(keep.sum(1).cumsum(0, dtype=torch.int32), (1, 0))
-    return starts[keep], starts[keep] + step, keep.nonzero()[:, 0].int(), offsets
+    return _march.Marched(starts[keep], starts[keep] + step, keep.nonzero()[:, 0].int(), offsets, offsets[-1])
 
 
 def mlp_forward(

@@ -28,8 +28,9 @@ EXAMPLE = """examples:
   python -m benchmarks.train_step --data DATA --device cuda --out
 
 The timed steps are the last ones of a run of WARMUP + STEPS steps: every schedule is near its end,
-all levels of a hash grid are in use. Pictures and checkpoints are left out, the log is not. Steps
-in plain PyTorch follow: the same model, losses and optimizer, benchmarks/plain.py for the kernels."""
+all levels of a hash grid are in use. Pictures and checkpoints are left out, the log is not. On a
+GPU where they were replayed from a graph, as many steps without one follow. Then some in plain
+PyTorch: the same model, losses and optimizer, benchmarks/plain.py for the kernels."""
 
 
 def main() -> int:
@@ -129,6 +130,9 @@ def train(config: ExperimentConfig, warmup: int, steps: int, plain: int) -> dict
         wall, cpu = timed(lambda: repeated(run.step_once, steps), device)
         lines = (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()
         memory = peak_memory_mb(device)
+        recording, run.gradients.recording = run.gradients.recording, None
+        recorded = recording is not None and recording.graph is not None
+        eager = timed(lambda: repeated(run.step_once, steps), device)[0] / steps if recorded else None
         slow = plain_step(run, plain) if plain else None
     rays = config.train.rays * steps
     logged = [row for row in map(json.loads, lines) if row["step"] > warmup]
@@ -142,6 +146,7 @@ def train(config: ExperimentConfig, warmup: int, steps: int, plain: int) -> dict
         "samples_per_ray": mean(logged, "perf/samples_per_ray"),
         "train_psnr": mean(logged, "train/psnr"),
         "peak_memory_mb": memory,
+        "eager_wall_s_per_step": eager,
         "plain_s_per_step": slow,
         "ratio_to_plain": None if slow is None else slow / own,
     }

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from models.capabilities import Capability
 from models.model import Model
-from models.volume import Rendering
+from models.samples import places
+from models.volume import MediumRendering, Rendering
 from utils.config import Part
 from utils.distributed import mean_across_ranks
 from utils.random_stream import normal, permutation, uniform
@@ -75,7 +76,8 @@ class EikonalLoss(LossConfig):
         if gradient is None:
             raise TypeError("the eikonal loss needs a field with a gradient")
         residual = _residual(gradient)
-        loss = shared_mean(residual)
+        samples = rendering.media[0].samples
+        loss = shared_mean(samples.total(residual), samples.count())
         if self.random_points:
             points = math.ceil(self.random_points * batch.share)
             near_and_far = _residual(model.random_gradient(points, gradient.device))
@@ -130,7 +132,8 @@ class SdfDepthLoss(LossConfig):
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
         if batch.depth is None:
             return rendering.depth.new_zeros(())
-        known = (batch.depth[: math.ceil(self.rays * batch.share)] > 0).nonzero()[:, 0]
+        first = batch.depth[: math.ceil(self.rays * batch.share)]
+        known, real = chosen(first > 0, len(first))
         rays, depth = batch.rays[known], batch.depth[known, None]
         cosine = self._cosine(rendering.normal[known], rays.directions)
         near = self.band * (2 * uniform((len(known), self.near_points), depth.device) - 1)
@@ -139,7 +142,8 @@ class SdfDepthLoss(LossConfig):
         value = model.foreground.value(rays.at(depth - torch.cat([near, free], dim=1)))
         beside, ahead = value.split([self.near_points, self.free_points], dim=1)
         too_small = torch.exp(-5 * ahead.clamp_min(-1)) - 1
-        return shared_mean((beside - near * cosine).abs()) + shared_mean(F.relu(torch.maximum(too_small, ahead - free)))
+        in_front = F.relu(torch.maximum(too_small, ahead - free))
+        return mean_of((beside - near * cosine).abs().mean(1) + in_front.mean(1), real)
 
     def _cosine(self, normal: Tensor, directions: Tensor) -> Tensor:
         """[R, 1] of the angle between rendered normals [R, 3] and rays; 1 where the normals do not agree yet."""
@@ -159,10 +163,10 @@ class SmoothnessLoss(LossConfig):
     points: int = Field(1024, ge=1, description="at most this many surface points per step")
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        x = surface_points(rendering, self.points)
+        x, real = surface_points(rendering, self.points)
         beside = x + (2 * uniform(x.shape, x.device) - 1) * self.shift
         here, there = model.normal(torch.cat([x, beside])).chunk(2)
-        return shared_mean(((here - there).square().sum(-1) + 1e-12).sqrt())
+        return mean_of(((here - there).square().sum(-1) + 1e-12).sqrt(), real)
 
 
 class CurvatureLoss(LossConfig):
@@ -178,11 +182,11 @@ class CurvatureLoss(LossConfig):
     points: int = Field(512, ge=1, description="at most this many surface points per step")
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        x = surface_points(rendering, self.points)
+        x, real = surface_points(rendering, self.points)
         here = model.normal(x)
         tangent = torch.linalg.cross(here.detach(), F.normalize(normal(x.shape, x.device), dim=-1))
         there = model.normal(x + self.shift * F.normalize(tangent, dim=-1))
-        return shared_mean((here - there).square().sum(-1)) / self.shift**2
+        return mean_of((here - there).square().sum(-1), real) / self.shift**2
 
 
 class DistortionLoss(LossConfig):
@@ -215,17 +219,34 @@ class EntropyLoss(LossConfig):
 
 
 @torch.no_grad()
-def surface_points(rendering: Rendering, most: int) -> Tensor:
+def surface_points(rendering: Rendering, most: int) -> tuple[Tensor, Tensor]:
     """[P, 3] where rays meet the surface, P <= most, scene frame: at the mean distance of the light that ends in the
-    first medium, for rays of which more than half does. Which ones, if there are more, is random.
+    first medium, for rays of which more than half does. Which ones, if there are more, is random. And which of the
+    points are real, as of `chosen`.
     """
     part = rendering.media[0]
     weight = part.weight()
     opacity, distance = part.samples.total(torch.stack([weight, weight * part.samples.t], -1)).unbind(-1)
-    hit = (opacity > 0.5).nonzero()[:, 0]
-    hit = hit[permutation(len(hit), hit.device)[:most]]
+    order = permutation(len(opacity), opacity.device)
+    place, real = chosen(opacity[order] > 0.5, most)
+    hit = order[place]
     rays = part.samples.rays[hit]
-    return rays.origins + (distance[hit] / opacity[hit])[:, None] * rays.directions
+    return rays.origins + (distance[hit] / opacity[hit].clamp_min(0.5))[:, None] * rays.directions, real
+
+
+def chosen(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The first places [P] where mask [M] is true, P <= most, and which of them are real, bool [P].
+
+    On a CPU all of them are; on a GPU there are always as many, so that nothing waits to hear how many are real.
+    """
+    room = min(most, len(mask))
+    place = places(mask, None if mask.device.type == "cpu" else room)[:room]
+    return place.clamp_max(len(mask) - 1), place < len(mask)
+
+
+def mean_of(values: Tensor, real: Tensor) -> Tensor:
+    """The mean over all ranks of those of `values` [P] that are real."""
+    return shared_mean(values * real, real.float().sum())
 
 
 def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
@@ -250,16 +271,19 @@ def _residual(gradient: Tensor) -> Tensor:
 class Report:
     """One step: the loss to minimize, its unweighted terms, mean squared color error, number of samples.
 
-    opacity: [R] and gradient: [*N, 3] of the first medium, detached, for those who watch over the run.
+    cut: [] bool, whether rays missed samples that had no room, so that nothing should be learned from the step.
+    opacity: [R] and off_unit: [] of the first medium, detached, for those who watch over the run; off_unit is the mean
+    distance of a gradient's length from one, None without gradients.
     error: [R] squared error of the color, mean over channels, detached, for those who choose pixels.
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     squared_error: Tensor
-    samples: int
+    samples: Tensor
+    cut: Tensor
     opacity: Tensor
-    gradient: Tensor | None
+    off_unit: Tensor | None
     error: Tensor
 
     @staticmethod
@@ -271,14 +295,15 @@ class Report:
         def mean(values: list[Tensor]) -> Tensor:
             return torch.stack([share * value.detach() for share, value in zip(shares, values, strict=True)]).sum()
 
-        gradients = [report.gradient.flatten(0, -2) for report in reports if report.gradient is not None]
+        off_unit = [report.off_unit for report in reports if report.off_unit is not None]
         return Report(
             loss=mean([report.loss for report in reports]),
             terms={name: mean([report.terms[name] for report in reports]) for name in reports[0].terms},
             squared_error=mean([report.squared_error for report in reports]),
-            samples=sum(report.samples for report in reports),
+            samples=torch.stack([report.samples for report in reports]).sum(),
+            cut=torch.stack([report.cut for report in reports]).any(),
             opacity=torch.cat([report.opacity for report in reports]),
-            gradient=torch.cat(gradients) if gradients else None,
+            off_unit=mean(off_unit) if off_unit else None,
             error=torch.cat([report.error for report in reports]),
         )
 
@@ -286,27 +311,47 @@ class Report:
 class Objective(nn.Module):
     """RayBatch -> Report: renders, and sums the weighted losses."""
 
+    weights: Tensor
+
     def __init__(self, model: Model, losses: dict[str, LossConfig]) -> None:
         super().__init__()
         self.model = model
         self.losses = losses
-        self.weights = {name: loss.weight(0.0) for name, loss in losses.items()}
+        weights = [loss.weight(0.0) for loss in losses.values()]
+        self.register_buffer("weights", torch.tensor(weights), persistent=False)
 
     def update(self, progress: float, step: int) -> None:
         """Follow the schedules and bring samplers up to date; the same on every rank. Call before every step."""
-        self.weights = {name: loss.weight(progress) for name, loss in self.losses.items()}
+        for weight, loss in zip(self.weights, self.losses.values(), strict=True):
+            weight.fill_(loss.weight(progress))
         self.model.update(progress)
         self.model.refresh(step)
 
     def forward(self, batch: RayBatch) -> Report:
         rendering = self.model(batch.rays)
         terms = {name: loss(rendering, batch, self.model) for name, loss in self.losses.items()}
-        loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        loss = (self.weights * torch.stack(list(terms.values()))).sum()
         with torch.no_grad():
             squares = (rendering.color - batch.color).square()
             squared_error, error = shared_mean(squares), squares.mean(-1)
-        samples = sum(part.tau.numel() for part in rendering.media)
-        terms = {name: term.detach() for name, term in terms.items()}
-        gradient = rendering.media[0].field.gradient
-        seen = rendering.opacity.detach(), None if gradient is None else gradient.detach()
-        return Report(loss, terms, squared_error, samples, *seen, error)
+            samples = torch.stack([part.samples.count() for part in rendering.media]).sum()
+            cut = loss.new_zeros((), dtype=torch.bool) if rendering.cut is None else rendering.cut
+        return Report(
+            loss=loss,
+            terms={name: term.detach() for name, term in terms.items()},
+            squared_error=squared_error,
+            samples=samples,
+            cut=cut,
+            opacity=rendering.opacity.detach(),
+            off_unit=_off_unit(rendering.media[0]),
+            error=error,
+        )
+
+
+@torch.no_grad()
+def _off_unit(part: MediumRendering) -> Tensor | None:
+    """[] the mean over samples of how far the gradient's length is from one."""
+    if part.field.gradient is None:
+        return None
+    off = (part.field.gradient.norm(dim=-1) - 1).abs()
+    return part.samples.total(off).sum() / part.samples.count().clamp_min(1.0)

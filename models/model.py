@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.fields.base import Distance
 from models.fields.mlp import Mlp
+from models.rooms import FIT_EVERY, Rooms
 from models.volume import Medium, MediumConfig, Rendering, render_rays
 from utils.config import StrictModel
 from utils.errors import InputError
@@ -57,6 +58,7 @@ class Model(nn.Module):
         super().__init__()
         self.foreground = _built(config.foreground, "foreground")
         self.background = _built(config.background, "background") if config.background else None
+        self.rooms = Rooms(1) if config.background else None  # of the rays that reach the background
         color = config.background_color
         if color == "data":
             color = data_color or COLORS["black"]
@@ -68,7 +70,7 @@ class Model(nn.Module):
         return [self.foreground] + ([self.background] if self.background is not None else [])
 
     def forward(self, rays: Rays) -> Rendering:
-        return render_rays(rays, self.media, self.background_color)
+        return render_rays(rays, self.media, self.background_color, self.rooms)
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
@@ -77,6 +79,9 @@ class Model(nn.Module):
 
     def refresh(self, step: int) -> None:
         """Bring the samplers' state up to date; called before every training step, the same on every rank."""
+        if step % FIT_EVERY == 0 and self.background_color.device.type != "cpu":
+            for rooms in (part for part in self.modules() if isinstance(part, Rooms)):
+                rooms.fit()
         for medium in self.media:
             medium.sampler.refresh(medium, step)
 

@@ -117,27 +117,32 @@ class Logistic(Opacity):
     outside_sign = 1.0
     reads_distance = True
     has_width = True
+    anneal: Tensor
+    least_s: Tensor
 
     def __init__(self, config: LogisticConfig) -> None:
         super().__init__()
         self.log_s = nn.Parameter(torch.tensor(math.log(config.initial_s) / 10))
-        self.config = config
+        self.register_buffer("anneal", torch.ones(()), persistent=False)
+        self.register_buffer("least_s", torch.zeros(()), persistent=False)
+        self.config, self.annealed = config, config.anneal != constant(1.0)
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        self.anneal, self.least_s = self.config.anneal(progress), self.config.least_s(progress)
+        self.anneal.fill_(self.config.anneal(progress))
+        self.least_s.fill_(self.config.least_s(progress))
 
     @property
     def s(self) -> Tensor:
         """Inverse width of the logistic, 1 / scene units; clipped to 1e-6 .. 1e6 as published, or to `least_s`."""
-        return torch.exp(self.log_s * 10).clamp(self.least_s, 1e6)
+        return torch.maximum(torch.exp(self.log_s * 10), self.least_s).clamp_max(1e6)
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         if sample.gradient is None:
             raise TypeError("the logistic opacity needs a field with a gradient (an sdf)")
         cosine = (sample.gradient * samples.directions).sum(-1)
         slope = -F.relu(-cosine)
-        if self.anneal < 1:
+        if self.annealed:
             slope = -(F.relu(0.5 - 0.5 * cosine) * (1 - self.anneal)) + slope * self.anneal
         before = sample.value + slope * (samples.t0 - samples.t)
         after = sample.value + slope * (samples.t1 - samples.t)
@@ -202,20 +207,22 @@ class Laplace(Opacity):
     outside_sign = 1.0
     reads_distance = True
     has_width = True
+    most_beta: Tensor
 
     def __init__(self, config: LaplaceConfig) -> None:
         super().__init__()
         self.b = nn.Parameter(torch.tensor(config.initial_beta - config.floor))
+        self.register_buffer("most_beta", torch.zeros(()), persistent=False)
         self.config = config
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        self.most_beta = self.config.most_beta(progress)
+        self.most_beta.fill_(self.config.most_beta(progress))
 
     @property
     def beta(self) -> Tensor:
         """Width of the rise, scene units."""
-        return (self.b.abs() + self.config.floor).clamp_max(self.most_beta)
+        return torch.minimum(self.b.abs() + self.config.floor, self.most_beta)
 
     def density(self, value: Tensor) -> Tensor:
         """Density per scene unit, [*N] in (0, 1 / beta)."""
@@ -293,27 +300,29 @@ class Occupancy(Opacity):
     """
 
     surface_level = 0.0
+    scale: Tensor
 
     def __init__(self, config: OccupancyConfig) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("scale", torch.zeros(()), persistent=False)
         self.outside_sign = -math.copysign(1.0, config.scale)
         # A distance says over what length the logit rises; the slope of other values is not known.
         self.has_width = self.outside_sign > 0
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        self.scale = self.config.scale * self.config.sharpen(progress)
+        self.scale.fill_(self.config.scale * self.config.sharpen(progress))
 
     def width(self) -> float | None:
-        return 1 / abs(self.scale) if self.has_width else None
+        return 1 / abs(float(self.scale)) if self.has_width else None
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         return self.probe(sample.value, samples)
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         # As if the field rose by one per scene unit. All of the inside counts: what hides it may have few samples.
-        return F.softplus(self.scale * value + abs(self.scale) * reach) > NEGLIGIBLE
+        return F.softplus(self.scale * value + self.scale.abs() * reach) > NEGLIGIBLE
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
         tau = F.softplus(self.scale * value)

@@ -60,6 +60,14 @@ class RaySamples:
         """[*N] -> [*N]: the value at the sample before on the same ray; the first sample keeps its own."""
         raise TypeError("RaySamples is DenseSamples or PackedSamples")
 
+    def count(self) -> Tensor:
+        """[] float32: the number of samples."""
+        return torch.full((), self.t.numel(), dtype=torch.float32, device=self.t.device)
+
+    def cut(self) -> Tensor | None:
+        """[] bool: whether rays miss samples that had no room; None: no."""
+        return None
+
     @cached_property
     def directions(self) -> Tensor:
         """[*N, 3] unit ray directions."""
@@ -98,11 +106,14 @@ class DenseSamples(RaySamples):
 class PackedSamples(RaySamples):
     """All samples of all rays in one row: ray r owns offsets[r] .. offsets[r+1]-1.
 
-    ray_index: [M] int64. offsets: [R+1] int32.
+    ray_index: [M] int64. offsets: [R+1] int32. lacking: [] bool, of samples in a room of fixed length M: whether it was
+    too short. What fills the room behind offsets[R] has finite numbers and no meaning: no sum over a ray counts it, so
+    nothing is learned from it.
     """
 
     ray_index: Tensor
     offsets: Tensor
+    lacking: Tensor | None = None
 
     @staticmethod
     def from_intervals(
@@ -112,6 +123,18 @@ class PackedSamples(RaySamples):
         return PackedSamples(
             rays, starts, ends, (starts + ends) / 2, ends - starts, ray_index=ray_index.long(), offsets=offsets
         )
+
+    def count(self) -> Tensor:
+        return self.offsets[-1].float()
+
+    def real(self, mask: Tensor) -> Tensor:
+        """[M] bool: mask, but never what fills a room that is larger."""
+        if self.lacking is None:
+            return mask
+        return mask & (torch.arange(len(mask), device=mask.device) < self.offsets[-1])
+
+    def cut(self) -> Tensor | None:
+        return self.lacking
 
     def spread(self, per_ray: Tensor) -> Tensor:
         return per_ray.index_select(0, self.ray_index)
@@ -138,9 +161,25 @@ class PackedSamples(RaySamples):
         return self.exclusive_sum(gap) + gap == 0
 
     def at(self, index: Tensor) -> PackedSamples:
-        """The samples `index` [K] int64, ascending."""
+        """The samples `index` [K] int64, ascending; M stands for what fills up a room, as `places` has it."""
         t0, t1, t, length, ray_index = (
-            x.index_select(0, index) for x in (self.t0, self.t1, self.t, self.length, self.ray_index)
+            picked(x, index) for x in (self.t0, self.t1, self.t, self.length, self.ray_index)
         )
         offsets = torch.searchsorted(index, self.offsets.long(), out_int32=True)
-        return PackedSamples(self.rays, t0, t1, t, length, ray_index=ray_index, offsets=offsets)
+        return PackedSamples(self.rays, t0, t1, t, length, ray_index=ray_index, offsets=offsets, lacking=self.lacking)
+
+
+def places(mask: Tensor, room: int | None) -> Tensor:
+    """[K] int64, ascending: where mask [M] is true.
+
+    room: K, which otherwise is their number, and waits for a GPU to count them; what does not fit is cut off, what is
+    left of the room is filled with M.
+    """
+    if room is None:
+        return mask.nonzero()[:, 0]
+    return torch.nonzero_static(mask, size=room, fill_value=len(mask))[:, 0]
+
+
+def picked(x: Tensor, index: Tensor) -> Tensor:
+    """x [M, ...] at index [K] <= M, ascending; for M itself, which fills up a room, the last row stands in."""
+    return x.index_select(0, index.clamp_max(len(x) - 1))

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from models.capabilities import Bounds, misfits_of_matter, misfits_of_medium, refuse
 from models.fields.base import FieldConfig
 from models.opacity import OpacityConfig
+from models.rooms import Rooms
 from models.samplers.base import SamplerConfig
-from models.samples import FieldSample, RaySamples
+from models.samples import FieldSample, RaySamples, picked, places
 from utils.config import Choice, StrictModel
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class Rendering:
     (scene units) of the light that ends anywhere, 0 where none does. normal: [R, 3] weighted mean of unit gradients
     in the first medium, scene frame, not normalized. media: per medium its samples, for the losses; a medium behind
     others holds only the rays that reach it. proposed: [R, 3] the color by the media's proposals, None without any.
+    cut: [] bool, whether something is missing that had no room (`models.rooms`); None: nothing is.
     """
 
     color: Tensor
@@ -162,19 +164,30 @@ class Rendering:
     normal: Tensor
     media: list[MediumRendering]
     proposed: Tensor | None = None
+    cut: Tensor | None = None
 
 
-def render_rays(rays: Rays, media: Sequence[Callable[[Rays], MediumRendering]], background: Tensor) -> Rendering:
+def render_rays(
+    rays: Rays,
+    media: Sequence[Callable[[Rays], MediumRendering]],
+    background: Tensor,
+    rooms: Rooms | None = None,
+) -> Rendering:
     """Compose media from near to far over a background color [3].
 
+    rooms: a stage for the rays that reach each medium but the first; None: as many as do.
     Differentiable in everything the fields and opacities own.
     """
     fine, coarse, opacity = Light.full(rays), None, rays.origins.new_zeros(len(rays))
     parts: list[MediumRendering] = []
+    stages = None if rooms is None else rooms.enter()
     for medium in media:
         left = fine.left if coarse is None else torch.maximum(fine.left, coarse.left)
-        reached = (left.detach() > VISIBLE).nonzero()[:, 0] if parts else None
-        part = medium(rays if reached is None else rays[reached])
+        reached = None
+        if parts:
+            lit = left.detach() > VISIBLE
+            reached = places(lit, None) if stages is None else stages.places(lit)
+        part = medium(rays if reached is None else rays[reached.clamp_max(len(rays) - 1)])
         if part.proposal is not None or coarse is not None:
             coarse = (coarse or fine).through(part.proposal or part, reached)
         fine = fine.through(part, reached)
@@ -183,7 +196,10 @@ def render_rays(rays: Rays, media: Sequence[Callable[[Rays], MediumRendering]], 
     ended = 1 - fine.left
     depth = torch.where(ended > VISIBLE, fine.seen[:, 3] / ended.clamp_min(VISIBLE), torch.zeros_like(ended))
     proposed = None if coarse is None else coarse.color(background)
-    return Rendering(fine.color(background), opacity, depth, fine.seen[:, 4:].detach(), parts, proposed)
+    cuts = [part.samples.cut() for part in parts] + [None if stages is None else stages.leave()]
+    short = [cut for cut in cuts if cut is not None]
+    cut = torch.stack(short).any() if short else None
+    return Rendering(fine.color(background), opacity, depth, fine.seen[:, 4:].detach(), parts, proposed, cut)
 
 
 @dataclass(frozen=True)
@@ -199,13 +215,16 @@ class Light:
         return Light(rays.origins.new_zeros(len(rays), 7), rays.origins.new_ones(len(rays)))
 
     def through(self, part: MediumRendering, reached: Tensor | None) -> Light:
-        """Behind a medium that the rays `reached` [K] go through; None: the first one, which all light enters."""
+        """Behind a medium that the rays `reached` [K] go through; None: the first one, which all light enters.
+
+        What fills up a room (`models.samples.places`) goes to one row more than there are rays, which is dropped.
+        """
         seen, left = part.seen(), torch.exp(-part.samples.total(part.tau))
         if reached is None:
             return Light(seen, left)
-        ahead = self.left[reached]
-        seen = self.seen.index_add(0, reached, ahead[:, None] * seen)
-        return Light(seen, self.left.index_copy(0, reached, ahead * left))
+        ahead, rays = picked(self.left, reached), len(self.left)
+        seen = F.pad(self.seen, (0, 0, 0, 1)).index_add(0, reached, ahead[:, None] * seen)
+        return Light(seen[:rays], F.pad(self.left, (0, 1)).index_copy(0, reached, ahead * left)[:rays])
 
     def color(self, background: Tensor) -> Tensor:
         """[R, 3] before a background color [3]."""

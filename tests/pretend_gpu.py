@@ -1,4 +1,4 @@
-# mypy: disable-error-code="arg-type, override, assignment, method-assign, misc, attr-defined"
+# mypy: disable-error-code="arg-type, override, assignment, method-assign, misc, attr-defined, import-not-found"
 """A GPU that is not there: tensors that say they are on it, whose numbers a CPU computes. Run by test_pretend_gpu.
 
 What it finds is what first runs on a GPU fail of: an operation or a kernel that gets one tensor from each side. It also
@@ -12,13 +12,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 import warp as wp
+from pretend_graph import Tape, recording, set_mode
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,7 +32,15 @@ FOLDER = Path(__file__).resolve().parent
 
 READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select", "aten::_unique2"}
 MOVES = {"aten::_to_copy", "aten::copy_"}
+RECORDED = ("neus_hash", "unisurf_hash", "reduced/neus", "reduced/volsdf")  # steps are compared with eager ones
 waits: Counter[str] = Counter()  # where the host waits for the GPU, and how often
+
+
+def wait() -> None:
+    """The host waits here."""
+    waits[place()] += 1
+    if Tape.now is not None or Tape.strict:
+        raise RuntimeError(f"{place()} waits for the GPU")
 
 
 class OnGpu(Tensor):
@@ -51,7 +60,7 @@ class OnGpu(Tensor):
         return computed(function, args, kwargs or {})
 
     def tolist(self) -> Any:
-        waits[place()] += 1
+        wait()
         return self.inner.tolist()
 
     def data_ptr(self) -> int:
@@ -73,7 +82,7 @@ def place() -> str:
     frame = sys._getframe(2)
     while frame.f_back is not None:
         path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(FOLDER) and path.name != Path(__file__).name:
+        if path.is_relative_to(FOLDER) and not path.name.startswith("pretend_"):
             return f"{path.relative_to(FOLDER)}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"
@@ -96,18 +105,28 @@ def computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     there = bool(ours) if wanted is None else torch.device(wanted).type == NAME
     if name in MOVES:
         there = isinstance(args[0], OnGpu) if name == "aten::copy_" else there
-        if ours and not there:
-            waits[place()] += 1
+        source = args[0] if name == "aten::_to_copy" else args[1]
+        later = kwargs.get("non_blocking") or True in args[2:]
+        if isinstance(source, OnGpu) != there and not (there and later):
+            wait()
     elif ours:
         strangers = [tuple(x.shape) for x in tensors if not isinstance(x, OnGpu) and x.ndim > 0]
         if strangers:
             raise RuntimeError(f"{name}: tensors {strangers} on the CPU among those on the GPU, {place()}")
         if name in READS:
-            waits[place()] += 1
+            wait()
     plain_args, plain = pytree.tree_map(inner, (args, kwargs))
     if wanted is not None:
         plain["device"] = torch.device("cpu")
+    tape = Tape.now if ours or there else None
+    if tape is not None:
+        tape.enter([x.inner for x in ours])
+        here = {id(x) for x in tensors if not isinstance(x, OnGpu)}  # numbers, which a recorded launch keeps for good
+        plain_args, plain = pytree.tree_map(lambda x: x.clone() if id(x) in here else x, (plain_args, plain))
+    Tape.launches += bool(ours or there)
     out = function(*plain_args, **plain)
+    if tape is not None:
+        tape.operation(function, plain_args, plain, out)
     if name == "aten::_to_copy" and out is plain_args[0]:
         out = out.clone()
     known = {id(x.inner): x for x in ours}  # an operation in place returns the tensor that it was given
@@ -128,8 +147,11 @@ def install() -> None:
 
     cuda: Any = torch.cuda
     cuda.is_available, cuda.device_count = lambda: True, lambda: 1
-    for name in ("set_device", "current_stream", "synchronize", "empty_cache", "reset_peak_memory_stats"):
+    for name in ("set_device", "synchronize", "empty_cache", "reset_peak_memory_stats"):
         setattr(cuda, name, lambda *_: None)
+    cuda.current_stream = cuda.Stream = lambda *_: SimpleNamespace(wait_stream=lambda other: None)
+    cuda.stream, cuda.graph, cuda.CUDAGraph = nullcontext, recording, Tape
+    cuda.get_sync_debug_mode, cuda.set_sync_debug_mode = lambda: "default", set_mode
     cuda.max_memory_allocated = lambda *_: 0
     submit = ThreadPoolExecutor.submit  # a mode is of one thread
     ThreadPoolExecutor.submit = lambda pool, *job: submit(pool, within, *job)
@@ -157,6 +179,11 @@ def install() -> None:
         strangers = [tuple(x.shape) for x in inputs if isinstance(x, Tensor) and x.device.type != device.type]
         if strangers:
             raise RuntimeError(f"{kernel.key}: tensors {strangers} are not on {device}, {place()}")
+        if device.type == NAME:
+            Tape.launches += 1
+        if Tape.now is not None and device.type == NAME:
+            Tape.now.enter([x.inner for x in inputs if isinstance(x, OnGpu)])
+            Tape.now.jobs.append(lambda: start(kernel, count, inputs, device=device, **rest))
         start(kernel, count, inputs, device=device, **rest)
 
     for module in [m for name, m in sys.modules.items() if name.split(".")[0] in ("models", "utils", "benchmarks")]:
@@ -196,6 +223,31 @@ def step_waits(config: str, overrides: list[str], steps: int) -> tuple[float, di
     return float(errors[0]), found
 
 
+def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
+    """A run with steps recorded where they can be, against one without: what is learned, and what a step costs.
+
+    difference: of what the parameters went, relative. graphs: how many were recorded. launches and waits: of the last
+    step but one.
+    """
+    from benchmarks.train_step import running, short_run
+
+    ends: list[Tensor] = []
+    found: dict[str, Any] = {}
+    for on in (False, True):
+        read = short_run(config, [*overrides, f"train.cuda_graph={on}"], steps, log_every=1000)
+        with Pretending(), running(read) as training:
+            parameters, before = list(training.objective.parameters()), Tape.made
+            start = [inner(x).clone() for x in parameters]
+            for _ in range(steps):
+                found = {"launches": Tape.launches, "waits": dict(waits), "graphs": Tape.made - before}
+                Tape.launches = 0
+                waits.clear()
+                training.step_once()
+            with torch.no_grad():
+                ends.append(torch.cat([(inner(x) - y).flatten() for x, y in zip(parameters, start, strict=True)]))
+    return {**found, "difference": float((ends[0] - ends[1]).norm() / ends[0].norm())}
+
+
 def refusals() -> list[str]:
     """What an operation and a kernel say to a tensor of the other side."""
     from models.kernels.scan import total
@@ -215,6 +267,7 @@ def refusals() -> list[str]:
 def main(configs: list[str]) -> None:
     import evaluate
     import extract_mesh
+    import models.model
     import render
     import train
     from experiment import read_config
@@ -225,7 +278,7 @@ def main(configs: list[str]) -> None:
     there, small = [*made, f"device={DEVICE}"], "model.foreground.field.encoding.log2_rows=12"
     sphere = "model.foreground.field.start=sphere"  # a hull takes time, and is fitted before anything is on a device
     config, out, device = "configs/neus_hash.yaml", str(FOLDER / "out"), ("--device", str(DEVICE))
-    found: dict[str, Any] = {"codes": {}, "waits": {}, "errors": {}, "refusals": refusals()}
+    found: dict[str, Any] = {"codes": {}, "waits": {}, "errors": {}, "recorded": {}, "refusals": refusals()}
     with redirect_stdout(sys.stderr):
         for steps in (4, 6):  # the second resumes the first
             keys = [*there, small, sphere, f"output={out}", f"train.steps={steps}", "train.validations=1"]
@@ -249,6 +302,10 @@ def main(configs: list[str]) -> None:
             here, _ = step_waits(path, [*made, "device=cpu", *keys], 1)
             value, found["waits"][name] = step_waits(path, [*there, *keys], 3)
             found["errors"][name] = [here, value]
+        models.model.FIT_EVERY = 4  # steps between two choices of rooms, with which recording begins anew
+        for name in RECORDED:
+            keys = [sphere, small] if name.endswith("hash") else [sphere]
+            found["recorded"][name] = recorded(f"configs/{name}.yaml", [*there, *keys], 12)
     print(json.dumps(found))
 
 

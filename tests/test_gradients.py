@@ -47,9 +47,9 @@ def test_threads_change_nothing(config: str, tmp_path: Path) -> None:
 
 
 def test_parts_have_numbers_of_their_own() -> None:
-    with random_stream(3, CPU):
+    with random_stream(torch.Generator().manual_seed(3)):
         own = [uniform((2, 3), CPU), normal((4,), CPU), permutation(5, CPU)]
-        with random_stream(4, CPU):
+        with random_stream(torch.Generator().manual_seed(4)):
             other = uniform((2, 3), CPU)
         then = uniform((2,), CPU)
     torch.manual_seed(3)

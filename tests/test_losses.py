@@ -138,10 +138,11 @@ def test_sdf_depth_is_zero_only_where_the_surface_was_measured() -> None:
 def test_surface_points_lie_on_the_surface(model: Model) -> None:
     sharp = sphere_model(s=2000.0).eval()
     seen = sharp(rays_at_sphere(300))
-    x = surface_points(seen, 1000)
+    x, real = surface_points(seen, 1000)
+    assert real.all()
     assert len(x) == int((seen.opacity > 0.5).sum()) > 50
     torch.testing.assert_close(x.norm(dim=-1), torch.full((len(x),), RADIUS), atol=5e-3, rtol=0)
-    assert surface_points(seen, 7).shape == (7, 3)
+    assert surface_points(seen, 7)[0].shape == (7, 3)
 
 
 def test_smoothness_and_curvature_of_a_sphere(model: Model) -> None:

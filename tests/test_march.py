@@ -54,7 +54,12 @@ def rays(count: int, seed: int, reach: float) -> tuple[torch.Tensor, torch.Tenso
 
 
 def run(
-    occupied: torch.Tensor, device: torch.device, *, steps: tuple[float, float] = (0.03, 0.0), far: float = 3.4
+    occupied: torch.Tensor,
+    device: torch.device,
+    *,
+    steps: tuple[float, float] = (0.03, 0.0),
+    far: float = 3.4,
+    room: int | None = None,
 ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
     count = 40
     origins, directions = rays(count, 0, len(occupied))
@@ -65,9 +70,9 @@ def run(
         near=ends[0].to(device),
         far=ends[1].to(device),
         jitter=jitter.to(device),
-        occupied=occupied.to(device),
-        coarse=blocks(occupied).to(device),
-        steps=steps,
+        cells=(occupied.to(device), blocks(occupied).to(device)),
+        steps=torch.tensor(steps, device=device),
+        room=room,
     )
     return (origins, directions, *ends, jitter), tuple(x.cpu() for x in got)
 
@@ -80,7 +85,7 @@ def test_same_steps_as_a_march_without_skipping(
     n = 16 if levels == 1 else 32
     occupied = (torch.rand(levels, n, n, n, generator=torch.Generator().manual_seed(3)) < 0.1).to(torch.uint8)
     occupied[:, : n // 2, n // 2 :] = 0  # whole blocks are empty
-    inputs, (starts, ends, ray_index, offsets) = run(occupied, device, steps=steps, far=far)
+    inputs, (starts, ends, ray_index, offsets, total) = run(occupied, device, steps=steps, far=far)
     exact = [x.double().numpy() for x in inputs]
     differences = 0
     for r in range(len(exact[0])):
@@ -94,15 +99,27 @@ def test_same_steps_as_a_march_without_skipping(
         if len(mine) == len(expected) > 0:
             np.testing.assert_allclose(mine, expected, atol=2e-6 if steps[1] == 0 else 1e-4)
     assert differences <= 2 * levels
-    assert len(starts) > 100
+    assert len(starts) == int(total) > 100
 
 
 def test_empty_and_full_grids(device: torch.device) -> None:
     empty = torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
-    _, (starts, ends, ray_index, offsets) = run(empty, device)
+    _, (starts, ends, ray_index, offsets, _) = run(empty, device)
     assert len(starts) == len(ends) == len(ray_index) == 0 and (offsets == 0).all()
-    _, (starts, _, _, offsets) = run(torch.ones_like(empty), device)
+    _, (starts, _, _, offsets, _) = run(torch.ones_like(empty), device)
     assert (offsets.diff() > 10).all()
+
+
+@pytest.mark.parametrize("room", [1, 700, 5000])
+def test_a_room_cuts_what_comes_last_and_ends_in_zeros(room: int, device: torch.device) -> None:
+    occupied = torch.ones(1, 8, 8, 8, dtype=torch.uint8)
+    _, whole = run(occupied, device)
+    _, (*arrays, offsets, total) = run(occupied, device, room=room)
+    assert 700 < int(total) == len(whole[0]) < 5000
+    kept = min(room, int(total))
+    for mine, other in zip(arrays, whole, strict=False):
+        assert len(mine) == room and torch.equal(mine[:kept], other[:kept]) and not mine[kept:].any()
+    assert torch.equal(offsets, whole[3].clamp_max(room))
 
 
 def test_rays_along_an_axis_and_rays_without_extent(device: torch.device) -> None:
@@ -111,15 +128,14 @@ def test_rays_along_an_axis_and_rays_without_extent(device: torch.device) -> Non
     near = torch.tensor([0.0, 0.0, 1.0], device=device)
     far = torch.tensor([torch.inf, torch.inf, 1.0], device=device)
     occupied = torch.ones(1, 4, 4, 4, dtype=torch.uint8, device=device)
-    starts, ends, _, offsets = march(
+    starts, ends, _, offsets, _ = march(
         origins,
         directions,
         near=near,
         far=far,
         jitter=torch.full_like(near, 0.5),
-        occupied=occupied,
-        coarse=blocks(occupied),
-        steps=(0.1, 0.0),
+        cells=(occupied, blocks(occupied)),
+        steps=torch.tensor([0.1, 0.0]),
     )
     counts = offsets.diff().tolist()
     assert counts[0] in (20, 21) and counts[1] == 0 and counts[2] == 0
@@ -130,15 +146,14 @@ def test_rays_along_an_axis_and_rays_without_extent(device: torch.device) -> Non
 def test_a_cone_makes_steps_grow_with_the_distance(device: torch.device) -> None:
     occupied = torch.ones(6, 32, 32, 32, dtype=torch.uint8, device=device)
     start, along = torch.zeros(1, 3, device=device), torch.tensor([[1.0, 0, 0]], device=device)
-    starts, ends, _, _ = march(
+    starts, ends, *_ = march(
         start,
         along,
         near=torch.tensor([0.5], device=device),
         far=torch.tensor([torch.inf], device=device),
         jitter=torch.tensor([0.5], device=device),
-        occupied=occupied,
-        coarse=blocks(occupied),
-        steps=(0.02, 0.02),
+        cells=(occupied, blocks(occupied)),
+        steps=torch.tensor([0.02, 0.02]),
     )
     middle, length = (starts + ends) / 2, ends - starts
     torch.testing.assert_close(starts[1:], ends[:-1], atol=1e-5, rtol=1e-5)

@@ -98,9 +98,9 @@ def test_march(other: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, levels: 
     found = []
     for module in (other.march, march):
         monkeypatch.setattr(module, "ROOM", room)
-        grids = {"occupied": occupied, "coarse": module.blocks(occupied)}
-        jitter = torch.linspace(0, 0.99, 333)
-        found.append(module.march(origins, directions, **ends, jitter=jitter, **grids, steps=(0.02, cone)))
+        cells, jitter = (occupied, module.blocks(occupied)), torch.linspace(0, 0.99, 333)
+        steps = torch.tensor([0.02, cone])
+        found.append(module.march(origins, directions, **ends, jitter=jitter, cells=cells, steps=steps))
     assert len(found[0][0]) > 1000
     for mine, usual in zip(*found, strict=True):
         torch.testing.assert_close(mine, usual, atol=2e-5, rtol=1e-5)

@@ -1,9 +1,11 @@
 """Runs from the command's point of view: every config trains, resumes bit for bit, and on two ranks as on one."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 TINY_DATA = ["data={type: procedural, views: 4, test_views: 1, size: 24}"]
 TINY = [*TINY_DATA, "train.rays=24", "train.minutes=null", "train.validations=1"]
+TABLE = "foreground.field.encoding.table"
 SPHERE = "model.foreground.field.start=sphere"
 SMALL = [*TINY, "train.rays=64", "train.log_every=1", "device=cpu"]
 
@@ -209,6 +212,24 @@ def test_a_signal_ends_in_a_checkpoint_and_the_same_command_goes_on(tmp_path: Pa
     step = int((tmp_path / "checkpoints" / "latest").read_text().split("_")[1])
     done = run_script(*arguments[:-2], f"train.steps={step + 2}", f"output={tmp_path}")
     assert f"resumed at step {step}" in done.stderr
+
+
+def test_a_single_step_that_is_not_finite_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(tmp_path, 3)
+    before = copy.deepcopy([run.objective.model.state_dict(), run.optimizer.state_dict()["state"]])
+    nan, usual = torch.tensor(float("nan")), run.gradients._of
+    for change, said in ({"loss": nan}, "not finite"), ({"cut": torch.tensor(True)}, "more samples than room"):
+        with monkeypatch.context() as patch:
+            patch.setattr(run.gradients, "_of", lambda batch, change=change: replace(usual(batch), **change))
+            run.step_once()
+        assert f"{said}; steps skipped: 1" in capsys.readouterr().err.replace("loss or gradient ", "")
+        assert_equal([run.objective.model.state_dict(), run.optimizer.state_dict()["state"]], before)
+    run.step_once()
+    assert not torch.equal(run.objective.model.get_parameter(TABLE), before[0][TABLE])
+    run.sampler.close()
+    run.writer.close()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:

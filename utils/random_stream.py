@@ -16,10 +16,10 @@ _own = threading.local()
 
 
 @contextmanager
-def random_stream(seed: int, device: torch.device) -> Iterator[None]:
-    """Within, this thread's numbers on `device` are those that follow on torch.manual_seed(seed)."""
+def random_stream(generator: torch.Generator) -> Iterator[None]:
+    """Within, this thread's numbers on the generator's device are the generator's."""
     before = _generator()
-    _own.generator = torch.Generator(device).manual_seed(seed)
+    _own.generator = generator
     try:
         yield
     finally:

@@ -45,6 +45,7 @@ class HashGrid(Encoding):
     keeps_input = True
     resolution: Tensor
     first_row: Tensor
+    copy: Tensor | None
 
     def __init__(
         self, layout: HashLevels, *, active: Schedule, initial: float, together: int = 1, halves: bool = False
@@ -54,29 +55,32 @@ class HashGrid(Encoding):
         halves: read the table as 16-bit floats.
         """
         super().__init__()
-        self.halves, self.copied = halves, (-1, torch.empty(0))
         self.levels, self.together, self.schedule = len(layout.resolution), together, active
         self.width = 3 + FEATURES * self.levels
         self.register_buffer("resolution", layout.resolution, persistent=False)
         self.register_buffer("first_row", layout.first_row, persistent=False)
         self.table = nn.Parameter(torch.empty(layout.rows, FEATURES).uniform_(-initial, initial))
+        self.register_buffer("copy", self.table.detach().half() if halves else None, persistent=False)
+        self._copied: int | None = None  # which version of the table
         self.update(0.0)
 
     def update(self, progress: float) -> None:
         steps = self.levels // self.together
         self.active = self.together * max(1, min(steps, round(self.schedule(progress) * steps)))
+        self._read()
 
     def _layout(self) -> HashLevels:
         return HashLevels(self.resolution, self.first_row)
 
     def _read(self) -> Tensor | None:
-        """The table in 16 bits, made anew when it has changed."""
-        if not self.halves:
+        """The table in 16 bits, always at the same place, made anew when the table has changed."""
+        if self.copy is None:
             return None
-        of = hash((self.table.data_ptr(), self.table._version))
-        if self.copied[0] != of:
-            self.copied = of, self.table.detach().half()
-        return self.copied[1]
+        of = hash((self.table.data_ptr(), self.table._version, self.copy.data_ptr()))
+        if self._copied != of:
+            self._copied = of
+            self.copy.copy_(self.table.detach())
+        return self.copy
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, 3)

@@ -84,6 +84,10 @@ class Sdf(Field):
     (2021), section E.1; color network of Yariv et al., "IDR" (2020).
     """
 
+    view_weight: Tensor
+    unit_taps: Tensor | None
+    taps: Tensor | None
+
     def __init__(self, config: SurfaceConfig) -> None:
         super().__init__()
         self.config = config
@@ -102,6 +106,11 @@ class Sdf(Field):
                 inside_out=config.inside_out,
                 feature_scale=config.feature_scale,
             )
+        self.register_buffer("view_weight", torch.ones(()), persistent=False)
+        numerical = config.numerical
+        unit = None if numerical is None else _taps(numerical.taps)
+        self.register_buffer("unit_taps", unit, persistent=False)
+        self.register_buffer("taps", None if unit is None else unit.clone(), persistent=False)
         self.update(0.0)
 
     def prepare(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
@@ -115,9 +124,9 @@ class Sdf(Field):
 
     def update(self, progress: float) -> None:
         self.encoding.update(progress)
-        self.view_weight = self.config.view_weight(progress)
-        numerical = self.config.numerical
-        self.taps = None if numerical is None else _taps(numerical.taps) * numerical.step(progress)
+        self.view_weight.fill_(self.config.view_weight(progress))
+        if self.config.numerical is not None and self.unit_taps is not None:
+            torch.mul(self.unit_taps, self.config.numerical.step(progress), out=self.taps)
 
     def tolerant(self) -> list[Mlp]:
         return [self.color]
@@ -145,7 +154,7 @@ class Sdf(Field):
         """[distance, features] and the gradient of the distance."""
         if self.taps is not None:
             output = self.geometry(self.encoding(x))
-            gradient = self._differences(x, self.taps.to(x))
+            gradient = self._differences(x, self.taps)
         else:
             encoded, encoding_pullback = self.encoding.with_pullback(x)
             output, at_features = self.geometry.with_gradient(encoded, 0)

@@ -170,6 +170,7 @@ def pull_block(
         LOAD2(c, d, weight.data + (size_t)start * width + column, width, end);
         LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end);
     }
+    if (!ANY((a != 0.0f) | (b != 0.0f) | (c != 0.0f) | (d != 0.0f))) return;  // a GPU's threads would queue for nothing
     float* base = (float*)table.data + 2 * (size_t)first_row;
     PAIRS share[8];
     vu row[8];

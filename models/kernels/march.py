@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import warp as wp
@@ -22,6 +23,16 @@ def blocks(occupied: Tensor) -> Tensor:
     return occupied.view(levels, n, side, n, side, n, side).amax((2, 4, 6))
 
 
+class Marched(NamedTuple):
+    """Intervals [M] of R rays: ray r owns offsets[r] .. offsets[r+1]-1; what lies behind offsets[R] is zero."""
+
+    starts: Tensor  # [M] ray distances, ascending within a ray
+    ends: Tensor  # [M]
+    ray_index: Tensor  # [M] int32
+    offsets: Tensor  # [R+1] int32
+    total: Tensor  # [] int32, all intervals, whether they had room or not
+
+
 def march(
     origins: Tensor,
     directions: Tensor,
@@ -29,40 +40,45 @@ def march(
     near: Tensor,
     far: Tensor,
     jitter: Tensor,
-    occupied: Tensor,
-    coarse: Tensor,
-    steps: tuple[float, float],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    cells: tuple[Tensor, Tensor],
+    steps: Tensor,
+    room: int | None = None,
+) -> Marched:
     """Intervals on a lattice of steps whose mid-points lie in occupied cells.
 
     origins, directions: [R, 3] float32, unit directions, in the frame of the cube [-1, 1]^3. near, far: [R], ray
     distances; far may be infinite, a ray with near >= far is empty. jitter: [R] in [0, 1), shift of the ray's lattice.
-    occupied: [L, N, N, N] uint8 indexed [level, x, y, z], 1 where samples are wanted; level l covers the cube
-    [-2^l, 2^l]^3, and a point asks the finest level that covers it. Points beyond the last are never sampled. With
-    L > 1 N is a multiple of 32. coarse: `blocks(occupied)`. steps: (length, cone), length > 0, cone >= 0: intervals
-    at ray distance t are max(length, cone t) long.
+    cells: [L, N, N, N] uint8 indexed [level, x, y, z], 1 where samples are wanted, and its `blocks`; level l covers the
+    cube [-2^l, 2^l]^3, and a point asks the finest level that covers it. Points beyond the last are never sampled. With
+    L > 1 N is a multiple of 32. steps: [2] float32 (length, cone), length > 0, cone >= 0: intervals at ray distance t
+    are max(length, cone t) long. room: the length M of the result, which otherwise is that of all intervals, and waits
+    for a GPU to say how many there are; what does not fit is cut off, the rest is zero.
 
-    Returns starts and ends [M] (ray distances, ascending within a ray), ray_index [M] int32 and offsets [R+1] int32:
-    ray r owns the samples offsets[r] .. offsets[r+1]-1. Empty blocks and cells are crossed in one step, which does not
-    shift the lattice: the result is the whole lattice, filtered. Without a cone it is near + (k + jitter - 1) length.
+    Empty blocks and cells are crossed in one step, which does not shift the lattice: the result is the whole lattice,
+    filtered. Without a cone it is near + (k + jitter - 1) length.
     Not differentiable. Skipping, levels and cones as in "Instant Neural Graphics Primitives", appendix E.
     """
-    rays, device = len(origins), origins.device
-    length, cone = steps
+    rays, device, (occupied, coarse) = len(origins), origins.device, cells
     grids = [occupied.reshape(-1), occupied.shape[1], coarse.reshape(-1), coarse.shape[1], len(occupied)]
     per_block = lanes(device)
     blocks_of_rays = -(-rays // per_block)
     found = torch.empty(blocks_of_rays * (2 * ROOM + 2) * per_block, dtype=torch.int32, device=device)
     vectors = [x.contiguous() for x in (origins, directions, near, far, jitter)]
-    inputs = [*vectors, *grids, float(length), float(cone), ROOM, found]
+    inputs = [*vectors, *grids, steps, ROOM, found]
     offsets = torch.zeros(rays + 1, dtype=torch.int32, device=device)
     launch(_count, blocks_of_rays, [*inputs, offsets[1:]], device=device, grain=16)
     offsets.cumsum_(0)
-    samples = int(offsets[-1])
-    starts, ends = torch.empty(2, samples, device=device)
-    ray_index = torch.empty(samples, dtype=torch.int32, device=device)
+    total = offsets[-1]
+    if room is None:
+        starts, ends = torch.empty(2, int(total), device=device)
+        ray_index = torch.empty(len(starts), dtype=torch.int32, device=device)
+    else:
+        total = total.clone()
+        offsets.clamp_max_(room)
+        starts, ends = torch.zeros(2, room, device=device)
+        ray_index = torch.zeros(room, dtype=torch.int32, device=device)
     launch(_fill, blocks_of_rays, [*inputs, offsets, starts, ends, ray_index], device=device, grain=16)
-    return starts, ends, ray_index, offsets
+    return Marched(starts, ends, ray_index, offsets, total)
 
 
 # Rays of a block, `LANES` of them, and their lattices: interval k of a ray, from `k` on, begins k + shift steps behind
@@ -70,6 +86,7 @@ def march(
 _RAYS = (
     TYPES
     + """
+    const float length = steps.data[0], cone = steps.data[1];
     const vi NEVER = 1 << 30;  // a step beyond the end of any ray
     const int count = near.shape[0], start = block * LANES;
     const int rays = count - start < LANES ? count - start : LANES;
@@ -194,8 +211,7 @@ def _count_block(
     coarse: wp.array(dtype=wp.uint8),
     blocks: int,
     levels: int,
-    length: float,
-    cone: float,
+    steps: wp.array(dtype=float),
     room: int,
     found: wp.array(dtype=int),
     counts: wp.array(dtype=int),
@@ -215,14 +231,13 @@ def _count(
     coarse: wp.array(dtype=wp.uint8),
     blocks: int,
     levels: int,
-    length: float,
-    cone: float,
+    steps: wp.array(dtype=float),
     room: int,
     found: wp.array(dtype=int),
     counts: wp.array(dtype=int),
 ):
     _count_block(
-        first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, length, cone,
+        first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, steps,
         room, found, counts,
     )
 
@@ -230,7 +245,7 @@ def _count(
 _EMIT = """
         const vi hits = SELECT(hit, run, (vi)0);
         for (int step = 0;; ++step) {
-            const vi more = step < hits;
+            const vi more = (step < hits) & (next + step < (int)starts.shape[0]);
             if (!ANY(more)) break;
             const vf begins = TO_FLOAT(k + step) + shift;
             const vf from = DISTANCE(begins), to = DISTANCE(begins + 1.0f);
@@ -274,8 +289,7 @@ def _fill_block(
     coarse: wp.array(dtype=wp.uint8),
     blocks: int,
     levels: int,
-    length: float,
-    cone: float,
+    steps: wp.array(dtype=float),
     room: int,
     found: wp.array(dtype=int),
     offsets: wp.array(dtype=int),
@@ -298,8 +312,7 @@ def _fill(
     coarse: wp.array(dtype=wp.uint8),
     blocks: int,
     levels: int,
-    length: float,
-    cone: float,
+    steps: wp.array(dtype=float),
     room: int,
     found: wp.array(dtype=int),
     offsets: wp.array(dtype=int),
@@ -308,6 +321,6 @@ def _fill(
     ray_index: wp.array(dtype=int),
 ):
     _fill_block(
-        first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, length, cone,
+        first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, steps,
         room, found, offsets, starts, ends, ray_index,
     )

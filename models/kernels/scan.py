@@ -19,8 +19,8 @@ from models.kernels.launch import launch
 def exclusive_sum(values: Tensor, offsets: Tensor) -> Tensor:
     """Sum of all earlier samples of the same ray, for every sample.
 
-    values: [M] float32. offsets: [R+1] int32, ascending, from 0 to M; empty rays are allowed.
-    Returns [M]: 0 for the first sample of a ray.
+    values: [M] float32. offsets: [R+1] int32, ascending, from 0 to M or less; empty rays are allowed.
+    Returns [M]: 0 for the first sample of a ray, and for what lies behind offsets[R], where that is less than M.
     Differentiable in `values`, once. Example: values [1, 2, 3 | 4, 5] -> [0, 1, 3 | 0, 4].
     """
     return _ExclusiveSum.apply(values, offsets)
@@ -65,14 +65,14 @@ class _Total(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (offsets,) = ctx.saved_tensors
         grad = grad.contiguous()
-        out = grad.new_empty(ctx.count, grad.shape[1])
+        out = grad.new_zeros(ctx.count, grad.shape[1])
         launch(_spread, len(grad), [grad, offsets, out], device=grad.device)
         return out, None
 
 
 def _run(kernel: Any, values: Tensor, offsets: Tensor) -> Tensor:
     values = values.contiguous()
-    out = torch.empty_like(values)
+    out = torch.zeros_like(values)
     launch(kernel, len(offsets) - 1, [values, offsets, out], device=values.device)
     return out
 

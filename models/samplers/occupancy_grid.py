@@ -12,8 +12,9 @@ from torch import Tensor
 
 from models.capabilities import Bounds
 from models.kernels.march import blocks, march
+from models.rooms import Rooms, Stages
 from models.samplers.base import Probed, Sampler, SamplerConfig
-from models.samples import PackedSamples
+from models.samples import PackedSamples, picked
 from utils.random_stream import uniform
 
 if TYPE_CHECKING:
@@ -69,11 +70,15 @@ class OccupancyGrid(Sampler):
 
     occupied: Tensor
     coarse: Tensor
+    steps: Tensor
+    share: Tensor
 
     def __init__(self, config: OccupancyGridConfig) -> None:
         super().__init__()
         self.config = config
-        self.step, self.share = config.step[1], 0.0
+        self.rooms = Rooms(5)  # of the march and of pruning, which takes four steps
+        self.register_buffer("steps", torch.tensor([config.step[1], config.cone]), persistent=False)
+        self.register_buffer("share", torch.zeros(()), persistent=False)
         n = config.resolution
         self.register_buffer("occupied", torch.ones(config.levels * n, n, n, dtype=torch.uint8))
         self.register_buffer("coarse", blocks(self.grids()), persistent=False)
@@ -84,62 +89,69 @@ class OccupancyGrid(Sampler):
         return self.occupied.view(-1, n, n, n)
 
     def update(self, progress: float) -> None:
-        self.share = min(2 * progress, 1.0)
+        self.share.fill_(min(2 * progress, 1.0))
 
     def get_extra_state(self) -> dict[str, float]:
-        return {"step": self.step}
+        return {"step": float(self.steps[0])}
 
     def set_extra_state(self, state: Any) -> None:
-        self.step = float(state["step"])
-        self.coarse = blocks(self.grids())  # the occupied cells have been loaded by now
+        self.steps[0] = float(state["step"])
+        self.coarse.copy_(blocks(self.grids()))  # the occupied cells have been loaded by now
 
     @torch.no_grad()
     def forward(self, rays: Rays, medium: Probed) -> PackedSamples:
         jitter = uniform(rays.near.shape, rays.near.device) if self.training else torch.full_like(rays.near, 0.5)
-        starts, ends, ray_index, offsets = march(
+        stages = self.rooms.enter()
+        starts, ends, ray_index, offsets, total = march(
             rays.origins,
             rays.directions,
             near=rays.near,
             far=rays.far,
             jitter=jitter,
-            occupied=self.grids(),
-            coarse=self.coarse,
-            steps=(self.step, self.config.cone),
+            cells=(self.grids(), self.coarse),
+            steps=self.steps,
+            room=stages.size(),
         )
         samples = PackedSamples.from_intervals(rays, starts, ends, ray_index=ray_index, offsets=offsets)
+        if stages.size() is not None:
+            samples = replace(samples, lacking=total > len(starts))
+        stages.note(total)
         if self.config.measure == "inverse_radius":
             samples = replace(samples, length=_in_inverse_radius(samples))
-        return self._prune(samples, medium) if self.config.prune else samples
+        if self.config.prune:
+            samples = self._prune(samples, medium, stages)
+        return replace(samples, lacking=stages.leave())
 
-    def _prune(self, samples: PackedSamples, medium: Probed) -> PackedSamples:
+    def _prune(self, samples: PackedSamples, medium: Probed, stages: Stages) -> PackedSamples:
         """Drop what a value alone shows to be transparent or hidden, before gradients and colors are computed.
 
         What is left is evaluated where its interval meets the surface, if it does: there the color is seen.
         """
-        samples, value = self._lit(samples, medium)
+        samples, value = self._lit(samples, medium, stages)
         through = torch.exp(-samples.exclusive_sum(medium.probe(value, samples)))
-        index = ((through > HIDDEN) & medium.occupied(value, samples.length)).nonzero()[:, 0]
+        index = stages.places(samples.real((through > HIDDEN) & medium.occupied(value, samples.length)))
         kept = samples.at(index)
         if not medium.has_width:
             return kept
         value, value_before, t_before = (
-            x.index_select(0, index) for x in (value, samples.preceding(value), samples.preceding(samples.t))
+            picked(x, index) for x in (value, samples.preceding(value), samples.preceding(samples.t))
         )
         slope = (value - value_before) / (kept.t - t_before).clamp_min(1e-6)
         meets = kept.t - value / slope.clamp_max(-STEEP)
         return replace(kept, t=torch.where((kept.t0 <= meets) & (meets <= kept.t1), meets, kept.t))
 
-    def _lit(self, samples: PackedSamples, medium: Probed) -> tuple[PackedSamples, Tensor]:
+    def _lit(self, samples: PackedSamples, medium: Probed, stages: Stages) -> tuple[PackedSamples, Tensor]:
         """The samples without those behind the first gap of a ray that has lost its light by then; their values."""
-        front = samples.before_gap()
-        first = front.nonzero()[:, 0]
+        front = samples.real(samples.before_gap())
+        first = stages.places(front)
         stretch = samples.at(first)
         value = medium.value(stretch.positions)
         left = torch.exp(-stretch.total(medium.probe(value, stretch)))
-        rest = (~front & samples.spread(left > HIDDEN)).nonzero()[:, 0]
-        values = value.new_empty(len(front)).index_copy_(0, first, value)
+        behind = samples.real(~front & samples.spread(left > HIDDEN))
+        rest = stages.places(behind)
+        values = value.new_zeros(len(front) + 1).index_copy_(0, first, value)  # one more for what fills a room
         values.index_copy_(0, rest, medium.value(samples.at(rest).positions))
-        seen = front.index_fill_(0, rest, True).nonzero()[:, 0]
+        seen = stages.places(front | behind)
         return samples.at(seen), values.index_select(0, seen)
 
     @torch.no_grad()
@@ -149,9 +161,9 @@ class OccupancyGrid(Sampler):
         width = medium.width()
         shortest, longest = self.config.step
         if width is not None:
-            self.step = min(max(width * self.config.step_per_width, shortest), longest)
+            self.steps[0] = min(max(width * self.config.step_per_width, shortest), longest)
         else:
-            self.step = longest ** (1 - self.share) * shortest**self.share
+            self.steps[0] = longest ** (1 - self.share) * shortest**self.share
         turn, count = step // self.config.every, self.occupied.numel()
         cells = torch.arange(count, device=self.occupied.device)
         if turn > 0:
@@ -160,7 +172,7 @@ class OccupancyGrid(Sampler):
         for part in cells.split(65536):
             center, reach = self._places(part)
             flat[part] = medium.occupied(medium.value(center), reach).to(torch.uint8)
-        self.coarse = blocks(self.grids())
+        self.coarse.copy_(blocks(self.grids()))
 
     def _places(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Centers [K, 3] of cells, and half their diagonals [K] as intervals are measured; cells: [K] int64."""

@@ -44,13 +44,16 @@ class RootFinding(Sampler):
     Rays without a surface get the same number, even from near to far. Oechsle et al., "UNISURF" (2021), eqs. 8, 9.
     """
 
+    interval: Tensor
+
     def __init__(self, config: RootFindingConfig) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("interval", torch.zeros(()), persistent=False)
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        self.interval = max(self.config.interval(progress), self.config.floor)
+        self.interval.fill_(max(self.config.interval(progress), self.config.floor))
 
     @torch.no_grad()
     def forward(self, rays: Rays, medium: Probed) -> DenseSamples:
@@ -72,12 +75,13 @@ def first_surface(rays: Rays, medium: Probed, march: int, secant_steps: int) -> 
     t = even_edges(rays.near, rays.far, march - 1)
     value = medium.surface_value(rays.at(t))
     enters = (value[:, :-1] > 0) & (value[:, 1:] <= 0)
-    found = enters.any(1).nonzero()[:, 0]
-    first = enters[found].int().argmax(1, keepdim=True)
-    ends = [x[found].gather(1, at)[:, 0] for x in (t, value) for at in (first, first + 1)]
-    surface = torch.full_like(rays.near, torch.inf)
-    surface[found] = secant(rays[found], medium, *ends, steps=secant_steps)
-    return surface
+    found = enters.any(1)
+    first = enters.int().argmax(1, keepdim=True)
+    low, high, above, below = (x.gather(1, at)[:, 0] for x in (t, value) for at in (first, first + 1))
+    # The few steps are taken by all rays: to ask which ones need them would make a GPU's host wait.
+    above, below = torch.where(found, above, 1.0), torch.where(found, below, -1.0)
+    surface = secant(rays, medium, low, high, above, below, steps=secant_steps)
+    return torch.where(found, surface, torch.inf)
 
 
 def secant(

@@ -1,0 +1,150 @@
+"""Work of always the same shapes on a GPU: recorded once, then replayed as one CUDA graph, instead of launch by launch.
+
+A replay reads and writes the memory that the recorded work did, with the numbers that are there by then, and asks no
+Python. So what Python decides must not change unnoticed: `settings` finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+InputT = TypeVar("InputT")
+ResultT = TypeVar("ResultT")
+
+
+class Recording(Generic[InputT, ResultT]):
+    """work(input), whose result and gradients a replay leaves where the recording left them, until the next one.
+
+    The first call with a new key does the work as ever; the second one too, to see whether it waits for the GPU, which
+    no recording can; the third records it. Work that waits, or cannot be recorded, is done as ever while the key is the
+    same.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[InputT], ResultT],
+        *,
+        key: Callable[[], Hashable],
+        parameters: Iterable[nn.Parameter],
+    ) -> None:
+        """work: of an input, a tensor or a dataclass of such; gradients are those of `parameters`.
+
+        key: what else the work depends on and a replay would not see.
+        """
+        self.work, self.key, self.parameters = work, key, list(parameters)
+        self.known: Hashable = None
+        self.calls = 0  # with the known key
+        self.refused: str | None = None  # why this key's work is not recorded
+        self.stream: Any = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.given: list[Tensor] = []
+        self.gradients: list[Tensor | None] = []
+        self.result: ResultT | None = None
+
+    def __call__(self, given: InputT, generators: Sequence[torch.Generator]) -> ResultT:
+        """generators: all that the work draws from, each at the beginning of its stream."""
+        key = (self.key(), shapes(given), len(generators))
+        if key != self.known:
+            self._forget()
+            self.known, self.calls, self.refused = key, 0, None
+        self.calls += 1
+        if self.calls == 1 or self.refused:
+            return self.work(given)
+        try:
+            if self.calls == 2:
+                return self._rehearsed(given)
+            if self.graph is None:
+                self._record(given, generators)
+        except RuntimeError as error:
+            self._forget()
+            self.refused = str(error).splitlines()[0][:200]
+            for generator in generators:
+                generator.manual_seed(generator.initial_seed())
+            return self.work(given)
+        return self._replayed(given)
+
+    def _rehearsed(self, given: InputT) -> ResultT:
+        """As ever, but in a stream of its own; raises RuntimeError where the host would wait for the GPU."""
+        self.stream = self.stream or torch.cuda.Stream()
+        current, mode = torch.cuda.current_stream(), torch.cuda.get_sync_debug_mode()
+        self.stream.wait_stream(current)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with torch.cuda.stream(self.stream):
+                return self.work(given)
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+            current.wait_stream(self.stream)
+
+    def _record(self, given: InputT, generators: Sequence[torch.Generator]) -> None:
+        own = copied(given)
+        graph = torch.cuda.CUDAGraph()
+        for generator in generators:
+            graph.register_generator_state(generator)
+        # Other threads may go on: the one that gathers pixels asks for memory that is pinned.
+        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+            self.result = self.work(own)
+        self.graph, self.given = graph, tensors(own)
+        self.gradients = [parameter.grad for parameter in self.parameters]
+
+    def _replayed(self, given: InputT) -> ResultT:
+        assert self.graph is not None and self.result is not None
+        for mine, now in zip(self.given, tensors(given), strict=True):
+            mine.copy_(now)
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
+        self.graph.replay()
+        return self.result
+
+
+def settings(modules: Iterable[nn.Module]) -> Hashable:
+    """Every public attribute of the modules that is a plain number, text or tuple of such: what Python decides by."""
+    return tuple(
+        (name, value)
+        for module in modules
+        for name, value in vars(module).items()
+        if not name.startswith("_") and _plain(value)
+    )
+
+
+def _plain(value: object) -> bool:
+    return (
+        value is None
+        or isinstance(value, bool | int | float | str)
+        or (isinstance(value, tuple) and all(_plain(x) for x in value))
+    )
+
+
+def shapes(x: Any) -> Hashable:
+    """What of a tensor, or of a dataclass of tensors and plain values, a recording cannot change."""
+    if isinstance(x, Tensor):
+        return tuple(x.shape), x.dtype, x.device
+    if is_dataclass(x):
+        return tuple(shapes(getattr(x, part.name)) for part in fields(x))
+    return x if isinstance(x, Hashable) else repr(x)
+
+
+def tensors(x: Any) -> list[Tensor]:
+    """All tensors of a tensor, or of a dataclass of such."""
+    if isinstance(x, Tensor):
+        return [x]
+    if is_dataclass(x):
+        return [tensor for part in fields(x) for tensor in tensors(getattr(x, part.name))]
+    return []
+
+
+def copied(x: Any) -> Any:
+    """The same in memory of its own."""
+    if isinstance(x, Tensor):
+        return x.clone()
+    if is_dataclass(x) and not isinstance(x, type):
+        return replace(x, **{part.name: copied(getattr(x, part.name)) for part in fields(x)})
+    return x
