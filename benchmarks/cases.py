@@ -15,6 +15,7 @@ from benchmarks import plain
 from dataio.cameras import Rays
 from models.fields import activations
 from models.fields.hash_grid import HashGridConfig
+from models.kernels.composite import composite
 from models.kernels.harmonics import harmonics
 from models.kernels.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
 from models.kernels.march import blocks, march
@@ -142,6 +143,7 @@ def cases(sizes: Sizes, inputs: Inputs, width: int) -> Iterator[Case]:
     """All kernels. width: of the hidden layer."""
     yield from hash_cases(inputs)
     yield from scan_cases(inputs)
+    yield from seen_cases(inputs)
     yield from ray_cases(sizes, inputs)
     yield from network_cases(len(inputs.points), 3 + 2 * len(inputs.levels.resolution), width, inputs.points.device)
 
@@ -195,6 +197,23 @@ def scan_cases(inputs: Inputs) -> Iterator[Case]:
         least = Least(copied=FLOAT * (values.numel() + grad.numel() + len(offsets)))
         yield Case(name, count, forms, least)
         yield Case("  backward", count, backward(forms, [values], [grad]), least)
+
+
+def seen_cases(inputs: Inputs) -> Iterator[Case]:
+    """What rays see of their samples."""
+    offsets, count, device = inputs.offsets, len(inputs.points), inputs.points.device
+    tau = (3 * torch.rand(count, device=device)).requires_grad_()
+    color = torch.rand(count, 3, device=device, requires_grad=True)
+    t, gradient = torch.rand(count, device=device).cumsum(0), torch.randn(count, 3, device=device)
+
+    def seen(how: Any) -> Results:
+        return tuple(how(tau, color, t, gradient, offsets))
+
+    forms = both(seen, composite, plain.composite)
+    grads = [torch.randn(len(offsets) - 1, 7, device=device), torch.randn(len(offsets) - 1, device=device)]
+    grads[0][:, 4:] = 0  # normals have none
+    yield Case("composite", count, forms, Least(copied=FLOAT * count * 8))
+    yield Case("  backward", count, backward(forms, [tau, color], grads), Least(copied=FLOAT * count * 9))
 
 
 def summed(how: Any, values: Tensor, offsets: Tensor) -> Results:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.swap import replaced
+from models.kernels import composite as _composite
 from models.kernels import harmonics as _harmonics
 from models.kernels import hash_encode as _hash_encode
 from models.kernels import march as _march
@@ -100,6 +101,22 @@ def total(values: Tensor, offsets: Tensor, rays: Tensor | None = None) -> Tensor
     """Each sample is added to its ray. rays: `ray_index(offsets)` if known."""
     rays = ray_index(offsets) if rays is None else rays
     return values.new_zeros(len(offsets) - 1, *values.shape[1:]).index_add(0, rays, values)
+
+
+def composite(tau: Tensor, color: Tensor, t: Tensor, gradient: Tensor | None, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight per sample, and sums."""
+    weight = torch.exp(-exclusive_sum(tau, offsets)) * -torch.expm1(-tau)
+    normal = torch.zeros_like(color) if gradient is None else F.normalize(gradient.detach(), dim=-1)
+    parts = [color * weight[:, None], (t * weight)[:, None], normal * weight.detach()[:, None]]
+    return total(torch.cat(parts, -1), offsets), torch.exp(-total(tau, offsets))
+
+
+def unbroken(starts: Tensor, ends: Tensor, offsets: Tensor) -> Tensor:
+    """By the number of gaps so far, rays one after the other."""
+    rays = ray_index(offsets)
+    follows = F.pad(rays[1:] == rays[:-1], (1, 0))[: len(rays)]
+    gap = (follows & (starts - ends.roll(1) > 0.5 * (ends - starts))).float()
+    return exclusive_sum(gap, offsets, rays) + gap == 0
 
 
 def march(
@@ -235,6 +252,8 @@ PAIRS: tuple[tuple[Any, Any], ...] = (
     (_scan.exclusive_sum, exclusive_sum),
     (_scan.total, total),
     (_march.march, march),
+    (_composite.composite, composite),
+    (_scan.unbroken, unbroken),
     (_mlp.mlp_forward, mlp_forward),
     (_mlp.mlp, mlp),
     (_harmonics.harmonics, harmonics),

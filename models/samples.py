@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import scan
+from models.kernels.composite import composite
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -59,6 +60,21 @@ class RaySamples:
     def preceding(self, x: Tensor) -> Tensor:
         """[*N] -> [*N]: the value at the sample before on the same ray; the first sample keeps its own."""
         raise TypeError("RaySamples is DenseSamples or PackedSamples")
+
+    def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What rays see of samples with optical depth tau [*N], and the share of light that is left behind them, [R].
+
+        color: [*N, 3]. gradient: [*N, 3], whose direction is the normal; None: none. Returns [R, 7], color, distance t
+        and normal, each times its weight exp(-(sum of tau before)) (1 - exp(-tau)), summed up. Differentiable once in
+        color and tau; the normals let no gradient through.
+        """
+        weight = torch.exp(-self.exclusive_sum(tau)) * -torch.expm1(-tau)
+        if gradient is None:
+            normal = torch.zeros_like(color)
+        else:
+            normal = torch.nn.functional.normalize(gradient, dim=-1) * weight.detach()[..., None]
+        parts = [color * weight[..., None], (self.t * weight)[..., None], normal.detach()]
+        return self.total(torch.cat(parts, -1)), torch.exp(-self.total(tau))
 
     def count(self) -> Tensor:
         """[] float32: the number of samples."""
@@ -127,12 +143,6 @@ class PackedSamples(RaySamples):
     def count(self) -> Tensor:
         return self.offsets[-1].float()
 
-    def real(self, mask: Tensor) -> Tensor:
-        """[M] bool: mask, but never what fills a room that is larger."""
-        if self.lacking is None:
-            return mask
-        return mask & (torch.arange(len(mask), device=mask.device) < self.offsets[-1])
-
     def cut(self) -> Tensor | None:
         return self.lacking
 
@@ -144,6 +154,9 @@ class PackedSamples(RaySamples):
 
     def total(self, x: Tensor) -> Tensor:
         return scan.total(x, self.offsets)
+
+    def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+        return composite(tau, color, self.t, gradient, self.offsets)
 
     def preceding(self, x: Tensor) -> Tensor:
         return torch.where(self._follows, x.roll(1), x)
@@ -157,16 +170,24 @@ class PackedSamples(RaySamples):
 
     def before_gap(self) -> Tensor:
         """[M] bool: whether the samples of its ray up to this one lie close together, without half a step between."""
-        gap = (self._follows & (self.t0 - self.t1.roll(1) > 0.5 * (self.t1 - self.t0))).float()
-        return self.exclusive_sum(gap) + gap == 0
+        return scan.unbroken(self.t0, self.t1, self.offsets)
+
+    def real(self, mask: Tensor) -> Tensor:
+        """[M] bool: mask, but never what fills a room that is larger."""
+        return mask if self.lacking is None else mask & self._counts
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        return torch.arange(len(self.t), device=self.t.device) < self.offsets[-1]
 
     def at(self, index: Tensor) -> PackedSamples:
         """The samples `index` [K] int64, ascending; M stands for what fills up a room, as `places` has it."""
+        inside = index.clamp_max(len(self.t) - 1)
         t0, t1, t, length, ray_index = (
-            picked(x, index) for x in (self.t0, self.t1, self.t, self.length, self.ray_index)
+            x.index_select(0, inside) for x in (self.t0, self.t1, self.t, self.length, self.ray_index)
         )
         offsets = torch.searchsorted(index, self.offsets.long(), out_int32=True)
-        return PackedSamples(self.rays, t0, t1, t, length, ray_index=ray_index, offsets=offsets, lacking=self.lacking)
+        return PackedSamples(self.rays, t0, t1, t, length, ray_index, offsets, self.lacking)
 
 
 def places(mask: Tensor, room: int | None) -> Tensor:

@@ -135,16 +135,14 @@ class MediumRendering:
         """[*N] share of a ray's light that ends in each interval, for light that enters the medium in full."""
         return torch.exp(-self.samples.exclusive_sum(self.tau)) * -torch.expm1(-self.tau)
 
-    def seen(self) -> Tensor:
-        """[R, 7] per ray: color, mean distance and normal, each times the weight; no normal without a gradient."""
-        weight, gradient = self.weight()[..., None], self.field.gradient
-        if gradient is None:
-            normal = torch.zeros_like(self.field.color)
-        else:
-            normal = self.outward * F.normalize(gradient.detach(), dim=-1)
-        return self.samples.total(
-            torch.cat([self.field.color * weight, self.samples.t[..., None] * weight, normal * weight.detach()], -1)
-        )
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """[R, 7] per ray: color, mean distance and normal, each times the weight; no normal without a gradient. And the
+        share of light that is left behind the medium, [R].
+        """
+        gradient = self.field.gradient
+        if gradient is not None:
+            gradient = gradient.detach() if self.outward > 0 else -gradient.detach()
+        return self.samples.composite(self.tau, self.field.color, gradient)
 
 
 @dataclass(frozen=True)
@@ -219,7 +217,7 @@ class Light:
 
         What fills up a room (`models.samples.places`) goes to one row more than there are rays, which is dropped.
         """
-        seen, left = part.seen(), torch.exp(-part.samples.total(part.tau))
+        seen, left = part.seen()
         if reached is None:
             return Light(seen, left)
         ahead, rays = picked(self.left, reached), len(self.left)

@@ -8,7 +8,7 @@ import torch
 from dataio.batches import RayBatch
 from models.losses import Report
 from models.rooms import Rooms
-from models.samples import PackedSamples, places
+from models.samples import places
 from models.volume import VISIBLE
 from tests.analytic import rays_at_sphere
 from tests.test_training import SPHERE, quick_hulls, trained
@@ -88,20 +88,10 @@ def test_rooms_are_for_training_alone(tmp_path: Path) -> None:
     assert len(rendering.media[1].samples.rays) == int((rendering.opacity < 1 - VISIBLE).sum())
 
 
-def test_places_and_what_lies_there() -> None:
+def test_places() -> None:
     mask = torch.tensor([False, True, True, False, True, False])
     assert places(mask, None).tolist() == [1, 2, 4] and places(mask, 2).tolist() == [1, 2]
     assert places(mask, 5).tolist() == [1, 2, 4, 6, 6]
-    rays = rays_at_sphere(3)
-    t = torch.arange(6.0)
-    index, offsets = torch.tensor([0, 0, 1, 2, 2, 0]), torch.tensor([0, 2, 3, 5], dtype=torch.int32)
-    samples = PackedSamples(rays, t, t + 1, t, t, ray_index=index, offsets=offsets, lacking=torch.tensor(False))
-    real = samples.real(torch.ones(6, dtype=torch.bool))
-    assert real.tolist() == [True] * 5 + [False]
-    kept = samples.at(places(mask, 5))
-    assert kept.offsets.tolist() == [0, 1, 2, 3] and kept.t.tolist()[:3] == [1.0, 2.0, 4.0]
-    assert kept.total(torch.ones(5)).tolist() == [1, 1, 1] and int(kept.count()) == 3
-    assert kept.exclusive_sum(torch.full((5,), 7.0)).tolist() == [0.0] * 5
 
 
 def test_a_batch_of_parts_is_cut_where_one_of_them_is() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.kernels.scan import exclusive_sum, total
+from models.kernels.scan import exclusive_sum, total, unbroken
 
 COUNTS = {
     "ragged": [3, 0, 1, 7, 0],
@@ -70,3 +70,23 @@ def test_a_late_ray_is_as_exact_as_an_early_one(device: torch.device) -> None:
     got = exclusive_sum(values, offsets)[-64:].double()
     expected = values[-64:].double().cumsum(0) - values[-64:].double()
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
+def test_unbroken_until_the_first_gap(counts: list[int], device: torch.device) -> None:
+    offsets = torch.tensor([0, *counts], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
+    rays = torch.repeat_interleave(torch.arange(len(counts), device=device), offsets.diff().long())
+    count = len(rays)
+    steps = torch.where(torch.rand(count, device=device) < 0.1, 0.16, 0.1).cumsum(0)
+    ends = steps + 0.1
+    follows = torch.cat([torch.zeros(1, dtype=torch.bool, device=device), rays[1:] == rays[:-1]])[:count]
+    gap = follows & (steps - ends.roll(1) > 0.05)
+    gaps = gap.long().cumsum(0)
+    before = torch.cat([torch.zeros(1, dtype=torch.long, device=device), gaps])[offsets[:-1].long()]
+    assert torch.equal(unbroken(steps, ends, offsets), gaps == before[rays])
+
+
+def test_unbroken_by_hand(device: torch.device) -> None:
+    starts = torch.tensor([0.0, 0.1, 0.5, 0.6, 1.0, 2.0, 2.1, 9.0], device=device)
+    offsets = torch.tensor([0, 4, 4, 7], dtype=torch.int32, device=device)
+    assert unbroken(starts, starts + 0.1, offsets).tolist() == [True, True, False, False, True, False, False, False]

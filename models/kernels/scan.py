@@ -37,6 +37,17 @@ def total(values: Tensor, offsets: Tensor) -> Tensor:
     return _Total.apply(values, offsets)
 
 
+def unbroken(starts: Tensor, ends: Tensor, offsets: Tensor) -> Tensor:
+    """Whether the samples of a ray up to this one follow one another without half a step between; bool [M].
+
+    starts, ends: [M] float32, ascending within a ray. offsets: as in `exclusive_sum`; what lies behind is false.
+    """
+    out = torch.zeros(len(starts), dtype=torch.uint8, device=starts.device)
+    given = [starts.contiguous(), ends.contiguous(), offsets]
+    launch(_unbroken, len(offsets) - 1, [*given, out], device=starts.device)
+    return out.view(torch.bool)
+
+
 class _ExclusiveSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, offsets: Tensor) -> Tensor:
@@ -134,3 +145,30 @@ def _total(first: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=
 @wp.kernel(enable_backward=False)
 def _spread(first: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)):
     _copy_out(first + wp.tid(), values, offsets, out)
+
+
+@wp.func_native("""
+    for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
+        const float length = ends.data[i] - starts.data[i];
+        if (i > offsets.data[r] && starts.data[i] - ends.data[i - 1] > 0.5f * length) break;
+        out.data[i] = 1;
+    }
+""")
+def _unbroken_of_ray(
+    r: int,
+    starts: wp.array(dtype=float),
+    ends: wp.array(dtype=float),
+    offsets: wp.array(dtype=int),
+    out: wp.array(dtype=wp.uint8),
+): ...
+
+
+@wp.kernel(enable_backward=False)
+def _unbroken(
+    first: int,
+    starts: wp.array(dtype=float),
+    ends: wp.array(dtype=float),
+    offsets: wp.array(dtype=int),
+    out: wp.array(dtype=wp.uint8),
+):
+    _unbroken_of_ray(first + wp.tid(), starts, ends, offsets, out)

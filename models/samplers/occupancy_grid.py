@@ -14,7 +14,7 @@ from models.capabilities import Bounds
 from models.kernels.march import blocks, march
 from models.rooms import Rooms, Stages
 from models.samplers.base import Probed, Sampler, SamplerConfig
-from models.samples import PackedSamples, picked
+from models.samples import PackedSamples
 from utils.random_stream import uniform
 
 if TYPE_CHECKING:
@@ -130,11 +130,11 @@ class OccupancyGrid(Sampler):
         samples, value = self._lit(samples, medium, stages)
         through = torch.exp(-samples.exclusive_sum(medium.probe(value, samples)))
         index = stages.places(samples.real((through > HIDDEN) & medium.occupied(value, samples.length)))
-        kept = samples.at(index)
+        kept, inside = samples.at(index), index.clamp_max(len(value) - 1)
         if not medium.has_width:
             return kept
         value, value_before, t_before = (
-            picked(x, index) for x in (value, samples.preceding(value), samples.preceding(samples.t))
+            x.index_select(0, inside) for x in (value, samples.preceding(value), samples.preceding(samples.t))
         )
         slope = (value - value_before) / (kept.t - t_before).clamp_min(1e-6)
         meets = kept.t - value / slope.clamp_max(-STEEP)
@@ -142,7 +142,7 @@ class OccupancyGrid(Sampler):
 
     def _lit(self, samples: PackedSamples, medium: Probed, stages: Stages) -> tuple[PackedSamples, Tensor]:
         """The samples without those behind the first gap of a ray that has lost its light by then; their values."""
-        front = samples.real(samples.before_gap())
+        front = samples.before_gap()
         first = stages.places(front)
         stretch = samples.at(first)
         value = medium.value(stretch.positions)
