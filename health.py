@@ -91,9 +91,9 @@ class Health:
             yield "hits", "almost no ray hits anything: is the object in the unit sphere? See data.center, data.radius"
 
     def _gradients(self, report: Report) -> Iterator[tuple[str, str]]:
-        if not self.distances or report.off_unit is None:
+        if not self.distances or not report.gradients:
             return
-        off = float(report.off_unit)
+        off = float(report.off_unit())
         if off > OFF_UNIT:
             yield (
                 "eikonal",

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from models.capabilities import Capability
 from models.model import Model
-from models.samples import places
-from models.volume import MediumRendering, Rendering
+from models.samples import RaySamples, places
+from models.volume import Rendering
 from utils.config import Part
 from utils.distributed import mean_across_ranks
 from utils.random_stream import normal, permutation, uniform
@@ -272,8 +272,8 @@ class Report:
     """One step: the loss to minimize, its unweighted terms, mean squared color error, number of samples.
 
     cut: [] bool, whether rays missed samples that had no room, so that nothing should be learned from the step.
-    opacity: [R] and off_unit: [] of the first medium, detached, for those who watch over the run; off_unit is the mean
-    distance of a gradient's length from one, None without gradients.
+    opacity: [R] and gradients, [*N, 3] at samples of its parts, of the first medium, detached, for those who watch over
+    the run.
     error: [R] squared error of the color, mean over channels, detached, for those who choose pixels.
     """
 
@@ -283,8 +283,14 @@ class Report:
     samples: Tensor
     cut: Tensor
     opacity: Tensor
-    off_unit: Tensor | None
+    gradients: list[tuple[Tensor, RaySamples]]
     error: Tensor
+
+    def off_unit(self) -> Tensor:
+        """[] the mean over samples of how far the gradient's length is from one."""
+        off = [samples.total((gradient.norm(dim=-1) - 1).abs()).sum() for gradient, samples in self.gradients]
+        count = torch.stack([samples.count() for _, samples in self.gradients]).sum()
+        return torch.stack(off).sum() / count.clamp_min(1.0)
 
     @staticmethod
     def merged(reports: Sequence[Report], shares: Sequence[float]) -> Report:
@@ -295,7 +301,6 @@ class Report:
         def mean(values: list[Tensor]) -> Tensor:
             return torch.stack([share * value.detach() for share, value in zip(shares, values, strict=True)]).sum()
 
-        off_unit = [report.off_unit for report in reports if report.off_unit is not None]
         return Report(
             loss=mean([report.loss for report in reports]),
             terms={name: mean([report.terms[name] for report in reports]) for name in reports[0].terms},
@@ -303,7 +308,7 @@ class Report:
             samples=torch.stack([report.samples for report in reports]).sum(),
             cut=torch.stack([report.cut for report in reports]).any(),
             opacity=torch.cat([report.opacity for report in reports]),
-            off_unit=mean(off_unit) if off_unit else None,
+            gradients=[pair for report in reports for pair in report.gradients],
             error=torch.cat([report.error for report in reports]),
         )
 
@@ -336,6 +341,7 @@ class Objective(nn.Module):
             squared_error, error = shared_mean(squares), squares.mean(-1)
             samples = torch.stack([part.samples.count() for part in rendering.media]).sum()
             cut = loss.new_zeros((), dtype=torch.bool) if rendering.cut is None else rendering.cut
+        gradient = rendering.media[0].field.gradient
         return Report(
             loss=loss,
             terms={name: term.detach() for name, term in terms.items()},
@@ -343,15 +349,6 @@ class Objective(nn.Module):
             samples=samples,
             cut=cut,
             opacity=rendering.opacity.detach(),
-            off_unit=_off_unit(rendering.media[0]),
+            gradients=[] if gradient is None else [(gradient.detach(), rendering.media[0].samples)],
             error=error,
         )
-
-
-@torch.no_grad()
-def _off_unit(part: MediumRendering) -> Tensor | None:
-    """[] the mean over samples of how far the gradient's length is from one."""
-    if part.field.gradient is None:
-        return None
-    off = (part.field.gradient.norm(dim=-1) - 1).abs()
-    return part.samples.total(off).sum() / part.samples.count().clamp_min(1.0)

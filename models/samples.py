@@ -182,7 +182,7 @@ class PackedSamples(RaySamples):
 
     def at(self, index: Tensor) -> PackedSamples:
         """The samples `index` [K] int64, ascending; M stands for what fills up a room, as `places` has it."""
-        inside = index.clamp_max(len(self.t) - 1)
+        inside = index if self.lacking is None else index.clamp_max(len(self.t) - 1)
         t0, t1, t, length, ray_index = (
             x.index_select(0, inside) for x in (self.t0, self.t1, self.t, self.length, self.ray_index)
         )

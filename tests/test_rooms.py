@@ -49,7 +49,8 @@ def test_nothing_changes_in_rooms_that_are_large_enough(name: str, tmp_path: Pat
     make_room(run, 1.3)
     report, found = step(run)
     assert not report.cut and not exact.cut
-    torch.testing.assert_close(report.off_unit, exact.off_unit)
+    if exact.gradients:
+        torch.testing.assert_close(report.off_unit(), exact.off_unit())
     if run.objective.model.background is None:  # in which the rays that fill up a room have samples too
         assert report.samples == exact.samples
     torch.testing.assert_close(report.terms, exact.terms)
@@ -97,7 +98,7 @@ def test_places() -> None:
 def test_a_batch_of_parts_is_cut_where_one_of_them_is() -> None:
     def report(cut: bool) -> Report:
         number = torch.tensor(1.0)
-        return Report(number, {}, number, number, torch.tensor(cut), torch.ones(2), None, torch.ones(2))
+        return Report(number, {}, number, number, torch.tensor(cut), torch.ones(2), [], torch.ones(2))
 
     batch = RayBatch(rays_at_sphere(4), torch.zeros(4, 3))
     shares = [part.share for part in batch.split(2)]

@@ -243,9 +243,9 @@ def _count(
 
 
 _EMIT = """
-        const vi hits = SELECT(hit, run, (vi)0);
+        const vi hits = VMIN(SELECT(hit, run, (vi)0), (int)starts.shape[0] - next);  // what has room
         for (int step = 0;; ++step) {
-            const vi more = (step < hits) & (next + step < (int)starts.shape[0]);
+            const vi more = step < hits;
             if (!ANY(more)) break;
             const vf begins = TO_FLOAT(k + step) + shift;
             const vf from = DISTANCE(begins), to = DISTANCE(begins + 1.0f);
