@@ -135,7 +135,7 @@ class Cameras:
         directions = (pose[:, :, :3] * self._local_directions(plane, camera).unsqueeze(1)).sum(-1)
         near = self.near[camera]
         return Rays(
-            origins=pose[:, :, 3],
+            origins=pose[:, :, 3].contiguous(),  # they are gathered often, which is ten times slower from columns
             directions=directions / directions.norm(dim=-1, keepdim=True),
             near=near,
             far=torch.full_like(near, torch.inf),
