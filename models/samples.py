@@ -174,10 +174,10 @@ class PackedSamples(RaySamples):
 
     def real(self, mask: Tensor) -> Tensor:
         """[M] bool: mask, but never what fills a room that is larger."""
-        return mask if self.lacking is None else mask & self._counts
+        return mask if self.lacking is None else mask & self._within
 
     @cached_property
-    def _counts(self) -> Tensor:
+    def _within(self) -> Tensor:
         return torch.arange(len(self.t), device=self.t.device) < self.offsets[-1]
 
     def at(self, index: Tensor) -> PackedSamples:

@@ -131,7 +131,11 @@ TYPES = (
     #define VMIN(a, b) ((a) < (b) ? (a) : (b))
     #define PAIRS float2
     #define PAIR_UP(a, b) make_float2(a, b)
+#if __CUDA_ARCH__ >= 900
+    #define ADD_PAIR(at, pairs, l) atomicAdd((float2*)(at), pairs)
+#else
     #define ADD_PAIR(at, pairs, l) do { atomicAdd(at, pairs.x); atomicAdd((at) + 1, pairs.y); } while (0)
+#endif
     #define NO_LOOP_VECTORS
     #define ABS(v) fabsf(v)
     #define EXP2(v) exp2f(v)
