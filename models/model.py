@@ -79,7 +79,7 @@ class Model(nn.Module):
 
     def refresh(self, step: int) -> None:
         """Bring the samplers' state up to date; called before every training step, the same on every rank."""
-        if step % FIT_EVERY == 0 and self.background_color.device.type != "cpu":
+        if step % FIT_EVERY == 0:
             for rooms in (part for part in self.modules() if isinstance(part, Rooms)):
                 rooms.fit()
         for medium in self.media:

@@ -33,7 +33,7 @@ class Rooms(nn.Module):
         return Stages(self)
 
     def fit(self) -> None:
-        """Choose sizes for what was wanted since the last time; waits for a GPU."""
+        """Choose sizes for what was wanted since the last time, which is nothing on a CPU; waits for a GPU."""
         wanted = [int(count) for count in self.wanted.tolist()]
         self.wanted.zero_()
         sizes = self.sizes or (0,) * len(wanted)
@@ -50,25 +50,25 @@ class Stages:
     """Hands out the rooms in order, and notes how much each of them should have held."""
 
     def __init__(self, rooms: Rooms) -> None:
-        self.rooms, self.stage = rooms, 0
+        self.rooms = rooms
         self.sizes = rooms.sizes if rooms.training else None
         self.noting = rooms.training and (self.sizes is not None or rooms.wanted.device.type != "cpu")
         self.counts: list[Tensor] = []
 
     def size(self) -> int | None:
         """Of the stage that comes now; None: as long as it needs to be."""
-        return None if self.sizes is None else self.sizes[self.stage]
+        return None if self.sizes is None else self.sizes[len(self.counts)]
 
     def note(self, count: Tensor) -> None:
         """The stage is done, and should have held `count`, []."""
-        self.stage += 1
         if self.noting:
             self.counts.append(count.long())
 
     def places(self, mask: Tensor) -> Tensor:
         """[K] int64, ascending: where mask [M] is true, in the room of this stage; `models.samples.places`."""
         index = places(mask, self.size())
-        self.note(mask.sum() if self.noting else torch.empty(0))
+        if self.noting:
+            self.note(mask.sum())
         return index
 
     def leave(self) -> Tensor | None:

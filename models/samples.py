@@ -61,14 +61,18 @@ class RaySamples:
         """[*N] -> [*N]: the value at the sample before on the same ray; the first sample keeps its own."""
         raise TypeError("RaySamples is DenseSamples or PackedSamples")
 
+    def weight(self, tau: Tensor) -> Tensor:
+        """[*N] share of a ray's light that ends in each interval of optical depth tau [*N]; differentiable once."""
+        return torch.exp(-self.exclusive_sum(tau)) * -torch.expm1(-tau)
+
     def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
         """What rays see of samples with optical depth tau [*N], and the share of light that is left behind them, [R].
 
         color: [*N, 3]. gradient: [*N, 3], whose direction is the normal; None: none. Returns [R, 7], color, distance t
-        and normal, each times its weight exp(-(sum of tau before)) (1 - exp(-tau)), summed up. Differentiable once in
-        color and tau; the normals let no gradient through.
+        and normal, each times its `weight`, summed up. Differentiable once in color and tau, but not by way of the
+        normals.
         """
-        weight = torch.exp(-self.exclusive_sum(tau)) * -torch.expm1(-tau)
+        weight = self.weight(tau)
         if gradient is None:
             normal = torch.zeros_like(color)
         else:
@@ -133,12 +137,17 @@ class PackedSamples(RaySamples):
 
     @staticmethod
     def from_intervals(
-        rays: Rays, starts: Tensor, ends: Tensor, *, ray_index: Tensor, offsets: Tensor
+        rays: Rays,
+        starts: Tensor,
+        ends: Tensor,
+        *,
+        ray_index: Tensor,
+        offsets: Tensor,
+        lacking: Tensor | None = None,
     ) -> PackedSamples:
         """Intervals from `starts` to `ends`, [M] each."""
-        return PackedSamples(
-            rays, starts, ends, (starts + ends) / 2, ends - starts, ray_index=ray_index.long(), offsets=offsets
-        )
+        middle, length = (starts + ends) / 2, ends - starts
+        return PackedSamples(rays, starts, ends, middle, length, ray_index.long(), offsets, lacking)
 
     def count(self) -> Tensor:
         return self.offsets[-1].float()

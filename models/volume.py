@@ -133,7 +133,7 @@ class MediumRendering:
 
     def weight(self) -> Tensor:
         """[*N] share of a ray's light that ends in each interval, for light that enters the medium in full."""
-        return torch.exp(-self.samples.exclusive_sum(self.tau)) * -torch.expm1(-self.tau)
+        return self.samples.weight(self.tau)
 
     def seen(self) -> tuple[Tensor, Tensor]:
         """[R, 7] per ray: color, mean distance and normal, each times the weight; no normal without a gradient. And the

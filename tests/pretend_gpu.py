@@ -123,7 +123,6 @@ def computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         tape.enter([x.inner for x in ours])
         here = {id(x) for x in tensors if not isinstance(x, OnGpu)}  # numbers, which a recorded launch keeps for good
         plain_args, plain = pytree.tree_map(lambda x: x.clone() if id(x) in here else x, (plain_args, plain))
-    Tape.launches += bool(ours or there)
     out = function(*plain_args, **plain)
     if tape is not None:
         tape.operation(function, plain_args, plain, out)
@@ -179,8 +178,6 @@ def install() -> None:
         strangers = [tuple(x.shape) for x in inputs if isinstance(x, Tensor) and x.device.type != device.type]
         if strangers:
             raise RuntimeError(f"{kernel.key}: tensors {strangers} are not on {device}, {place()}")
-        if device.type == NAME:
-            Tape.launches += 1
         if Tape.now is not None and device.type == NAME:
             Tape.now.enter([x.inner for x in inputs if isinstance(x, OnGpu)])
             Tape.now.jobs.append(lambda: start(kernel, count, inputs, device=device, **rest))
@@ -224,10 +221,9 @@ def step_waits(config: str, overrides: list[str], steps: int) -> tuple[float, di
 
 
 def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
-    """A run with steps recorded where they can be, against one without: what is learned, and what a step costs.
+    """A run with steps recorded where they can be, against one without.
 
-    difference: of what the parameters went, relative. graphs: how many were recorded. launches and waits: of the last
-    step but one.
+    difference: of what the parameters went, relative. graphs: how many were recorded. waits: of the last step but one.
     """
     from benchmarks.train_step import running, short_run
 
@@ -239,8 +235,7 @@ def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
             parameters, before = list(training.objective.parameters()), Tape.made
             start = [inner(x).clone() for x in parameters]
             for _ in range(steps):
-                found = {"launches": Tape.launches, "waits": dict(waits), "graphs": Tape.made - before}
-                Tape.launches = 0
+                found = {"waits": dict(waits), "graphs": Tape.made - before}
                 waits.clear()
                 training.step_once()
             with torch.no_grad():

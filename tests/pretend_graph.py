@@ -27,7 +27,6 @@ class Tape:
     now: Tape | None = None  # which is being recorded
     strict = False  # whether waiting is an error, as torch.cuda.set_sync_debug_mode has it
     made = 0  # how many have been recorded
-    launches = 0  # operations, kernels and replays so far
 
     def __init__(self) -> None:
         self.jobs: list[Callable[[], object]] = []
@@ -74,7 +73,6 @@ class Tape:
             generator.set_state(state)
 
     def replay(self) -> None:
-        Tape.launches += 1
         with _disable_current_modes(), torch.no_grad():
             for job in self.jobs:
                 job()

@@ -53,7 +53,7 @@ class Importance(Sampler):
         proposal = self.proposal.render(first) if self.training and self.proposal is not None else None
         with torch.no_grad():
             tau = self._optical_depth(first, medium) if proposal is None else proposal.tau
-            weights = torch.exp(-first.exclusive_sum(tau)) * -torch.expm1(-tau)
+            weights = first.weight(tau)
             more = sample_pdf(edges, weights, self.fine, random=self.training)
             samples = in_bins(rays, torch.cat([edges, more], 1).sort(1).values, self.training)
         return samples, proposal

@@ -102,6 +102,7 @@ class OccupancyGrid(Sampler):
     def forward(self, rays: Rays, medium: Probed) -> PackedSamples:
         jitter = uniform(rays.near.shape, rays.near.device) if self.training else torch.full_like(rays.near, 0.5)
         stages = self.rooms.enter()
+        room = stages.size()
         starts, ends, ray_index, offsets, total = march(
             rays.origins,
             rays.directions,
@@ -110,11 +111,12 @@ class OccupancyGrid(Sampler):
             jitter=jitter,
             cells=(self.grids(), self.coarse),
             steps=self.steps,
-            room=stages.size(),
+            room=room,
         )
-        samples = PackedSamples.from_intervals(rays, starts, ends, ray_index=ray_index, offsets=offsets)
-        if stages.size() is not None:
-            samples = replace(samples, lacking=total > len(starts))
+        lacking = None if room is None else total > room
+        samples = PackedSamples.from_intervals(
+            rays, starts, ends, ray_index=ray_index, offsets=offsets, lacking=lacking
+        )
         stages.note(total)
         if self.config.measure == "inverse_radius":
             samples = replace(samples, length=_in_inverse_radius(samples))
