@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,22 +14,23 @@ from torch import Tensor
 
 from dataio.batches import RayBatch
 from experiment import TrainConfig
+from models.fields.mlp import Mlp
 from models.kernels.launch import set_own_threads
 from models.losses import Objective, Report
 from utils.precision import fast_products
 from utils.random_stream import random_stream
 from utils.recording import Recording, settings
 
-LEAST_RAYS = 1024  # of a thread of its own; fewer are not worth the summing up
 SMALLEST_PART = 16  # rays; where these do not fit into memory, nothing does
 
 
 class Gradients:
     """Batch -> Report, and the gradient of its loss in the parameters' `grad`.
 
-    On a CPU each thread renders a part of the rays with a graph of its own: single operations, which torch would
-    share among its threads, are too short for that in small networks. The parts' gradients are added up in order,
-    and a part's random numbers are a function of the seed and its place: how the threads take turns changes nothing.
+    On a CPU each thread renders a part of the rays with a graph of its own, where memory asks for parts: products of
+    wide networks are shared best that way. The parts' gradients are added up in order, and a part's random numbers are
+    a function of the seed and its place: how the threads take turns changes nothing. A part that is alone is shared
+    kernel by kernel (`models.kernels.team`).
     A step that does not fit a GPU's memory is taken again in parts of half the size, and so are those after it. On one
     GPU steps are recorded where they wait for nothing, and replayed: a report is then good until the next step.
     """
@@ -50,8 +51,9 @@ class Gradients:
         self.warn, self.area = warn, train.patch_area
         self.objective, self.module, self.device = objective, module, device
         self.mixed = train.precision == "mixed"
-        self.all_threads = torch.get_num_threads()
-        self.threads = self._at_once(train, self.all_threads)
+        threads = torch.get_num_threads()
+        self.threads = self._at_once(train, threads)
+        self.torch_threads = self._of_torch(threads)
         self.rays = part_size(train, self.threads)
         self.generators: list[torch.Generator] = []  # of the parts
         self.recording: Recording[RayBatch, Report] | None = None
@@ -60,24 +62,32 @@ class Gradients:
             self.recording = Recording(self._of, key=lambda: (self.rays, settings(modules)), parameters=parameters)
         self.pool: ThreadPoolExecutor | None = None
         if self.threads > 1:
-            each = self.all_threads // self.threads
-            torch.set_num_threads(each)
-            self.pool = ThreadPoolExecutor(self.threads, "part", initializer=set_own_threads, initargs=(each,))
+            own = (threads // self.threads,)
+            self.pool = ThreadPoolExecutor(self.threads, "part", initializer=set_own_threads, initargs=own)
 
     def _at_once(self, train: TrainConfig, threads: int) -> int:
         """How many parts are rendered at once."""
         # Mixed precision switches the products of the whole process to and fro.
         if self.device.type != "cpu" or self.module is not self.objective or self.mixed:
             return 1
-        parts = -(-train.rays // (train.rays_at_once or train.rays))
-        return max(1, min(threads, max(parts, train.rays // LEAST_RAYS)))
+        return min(threads, -(-train.rays // (train.rays_at_once or train.rays)))
+
+    def _of_torch(self, threads: int) -> int:
+        """How many threads share an operation of torch's in each part.
+
+        Beside networks that a kernel takes as a whole these operations are too short to be shared.
+        """
+        networks = [module for module in self.objective.modules() if isinstance(module, Mlp)]
+        small = self.device.type == "cpu" and not any(network.wide for network in networks)
+        return 1 if small else threads // self.threads
 
     def __call__(self, batch: RayBatch) -> Report:
         """Raises torch.OutOfMemoryError when smaller parts do not help, or ranks would part company over it."""
         while True:
             self._seed(-(-len(batch) // self.rays))
             try:
-                return self._of(batch) if self.recording is None else self.recording(batch, self.generators)
+                with threads_of_torch(self.torch_threads):
+                    return self._of(batch) if self.recording is None else self.recording(batch, self.generators)
             except torch.OutOfMemoryError:
                 if self.module is not self.objective or self.rays <= max(self.area, SMALLEST_PART):
                     raise
@@ -138,10 +148,20 @@ class Gradients:
         return replace(report, loss=report.loss.detach()), gradients
 
     def close(self) -> None:
-        """End the threads, and give torch its own back."""
+        """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
-            torch.set_num_threads(self.all_threads)
+
+
+@contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    """Within, torch shares an operation among so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def part_size(train: TrainConfig, threads: int) -> int:

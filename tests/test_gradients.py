@@ -11,7 +11,8 @@ import train
 import training
 from dataio.batches import RayBatch
 from experiment import TrainConfig
-from gradients import LEAST_RAYS, Gradients, part_size
+from gradients import Gradients, part_size
+from models.fields.mlp import Mlp, MlpConfig
 from models.kernels import launch
 from models.losses import ColorLoss, Objective
 from models.model import Model
@@ -69,21 +70,36 @@ def test_sizes_of_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "train, threads",
+    "train, network, threads, of_torch",
     [
-        ({"rays": 4 * LEAST_RAYS}, 2),
-        ({"rays": LEAST_RAYS}, 1),  # not worth it
-        ({"rays": LEAST_RAYS, "rays_at_once": LEAST_RAYS // 8}, 2),
-        ({"rays": 4 * LEAST_RAYS, "precision": "mixed"}, 1),  # a switch of the whole process
+        ({"rays": 4096}, "narrow", 1, 1),  # kernel by kernel
+        ({"rays": 4096}, "wide", 1, 2),  # product by product
+        ({"rays": 4096}, "sine", 1, 2),
+        ({"rays": 64, "rays_at_once": 8}, "wide", 2, 1),
+        ({"rays": 64, "rays_at_once": 8}, "narrow", 2, 1),
+        ({"rays": 64, "rays_at_once": 8, "precision": "mixed"}, "wide", 1, 2),  # a switch of the whole process
     ],
 )
-def test_how_many_parts_at_once(train: dict[str, object], threads: int) -> None:
+def test_how_threads_are_used(train: dict[str, object], network: str, threads: int, of_torch: int) -> None:
     torch.set_num_threads(2)
-    objective = experiment.Objective(torch.nn.Linear(1, 1), {})  # type: ignore[arg-type]
+    activation, width = "sine" if network == "sine" else "relu", 256 if network == "wide" else 64
+    config = MlpConfig.model_validate({"layers": 1, "width": width, "activation": activation})
+    objective = Objective(Mlp(3, 1, config), {})  # type: ignore[arg-type]
     gradients = Gradients(objective, objective, TrainConfig.model_validate(train), device=CPU)
-    assert gradients.threads == threads and torch.get_num_threads() == 2 // threads
+    assert (gradients.threads, gradients.torch_threads) == (threads, of_torch) and torch.get_num_threads() == 2
     gradients.close()
-    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("config", ["neus_hash", "reduced/volsdf"])
+def test_a_lone_part_is_the_same_on_more_threads(config: str, tmp_path: Path) -> None:
+    """Kernel by kernel: enough rays that all of them are shared."""
+    found = []
+    for threads in (1, 2):
+        every = ["train.rays=512", f"train.threads={threads}", "model.foreground.field.start=sphere"]
+        run = trained(tmp_path / str(threads), 2, *every, config=config)
+        assert run.gradients.threads == 1 and torch.get_num_threads() == threads
+        found.append(dict(run.objective.model.named_parameters()))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_an_error_in_a_thread_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

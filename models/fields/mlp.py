@@ -92,6 +92,7 @@ class Mlp(nn.Module):
             ahead = outputs if i == config.layers else config.width - (inputs if i + 1 in config.skip else 0)
             self.layers.append(Linear(widths[i], ahead, weight_norm=config.weight_norm))
         self.widest = max(max(layer.direction.shape) for layer in self.linears())
+        self.wide = self.widest > NARROW or config.activation not in KNOWN  # torch's products are the work in training
         if config.activation == "sine":
             sine_initialization(self, omega=config.omega)
 

@@ -114,11 +114,28 @@ class _Layout:
             return columns.new_zeros(len(columns), 3)
         return columns[:, :3].clone(memory_format=torch.contiguous_format)
 
+    def fresh(self, grad: Tensor | None, points: Tensor) -> bool:
+        """Whether `_scatter` is to fill the levels of a new table with zeros; the others are filled here.
+
+        On a CPU a level is in the cache then when it is added to. On a GPU its blocks are not in order.
+        """
+        if grad is None:
+            return False
+        by_kernel = points.device.type == "cpu" and len(points) > 0
+        grad[int(self.levels.first_row[self.active]) if by_kernel else 0 :].zero_()
+        return by_kernel
+
     def by_level(self, kernel: Any, points: Tensor, rest: list[Any]) -> None:
         """Launch over (level, block of points): what is written within a level is written by one thread, in order."""
         blocks = -(-len(points) // lanes(points.device))
         inputs = [*self.arguments(points), blocks, *rest]
         launch(kernel, blocks * self.active, inputs, device=points.device, block=max(blocks, 1), grain=GRAIN)
+
+    def by_block(self, kernel: Any, points: Tensor, rest: list[Any]) -> None:
+        """Launch over (level, block of points): threads are at one level together, and at points of their own."""
+        blocks = -(-len(points) // lanes(points.device))
+        inputs = [*self.arguments(points), blocks, *rest]
+        launch(kernel, blocks * self.active, inputs, device=points.device, grain=GRAIN)
 
     def by_point(self, kernel: Any, points: Tensor, rest: list[Any]) -> None:
         """Launch over chunks of blocks of points, each through all levels."""
@@ -152,12 +169,12 @@ class _TableGradients(threading.local):
         self._open: dict[int, tuple[int, Any]] = {}
 
     def of(self, table: Tensor) -> tuple[Tensor | None, Any]:
-        """What to return as the table's gradient, and the rows to add to."""
+        """What to return as the table's gradient, not filled yet, and the rows to add to."""
         task = torch._C._current_graph_task_id()
         known, rows = self._open.get(table.data_ptr(), (-1, None))
         if known == task:
             return None, rows
-        grad = torch.zeros_like(table)
+        grad = torch.empty_like(table)
         rows = as_warp(grad, wp.vec2)
         self._open[table.data_ptr()] = (task, rows)
         return grad, rows
@@ -174,7 +191,7 @@ class _Encode(torch.autograd.Function):
         ctx.layout, ctx.later = layout, later
         features = layout.empty(points)
         features[:, : layout.lead] = points[:, : layout.lead]
-        layout.by_level(_encode, points, [*layout.words(table), points.new_empty(0, 3), features])
+        layout.by_block(_encode, points, [*layout.words(table), points.new_empty(0, 3), features])
         return features
 
     @staticmethod
@@ -186,7 +203,8 @@ class _Encode(torch.autograd.Function):
         grad_points = grad_table = None
         if ctx.needs_input_grad[1]:
             grad_table, rows = _sums.of(table)
-            ctx.layout.by_level(_scatter, points, [rows, grad, weight, along])
+            fresh = ctx.layout.fresh(grad_table, points)
+            ctx.layout.by_level(_scatter, points, [rows, int(fresh), grad, weight, along])
         if ctx.needs_input_grad[0]:
             grad_points = ctx.layout.leading(grad)
             ctx.layout.by_point(_pull, points, [*ctx.layout.words(table), grad, weight, along, grad_points])
@@ -216,7 +234,7 @@ class _Pull(torch.autograd.Function):
         grad_weight = ctx.layout.empty(points)
         grad_weight[:, : ctx.layout.lead] = grad[:, : ctx.layout.lead]
         if ctx.needs_input_grad[2]:
-            ctx.layout.by_level(_encode, points, [*ctx.layout.words(table), along, grad_weight])
+            ctx.layout.by_block(_encode, points, [*ctx.layout.words(table), along, grad_weight])
         return None, None, grad_weight, None, None, None
 
 
@@ -282,6 +300,7 @@ def _scatter(
     lead: int,
     blocks: int,
     table: wp.array(dtype=wp.vec2),
+    fresh: int,
     grad: wp.array2d(dtype=float),
     weight: wp.array2d(dtype=float),
     along: wp.array2d(dtype=float),
@@ -291,6 +310,8 @@ def _scatter(
     level = item // blocks
     rows = first_row[level + 1] - first_row[level]
     column = lead + 2 * level
-    scatter_block(
-        item - level * blocks, column, resolution[level], first_row[level], rows, points, table, grad, weight, along
-    )
+    block = item - level * blocks
+    if fresh != 0 and block == 0:
+        for row in range(first_row[level], first_row[level + 1]):
+            table[row] = wp.vec2(0.0, 0.0)
+    scatter_block(block, column, resolution[level], first_row[level], rows, points, table, grad, weight, along)

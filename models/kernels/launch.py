@@ -1,4 +1,4 @@
-"""How a Warp kernel is started on torch tensors: on torch's stream on CUDA, split over threads on a CPU."""
+"""How a Warp kernel is started on torch tensors: on torch's stream on CUDA, by a team of threads on a CPU."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import torch
 import warp as wp
+
+from models.kernels.compiled import Compiled
+from models.kernels.team import Team
 
 wp.config.log_level = wp.LOG_ERROR  # no banner, and no warning on machines without a CUDA driver
 wp.config.enable_backward = False  # every backward is written by hand
@@ -36,6 +37,7 @@ def _initialize() -> None:
 _initialize()
 
 GRAIN = 2048  # fewer items than this are not worth a second thread
+PIECES = 16  # of a kernel per thread, which takes the next when it has done one
 
 
 def launch(
@@ -43,25 +45,32 @@ def launch(
 ) -> None:
     """Run `kernel` for the items 0 .. count-1.
 
-    The kernel's first argument is the index of the first item of its share, to be added to `wp.tid()`; `inputs`
-    are the other arguments (torch tensors or numbers). On a CPU the items are split into one contiguous share per
-    thread (`set_threads`), cut at multiples of `block`: a kernel that scatters within blocks is free of races and
-    sums in the same order however many threads there are. grain: fewer items than this are not worth a second thread.
+    The kernel's first argument is the index of the first item of its piece, to be added to `wp.tid()`; `inputs` are the
+    other arguments (torch tensors or numbers). On a CPU the threads (`set_threads`) take pieces of the items from one
+    another, cut at multiples of `block`, of one block each where it is given: a kernel that scatters within blocks is
+    free of races and sums in the same order however many threads there are. grain: fewer items than this are not worth
+    a second thread.
 
-    Raises whatever Warp raises for arguments that do not fit the kernel's signature.
+    Raises whatever Warp raises for arguments that do not fit the kernel's signature; on a CPU, where it has been
+    compiled before, TypeError.
     """
     if count == 0:
         return
-    arguments = [as_warp(x) if isinstance(x, torch.Tensor) else x for x in inputs]
+    arguments = [0, *(as_warp(x) if isinstance(x, torch.Tensor) else x for x in inputs)]
     if device.type == "cuda":
         stream = wp.stream_from_torch(torch.cuda.current_stream(device))
-        wp.launch(kernel, dim=count, inputs=[0, *arguments], device=stream.device, stream=stream)
+        wp.launch(kernel, dim=count, inputs=arguments, device=stream.device, stream=stream)
         return
-    first, *rest = _shares(count, block, grain)
-    jobs = [_pool().submit(_launch_share, kernel, share, arguments) for share in rest]
-    _launch_share(kernel, first, arguments)
-    for job in jobs:
-        job.result()
+    compiled = _own.kernels.get(kernel)
+    if compiled is None:
+        compiled = _own.kernels[kernel] = Compiled(kernel, arguments)
+    blocks = -(-count // block)
+    threads = min(_own.count or _threads, blocks, count // grain)
+    if threads <= 1:
+        compiled.call(count, arguments)()
+    else:
+        pieces = blocks if block > 1 else min(blocks, PIECES * threads)
+        _own.team_of(threads).run(compiled, count, -(-blocks // pieces) * block, arguments)
 
 
 def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
@@ -86,29 +95,19 @@ def set_own_threads(count: int) -> None:
     _own.count = count
 
 
+class _Own(threading.local):
+    """What a thread that starts kernels has for itself."""
+
+    def __init__(self) -> None:
+        self.count = 0  # threads; 0: as `set_threads` says
+        self.kernels: dict[Any, Compiled] = {}
+        self.team: Team | None = None
+
+    def team_of(self, threads: int) -> Team:
+        if self.team is None or self.team.threads < threads:
+            self.team = Team(threads)
+        return self.team
+
+
 _threads = torch.get_num_threads()
-_own = threading.local()
-
-
-def _shares(count: int, block: int, grain: int) -> list[tuple[int, int]]:
-    blocks = -(-count // block)
-    threads = max(1, min(getattr(_own, "count", _threads), blocks, count // grain))
-    edges = [min(count, blocks * i // threads * block) for i in range(threads + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
-
-
-def _launch_share(kernel: Any, share: tuple[int, int], arguments: list[Any]) -> None:
-    if kernel not in _loaded:
-        with _loading:  # one thread compiles, the others wait
-            kernel.module.load("cpu")
-            _loaded.add(kernel)
-    wp.launch(kernel, dim=share[1] - share[0], inputs=[share[0], *arguments], device="cpu")
-
-
-_loaded: set[Any] = set()
-_loading = threading.Lock()
-
-
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="kernel")
+_own = _Own()

@@ -79,7 +79,7 @@ class _Plan:
     def of(weights: Sequence[Tensor]) -> _Plan:
         widths = tuple((weight.shape[1], weight.shape[0]) for weight in weights)
         narrow = max(max(pair) for pair in widths) <= NARROW
-        return _Plan(48, 1920, widths) if narrow else _Plan(192, 7680, widths)
+        return _Plan(48, 960, widths) if narrow else _Plan(192, 7680, widths)
 
     def strips(self, x: Tensor) -> int:
         return -(-len(x) // self.strip)
