@@ -1,7 +1,9 @@
 """Threads that take pieces of a kernel from one another: every item once, whoever takes it, asleep or not."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -79,6 +81,34 @@ def test_callers_at_once_have_teams_of_their_own() -> None:
     for caller in callers:
         caller.join()
     assert len(found) == 1500 and all(found)
+
+
+def test_a_team_lives_as_long_as_its_last_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that made it may end while others still look at its memory."""
+    made: list[weakref.ref[team.Team]] = []
+    looking, end = threading.Event(), threading.Event()
+
+    def look_out(self: team.Team) -> None:
+        made.append(weakref.ref(self))
+        looking.set()
+        end.wait(5)
+
+    def work() -> None:
+        launch.set_own_threads(2)
+        assert every_item_once(1000, *counted(1000, grain=1))
+
+    monkeypatch.setattr(team.Team, "help", look_out)
+    caller = threading.Thread(target=work)
+    caller.start()
+    caller.join()
+    assert looking.wait(5) and made[0]() is not None
+    end.set()
+    for _ in range(100):
+        gc.collect()
+        if made[0]() is None:
+            return
+        time.sleep(0.02)
+    pytest.fail("the team is kept for ever")
 
 
 def test_arguments_that_do_not_fit() -> None:

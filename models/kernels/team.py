@@ -30,8 +30,8 @@ class Team:
         self.memory[0] = -1  # there is no piece to take
         self.job = (ctypes.c_longlong * 8).from_address(self.memory.data_ptr() + 8 * JOB)
         words = wp.from_torch(self.memory, return_ctype=True)
-        serve = Compiled(_take_pieces, [words, 0])
-        self.lead, self.help = (serve.call(1, [words, patience]) for patience in (0, PATIENCE))
+        self.compiled = Compiled(_take_pieces, [words, 0])
+        self.lead, self.look_out = (self.compiled.call(1, [words, patience]) for patience in (0, PATIENCE))
         self.helping: list[Future[Any] | None] = [None] * (threads - 1)
         self.pool = ThreadPoolExecutor(threads - 1, "kernel")
 
@@ -47,6 +47,10 @@ class Team:
             if helping is None or helping.done():
                 self.helping[i] = self.pool.submit(self.help)
         self.lead()
+
+    def help(self) -> None:
+        """What the other threads do until nothing has come for a while; the memory is there as long as they look."""
+        self.look_out()
 
 
 # Words of the memory: 0, in its upper half a kernel's number and in its lower the next piece to take, more than there
