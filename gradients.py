@@ -78,7 +78,7 @@ class Gradients:
         Beside networks that a kernel takes as a whole these operations are too short to be shared.
         """
         networks = [module for module in self.objective.modules() if isinstance(module, Mlp)]
-        small = self.device.type == "cpu" and not any(network.wide for network in networks)
+        small = self.device.type == "cpu" and not any(network.by_products for network in networks)
         return 1 if small else threads // self.threads
 
     def __call__(self, batch: RayBatch) -> Report:

@@ -92,7 +92,6 @@ class Mlp(nn.Module):
             ahead = outputs if i == config.layers else config.width - (inputs if i + 1 in config.skip else 0)
             self.layers.append(Linear(widths[i], ahead, weight_norm=config.weight_norm))
         self.widest = max(max(layer.direction.shape) for layer in self.linears())
-        self.wide = self.widest > NARROW or config.activation not in KNOWN  # torch's products are the work in training
         if config.activation == "sine":
             sine_initialization(self, omega=config.omega)
 
@@ -113,14 +112,18 @@ class Mlp(nn.Module):
                 return self._forward(x)
         return self._forward(x)
 
+    @property
+    def by_products(self) -> bool:
+        """Whether training it is torch's products, layer by layer, also on a CPU."""
+        return not self._known(NARROW)
+
+    def _known(self, widest: int) -> bool:
+        """Whether a kernel for networks of layers up to so wide knows this one."""
+        return self.widest <= widest and self.activation_name in KNOWN
+
     def _in_tiles(self, x: Tensor, widest: int) -> bool:
-        """Whether the kernel for networks of layers up to so wide takes all of this one, tile by tile."""
-        return (
-            self.widest <= widest
-            and self.activation_name in KNOWN
-            and x.device.type == "cpu"
-            and x.dtype == torch.float32
-        )
+        """Whether that kernel takes all of it, tile by tile."""
+        return self._known(widest) and x.device.type == "cpu" and x.dtype == torch.float32
 
     def _parameters_in_effect(self) -> tuple[list[Tensor], list[Tensor]]:
         return [layer.weight() for layer in self.linears()], [layer.bias for layer in self.linears()]

@@ -125,17 +125,16 @@ class _Layout:
         grad[int(self.levels.first_row[self.active]) if by_kernel else 0 :].zero_()
         return by_kernel
 
-    def by_level(self, kernel: Any, points: Tensor, rest: list[Any]) -> None:
-        """Launch over (level, block of points): what is written within a level is written by one thread, in order."""
-        blocks = -(-len(points) // lanes(points.device))
-        inputs = [*self.arguments(points), blocks, *rest]
-        launch(kernel, blocks * self.active, inputs, device=points.device, block=max(blocks, 1), grain=GRAIN)
+    def by_level(self, kernel: Any, points: Tensor, rest: list[Any], *, in_order: bool) -> None:
+        """Launch over (level, block of points).
 
-    def by_block(self, kernel: Any, points: Tensor, rest: list[Any]) -> None:
-        """Launch over (level, block of points): threads are at one level together, and at points of their own."""
+        in_order: what is written within a level is written by one thread of a CPU, block after block. Otherwise threads
+        are at one level together, and at points of their own.
+        """
         blocks = -(-len(points) // lanes(points.device))
         inputs = [*self.arguments(points), blocks, *rest]
-        launch(kernel, blocks * self.active, inputs, device=points.device, grain=GRAIN)
+        block = max(blocks, 1) if in_order else 1
+        launch(kernel, blocks * self.active, inputs, device=points.device, block=block, grain=GRAIN)
 
     def by_point(self, kernel: Any, points: Tensor, rest: list[Any]) -> None:
         """Launch over chunks of blocks of points, each through all levels."""
@@ -191,7 +190,7 @@ class _Encode(torch.autograd.Function):
         ctx.layout, ctx.later = layout, later
         features = layout.empty(points)
         features[:, : layout.lead] = points[:, : layout.lead]
-        layout.by_block(_encode, points, [*layout.words(table), points.new_empty(0, 3), features])
+        layout.by_level(_encode, points, [*layout.words(table), points.new_empty(0, 3), features], in_order=False)
         return features
 
     @staticmethod
@@ -204,7 +203,7 @@ class _Encode(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_table, rows = _sums.of(table)
             fresh = ctx.layout.fresh(grad_table, points)
-            ctx.layout.by_level(_scatter, points, [rows, int(fresh), grad, weight, along])
+            ctx.layout.by_level(_scatter, points, [rows, int(fresh), grad, weight, along], in_order=True)
         if ctx.needs_input_grad[0]:
             grad_points = ctx.layout.leading(grad)
             ctx.layout.by_point(_pull, points, [*ctx.layout.words(table), grad, weight, along, grad_points])
@@ -234,7 +233,7 @@ class _Pull(torch.autograd.Function):
         grad_weight = ctx.layout.empty(points)
         grad_weight[:, : ctx.layout.lead] = grad[:, : ctx.layout.lead]
         if ctx.needs_input_grad[2]:
-            ctx.layout.by_block(_encode, points, [*ctx.layout.words(table), along, grad_weight])
+            ctx.layout.by_level(_encode, points, [*ctx.layout.words(table), along, grad_weight], in_order=False)
         return None, None, grad_weight, None, None, None
 
 
