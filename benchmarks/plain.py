@@ -19,8 +19,12 @@ from benchmarks.swap import replaced
 from models.kernels import composite as _composite
 from models.kernels import harmonics as _harmonics
 from models.kernels import hash_encode as _hash_encode
+from models.kernels import join as _join
+from models.kernels import logistic as _logistic
 from models.kernels import march as _march
 from models.kernels import mlp as _mlp
+from models.kernels import normals as _normals
+from models.kernels import packed as _packed
 from models.kernels import scan as _scan
 from models.kernels import softplus as _softplus
 from models.kernels import trace as _trace
@@ -117,6 +121,85 @@ def unbroken(starts: Tensor, ends: Tensor, offsets: Tensor) -> Tensor:
     follows = F.pad(rays[1:] == rays[:-1], (1, 0))[: len(rays)]
     gap = (follows & (starts - ends.roll(1) > 0.5 * (ends - starts))).float()
     return exclusive_sum(gap, offsets, rays) + gap == 0
+
+
+def below(values: Tensor, counted: Tensor, offsets: Tensor, *, most: float) -> Tensor:
+    """By the sums."""
+    return exclusive_sum(torch.where(counted, values, torch.zeros_like(values)), offsets) < most
+
+
+def choose(mask: Tensor, offsets: Tensor, room: int | None = None) -> _packed.Chosen:
+    """All true places, and how many of them lie before each ray's start."""
+    index = (mask & (torch.arange(len(mask), device=mask.device) < offsets[-1])).nonzero()[:, 0]
+    kept = torch.searchsorted(index, offsets.long(), out_int32=True)
+    return _packed.Chosen(index, kept, kept[-1])
+
+
+def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Column by column."""
+    return [x.index_select(0, index) for x in columns], ray_index.index_select(0, index)
+
+
+def points(origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, index: Tensor | None = None) -> Tensor:
+    """Origins and directions of all samples first."""
+    if index is not None:
+        ray_index, t = ray_index.index_select(0, index), t.index_select(0, index)
+    return origins.index_select(0, ray_index) + t[:, None] * directions.index_select(0, ray_index)
+
+
+def preceding(values: Tensor, ray_index: Tensor) -> Tensor:
+    """All values one place further, where the ray is the same."""
+    before = ray_index.roll(1)
+    before[:1] = -1
+    return torch.where(before == ray_index, values.roll(1), values)
+
+
+def crossings(
+    value: Tensor, t: Tensor, ray_index: Tensor, index: Tensor, starts: Tensor, ends: Tensor, *, steep: float
+) -> Tensor:
+    """The same arithmetic, an array at a time."""
+    now, then, here, there = (
+        x.index_select(0, index) for x in (value, preceding(value, ray_index), t, preceding(t, ray_index))
+    )
+    slope = (now - then) / (here - there).clamp_min(1e-6)
+    meets = here - now / slope.clamp_max(-steep)
+    return torch.where((here > there) & (starts <= meets) & (meets <= ends), meets, here)
+
+
+def spent(before: Tensor, after: Tensor, s: Tensor) -> Tensor:
+    """By torch's own log-sigmoid."""
+    return F.relu(F.logsigmoid(s * before) - F.logsigmoid(s * after))
+
+
+def optical_depth(
+    value: Tensor,
+    gradient: Tensor,
+    directions: Tensor,
+    intervals: tuple[Tensor, Tensor, Tensor],
+    s: Tensor,
+    anneal: Tensor,
+) -> Tensor:
+    """From the slope to both ends of the interval; differentiable by autograd."""
+    t0, t, t1 = intervals
+    cosine = (gradient * directions).sum(-1)
+    slope = -(F.relu(0.5 - 0.5 * cosine) * (1 - anneal)) - F.relu(-cosine) * anneal
+    return spent(value + slope * (t0 - t), value + slope * (t1 - t), s)
+
+
+def mirrored(directions: Tensor, gradient: Tensor) -> Tensor:
+    """As it is written; differentiable by autograd."""
+    square = gradient.square().sum(-1, keepdim=True) + 1e-12
+    return directions - 2 * (directions * gradient).sum(-1, keepdim=True) / square * gradient
+
+
+def off_unit(gradient: Tensor) -> Tensor:
+    """As it is written; differentiable by autograd."""
+    return ((gradient.square().sum(-1) + 1e-12).sqrt() - 1).square()
+
+
+def joined(output: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """A slice and a concatenation."""
+    return output[..., 0], torch.cat([*parts, output[..., 1:]], -1)
 
 
 def march(
@@ -254,6 +337,17 @@ PAIRS: tuple[tuple[Any, Any], ...] = (
     (_march.march, march),
     (_composite.composite, composite),
     (_scan.unbroken, unbroken),
+    (_scan.below, below),
+    (_packed.choose, choose),
+    (_packed.gather, gather),
+    (_packed.points, points),
+    (_packed.preceding, preceding),
+    (_packed.crossings, crossings),
+    (_logistic.spent, spent),
+    (_logistic.optical_depth, optical_depth),
+    (_normals.mirrored, mirrored),
+    (_normals.off_unit, off_unit),
+    (_join.joined, joined),
     (_mlp.mlp_forward, mlp_forward),
     (_mlp.mlp, mlp),
     (_harmonics.harmonics, harmonics),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.capabilities import Capability
+from models.kernels.normals import off_unit
 from models.model import Model
 from models.samples import RaySamples, places
 from models.volume import Rendering
@@ -75,12 +76,12 @@ class EikonalLoss(LossConfig):
         gradient = rendering.media[0].field.gradient
         if gradient is None:
             raise TypeError("the eikonal loss needs a field with a gradient")
-        residual = _residual(gradient)
+        residual = off_unit(gradient)
         samples = rendering.media[0].samples
         loss = shared_mean(samples.total(residual), samples.count())
         if self.random_points:
             points = math.ceil(self.random_points * batch.share)
-            near_and_far = _residual(model.random_gradient(points, gradient.device))
+            near_and_far = off_unit(model.random_gradient(points, gradient.device))
             loss = loss + shared_mean(near_and_far)
         return loss
 
@@ -260,11 +261,6 @@ def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
 
 def _huber(predicted: Tensor, target: Tensor, reduction: str) -> Tensor:
     return F.huber_loss(predicted, target, reduction=reduction, delta=0.1) / 0.1
-
-
-def _residual(gradient: Tensor) -> Tensor:
-    # The small constant keeps the derivative of the norm finite at a gradient of exactly zero.
-    return ((gradient.square().sum(-1) + 1e-12).sqrt() - 1).square()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.capabilities import ValueKind
+from models.kernels import logistic
 from models.samples import FieldSample, RaySamples
 from utils.config import Part
 from utils.schedule import Schedule, constant
@@ -125,7 +126,7 @@ class Logistic(Opacity):
         self.log_s = nn.Parameter(torch.tensor(math.log(config.initial_s) / 10))
         self.register_buffer("anneal", torch.ones(()), persistent=False)
         self.register_buffer("least_s", torch.zeros(()), persistent=False)
-        self.config, self.annealed = config, config.anneal != constant(1.0)
+        self.config = config
         self.update(0.0)
 
     def update(self, progress: float) -> None:
@@ -140,22 +141,15 @@ class Logistic(Opacity):
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         if sample.gradient is None:
             raise TypeError("the logistic opacity needs a field with a gradient (an sdf)")
-        cosine = (sample.gradient * samples.directions).sum(-1)
-        slope = -F.relu(-cosine)
-        if self.annealed:
-            slope = -(F.relu(0.5 - 0.5 * cosine) * (1 - self.anneal)) + slope * self.anneal
-        before = sample.value + slope * (samples.t0 - samples.t)
-        after = sample.value + slope * (samples.t1 - samples.t)
-        s = self.s
-        return F.relu(F.logsigmoid(s * before) - F.logsigmoid(s * after))
+        intervals = samples.t0, samples.t, samples.t1
+        return logistic.optical_depth(sample.value, sample.gradient, samples.directions, intervals, self.s, self.anneal)
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         # Outside, -log sigmoid(s f) ~ exp(-s f) of light is lost; inside, log sigmoid(s f) ~ s f is all that is left.
         return value.abs() < reach - math.log(NEGLIGIBLE) / self.s.detach()
 
     def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
-        light = F.logsigmoid(self.s * value)
-        return F.relu(samples.preceding(light) - light)
+        return logistic.spent(samples.preceding(value), value, self.s.detach())
 
     def width(self) -> float:
         return 1.0 / float(self.s.detach())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.kernels.packed import Chosen, choose
 from models.samples import places
 
 FIT_EVERY = 16  # training steps between two choices of the rooms
@@ -70,6 +71,12 @@ class Stages:
         if self.noting:
             self.note(mask.sum())
         return index
+
+    def choose(self, mask: Tensor, offsets: Tensor) -> Chosen:
+        """Where mask [M] is true of packed samples, in the room of this stage; `models.kernels.packed.choose`."""
+        chosen = choose(mask, offsets, self.size())
+        self.note(chosen.total)
+        return chosen
 
     def leave(self) -> Tensor | None:
         """[] bool: whether a room was too short; None where there are none."""

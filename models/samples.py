@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from models.kernels import scan
+from models.kernels import packed, scan
 from models.kernels.composite import composite
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class DenseSamples(RaySamples):
 class PackedSamples(RaySamples):
     """All samples of all rays in one row: ray r owns offsets[r] .. offsets[r+1]-1.
 
-    ray_index: [M] int64. offsets: [R+1] int32. lacking: [] bool, of samples in a room of fixed length M: whether it was
+    ray_index: [M] int32. offsets: [R+1] int32. lacking: [] bool, of samples in a room of fixed length M: whether it was
     too short. What fills the room behind offsets[R] has finite numbers and no meaning: no sum over a ray counts it, so
     nothing is learned from it.
     """
@@ -147,7 +148,7 @@ class PackedSamples(RaySamples):
     ) -> PackedSamples:
         """Intervals from `starts` to `ends`, [M] each."""
         middle, length = (starts + ends) / 2, ends - starts
-        return PackedSamples(rays, starts, ends, middle, length, ray_index.long(), offsets, lacking)
+        return PackedSamples(rays, starts, ends, middle, length, ray_index.int(), offsets, lacking)
 
     def count(self) -> Tensor:
         return self.offsets[-1].float()
@@ -167,36 +168,41 @@ class PackedSamples(RaySamples):
     def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
         return composite(tau, color, self.t, gradient, self.offsets)
 
-    def preceding(self, x: Tensor) -> Tensor:
-        return torch.where(self._follows, x.roll(1), x)
-
     @cached_property
-    def _follows(self) -> Tensor:
-        """[M] bool: whether the sample before is of the same ray."""
-        before = self.ray_index.roll(1)
-        before[:1] = -1
-        return before == self.ray_index
+    def positions(self) -> Tensor:
+        return packed.points(self.rays.origins, self.rays.directions, self.ray_index, self.t)
+
+    def positions_at(self, index: Tensor) -> Tensor:
+        """[K, 3] points of the samples `index` [K], as of `at`; scene frame."""
+        return packed.points(self.rays.origins, self.rays.directions, self.ray_index, self.t, index)
+
+    def preceding(self, x: Tensor) -> Tensor:
+        return packed.preceding(x, self.ray_index)
 
     def before_gap(self) -> Tensor:
         """[M] bool: whether the samples of its ray up to this one lie close together, without half a step between."""
         return scan.unbroken(self.t0, self.t1, self.offsets)
 
-    def real(self, mask: Tensor) -> Tensor:
-        """[M] bool: mask, but never what fills a room that is larger."""
-        return mask if self.lacking is None else mask & self._within
+    def lit(self, tau: Tensor, counted: Tensor, least: float) -> Tensor:
+        """[M] bool: whether those of the samples before that are `counted` leave more than `least` of a ray's light.
 
-    @cached_property
-    def _within(self) -> Tensor:
-        return torch.arange(len(self.t), device=self.t.device) < self.offsets[-1]
+        tau: [M] optical depth. counted: [M] bool. False for what fills a room.
+        """
+        return scan.below(tau, counted, self.offsets, most=-math.log(least))
 
-    def at(self, index: Tensor) -> PackedSamples:
-        """The samples `index` [K] int64, ascending; M stands for what fills up a room, as `places` has it."""
-        inside = index if self.lacking is None else index.clamp_max(len(self.t) - 1)
-        t0, t1, t, length, ray_index = (
-            x.index_select(0, inside) for x in (self.t0, self.t1, self.t, self.length, self.ray_index)
-        )
-        offsets = torch.searchsorted(index, self.offsets.long(), out_int32=True)
+    def at(self, index: Tensor, offsets: Tensor) -> PackedSamples:
+        """The samples `index` [K] int64, ray r's from offsets[r] on; M stands for what fills a room. As of `choose`."""
+        columns = [self.t0, self.t1, self.t, self.length]
+        (t0, t1, t, length), ray_index = packed.gather(index, columns, self.ray_index)
         return PackedSamples(self.rays, t0, t1, t, length, ray_index, offsets, self.lacking)
+
+    def with_crossings(self, value: Tensor, of: PackedSamples, index: Tensor, steep: float) -> PackedSamples:
+        """These samples, those of `of` at `index`, evaluated where the value [M] there meets zero, if it does.
+
+        As of `models.kernels.packed.crossings`.
+        """
+        t = packed.crossings(value, of.t, of.ray_index, index, self.t0, self.t1, steep=steep)
+        return replace(self, t=t)
 
 
 def places(mask: Tensor, room: int | None) -> Tensor:

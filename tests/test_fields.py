@@ -13,8 +13,9 @@ from models.fields.mlp import Mlp, MlpConfig
 from models.fields.occupancy import OccupancyFieldConfig
 from models.fields.outside import OutsideConfig
 from models.fields.radiance import RadianceFieldConfig
-from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall, mirrored
+from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall
 from models.fields.spherical_harmonics import SphericalHarmonicsConfig
+from models.kernels.normals import mirrored
 from utils.parts import parts
 
 SMALL_GRID = HashGridConfig(levels=4, top=64, log2_rows=10, initial=0.1)

@@ -1,4 +1,6 @@
-"""Each opacity against the alpha that its paper prints, in float64."""
+"""Each opacity against the alpha that its paper prints, in float64; what a kernel computes in float32."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,6 +24,15 @@ def profile(count: int = 200, seed: int = 0) -> tuple[FieldSample, DenseSamples]
     return FieldSample(value, value[..., None].expand(-1, -1, 3), gradient), samples
 
 
+def in_single(sample: FieldSample, samples: DenseSamples) -> tuple[FieldSample, DenseSamples]:
+    """As a kernel has them."""
+    assert sample.gradient is not None
+    rays = replace(samples.rays, origins=samples.rays.origins.float(), directions=samples.rays.directions.float())
+    edges = torch.cat([samples.t0, samples.t1[:, -1:]], 1).float()
+    single = FieldSample(sample.value.float(), sample.color.float(), sample.gradient.float())
+    return single, DenseSamples.from_edges(rays, edges)
+
+
 def neus_alpha(sample: FieldSample, samples: DenseSamples, s: float, anneal: float) -> Tensor:
     """Wang et al., "NeuS", eq. 13 with the section's slope as in its code, without its 1e-5."""
     assert sample.gradient is not None
@@ -35,14 +46,14 @@ def neus_alpha(sample: FieldSample, samples: DenseSamples, s: float, anneal: flo
 @pytest.mark.parametrize("s", [5.0, 64.0, 300.0])
 @pytest.mark.parametrize("anneal", [0.0, 0.3, 1.0])
 def test_logistic_is_the_alpha_of_neus(s: float, anneal: float) -> None:
-    opacity = LogisticConfig(initial_s=s, anneal=anneal).build().double()
+    opacity = LogisticConfig(initial_s=s, anneal=anneal).build()
     sample, samples = profile()
     s = float(opacity.s.detach())  # as rounded by the parameter
-    alpha = -torch.expm1(-opacity.optical_depth(sample, samples))
+    alpha = -torch.expm1(-opacity.optical_depth(*in_single(sample, samples)).double())
     truth = neus_alpha(sample, samples, s, anneal)
     sound = (sample.value * s).abs() < 30  # beyond, the printed form divides 0 by 0
     assert sound.float().mean() > 0.3
-    torch.testing.assert_close(alpha[sound], truth[sound], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(alpha[sound], truth[sound], atol=2e-5, rtol=1e-6)
 
 
 ACTIVATIONS = {
@@ -103,14 +114,14 @@ def all_opacities() -> dict[str, Opacity]:
 
 @pytest.mark.parametrize("name", all_opacities())
 def test_optical_depth_is_never_negative_and_zero_for_nothing(name: str) -> None:
-    opacity = all_opacities()[name].double()
-    sample, samples = profile()
+    opacity = all_opacities()[name]
+    sample, samples = in_single(*profile())
     assert (opacity.optical_depth(sample, samples) >= 0).all()
-    empty = DenseSamples.from_edges(samples.rays, torch.ones(len(samples.rays), 33).double())
+    empty = DenseSamples.from_edges(samples.rays, torch.ones(len(samples.rays), 33))
     assert opacity.optical_depth(sample, empty).abs().max() == 0
 
 
-@pytest.mark.parametrize("name", all_opacities())
+@pytest.mark.parametrize("name", sorted(set(all_opacities()) - {"logistic"}))  # whose kernel has a test of its own
 def test_gradients(name: str) -> None:
     opacity = all_opacities()[name].double().eval()
     sample, samples = profile(count=3, seed=4)
@@ -126,15 +137,15 @@ def test_gradients(name: str) -> None:
 @pytest.mark.parametrize("degrees", [0, 20, 40, 60, 80])
 def test_neus_weights_peak_at_a_plane(degrees: float) -> None:
     """Unbiased: along a ray that meets a plane at a slope, the weight is largest where the sdf is zero."""
-    cosine = torch.cos(torch.deg2rad(torch.tensor(degrees, dtype=torch.float64)))
+    cosine = torch.cos(torch.deg2rad(torch.tensor(float(degrees))))
     hit = 0.6180339
-    edges = torch.linspace(0, 1, 2001, dtype=torch.float64)[None]
-    normal = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)
+    edges = torch.linspace(0, 1, 2001)[None]
+    normal = torch.tensor([0.0, 0.0, -1.0])
     direction = torch.stack([torch.sqrt(1 - cosine**2), torch.zeros_like(cosine), cosine])[None]
-    rays = Rays(torch.zeros(1, 3).double(), direction, torch.zeros(1), torch.ones(1), torch.zeros(1).long())
+    rays = Rays(torch.zeros(1, 3), direction, torch.zeros(1), torch.ones(1), torch.zeros(1).long())
     samples = DenseSamples.from_edges(rays, edges)
     sdf = (hit - samples.t) * cosine
-    opacity = LogisticConfig(initial_s=200.0).build().double()
+    opacity = LogisticConfig(initial_s=200.0).build()
     gradient = normal.expand(1, 2000, 3)
     tau = opacity.optical_depth(FieldSample(sdf, gradient, gradient), samples)
     weight = torch.exp(-samples.exclusive_sum(tau)) * -torch.expm1(-tau)
@@ -175,14 +186,14 @@ def test_an_occupancy_sharpens_with_the_run() -> None:
 
 def test_probe_sees_what_the_samples_see() -> None:
     """On a plane met head-on the estimate from values alone is the optical depth from mid-point to mid-point."""
-    edges = torch.linspace(0, 1, 401, dtype=torch.float64)[None]
+    edges = torch.linspace(0, 1, 401)[None]
     rays = Rays(torch.zeros(1, 3), torch.tensor([[0.0, 0, 1]]), torch.zeros(1), torch.ones(1), torch.zeros(1).long())
     samples = DenseSamples.from_edges(rays, edges)
-    opacity = LogisticConfig(initial_s=50.0).build().double()
-    sdf = 0.5 - samples.t
-    through = torch.exp(-opacity.probe(sdf, samples).sum())
-    truth = torch.sigmoid(opacity.s * sdf[0, -1]) / torch.sigmoid(opacity.s * sdf[0, 0])
-    torch.testing.assert_close(through, truth, atol=1e-9, rtol=1e-6)
+    opacity = LogisticConfig(initial_s=50.0).build()
+    sdf, s = 0.5 - samples.t, opacity.s.detach().double()
+    through = torch.exp(-opacity.probe(sdf, samples).double().sum())
+    truth = torch.sigmoid(s * sdf[0, -1].double()) / torch.sigmoid(s * sdf[0, 0].double())
+    torch.testing.assert_close(through, truth, atol=1e-15, rtol=1e-3)
 
 
 @pytest.mark.parametrize("beta", [0.5, 0.02, 1e-3])

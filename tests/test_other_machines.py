@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels import harmonics, hash_encode, lanes, march, mlp, softplus, trace
+from models.kernels import harmonics, hash_encode, join, lanes, logistic, march, mlp, normals, packed, softplus, trace
 from models.kernels.launch import launch
 
 FOLDER = Path(march.__file__).parent
@@ -26,9 +26,13 @@ MODULES = (
     "hash_blocks",
     "harmonics",
     "hash_encode",
+    "join",
     "layers",
+    "logistic",
     "march",
     "mlp",
+    "normals",
+    "packed",
     "products",
     "softplus",
     "trace",
@@ -42,6 +46,7 @@ SHIMS = """
     #define fmaf __builtin_fmaf
     #define floorf __builtin_floorf
     #define ceilf __builtin_ceilf
+    #define sqrtf __builtin_sqrtf
     #define exp2f __builtin_exp2f
     #define logf __builtin_logf
 """
@@ -154,6 +159,44 @@ def test_harmonics_and_softplus(other: SimpleNamespace) -> None:
 
     for found, usual in zip(everything(other.harmonics, other.softplus), everything(harmonics, softplus), strict=True):
         torch.testing.assert_close(found, usual, atol=2e-6, rtol=1e-5)
+
+
+def test_what_is_made_of_a_distance_and_its_gradient(other: SimpleNamespace) -> None:
+    torch.manual_seed(4)
+    ways, t = torch.nn.functional.normalize(torch.randn(203, 3), dim=-1), torch.rand(3, 203).sort(0).values
+    inputs = 0.1 * torch.randn(203), torch.randn(203, 3), torch.tensor(60.0), torch.randn(203, 6)
+
+    def everything(logistic: Any, normals: Any, join: Any) -> list[Tensor]:
+        leaves = value, gradient, s, output = [x.clone().requires_grad_() for x in inputs]
+        tau = logistic.optical_depth(value, gradient, ways, tuple(t), s, torch.tensor(0.4))
+        turned, off = normals.mirrored(ways, gradient), normals.off_unit(gradient)
+        first, seen = join.joined(output, [ways, turned, gradient])
+        found = [tau, off, first, seen]
+        grads = torch.autograd.grad(sum(x.sin().sum() for x in found), leaves)
+        return [*found, *grads, logistic.spent(value.detach(), value.detach().roll(1), s.detach())]
+
+    forms = everything(other.logistic, other.normals, other.join), everything(logistic, normals, join)
+    for found, usual in zip(*forms, strict=True):
+        torch.testing.assert_close(found, usual, atol=1e-4, rtol=1e-4)
+
+
+def test_packed_samples(other: SimpleNamespace) -> None:
+    torch.manual_seed(5)
+    counts = torch.randint(0, 30, (70,))
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int()
+    rays = torch.repeat_interleave(torch.arange(70), counts).int()
+    t, value, mask = torch.rand(len(rays)), torch.randn(len(rays)), torch.rand(len(rays)) < 0.5
+    origins, directions = torch.randn(70, 3), torch.randn(70, 3)
+
+    def everything(packed: Any) -> list[Tensor]:
+        index, kept, _ = packed.choose(mask, offsets, int(mask.sum()) + 7)
+        (starts, _, _, _), of = packed.gather(index, [t, value, t, value], rays)
+        met = packed.crossings(value, t, rays, index, starts - 0.1, starts + 0.1, steep=0.1)
+        before, at = packed.preceding(value, rays), packed.points(origins, directions, rays, t, index)
+        return [index, kept, starts, of, met, before, at, packed.points(origins, directions, rays, t)]
+
+    for found, usual in zip(everything(other.packed), everything(packed), strict=True):
+        torch.testing.assert_close(found, usual, atol=1e-6, rtol=1e-6)
 
 
 def test_network(other: SimpleNamespace) -> None:

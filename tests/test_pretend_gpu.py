@@ -66,9 +66,9 @@ def test_every_config_trains_there_as_on_a_cpu(found: dict[str, Any]) -> None:
 
 
 def test_what_the_host_waits_for(found: dict[str, Any]) -> None:
-    """For the lengths of packed arrays, the march's one and the pruning's four, until there is room for them."""
+    """For the lengths of packed arrays, the march's one and the pruning's three, until there is room for them."""
     waits = {place.split(":")[0]: count for place, count in found["waits"]["neus_hash"].items()}
-    assert waits == {"models/kernels/march.py": 1, "models/samples.py": 4}
+    assert waits == {"models/kernels/march.py": 1, "models/kernels/packed.py": 3}
     assert found["waits"]["reduced/nerf"] == {}  # dense samples need no lengths
 
 

@@ -130,14 +130,14 @@ def test_values_behind_the_first_surface_are_not_asked_for_and_not_missed(monkey
         asked += len(x)
         return value(x)
 
-    def all_of_them(_: OccupancyGrid, samples: PackedSamples, *rest: object) -> tuple[PackedSamples, torch.Tensor]:
-        return samples, value(samples.positions)
+    def all_of_them(_: OccupancyGrid, samples: PackedSamples, *rest: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return value(samples.positions), torch.ones(len(samples.t), dtype=torch.bool)
 
     sampler = OccupancyGridConfig(resolution=32).build().eval()
     sampler.refresh(medium, 0)
     monkeypatch.setattr(medium, "value", counted)
     mine = sampler(rays, medium)
-    monkeypatch.setattr(OccupancyGrid, "_lit", all_of_them)
+    monkeypatch.setattr(OccupancyGrid, "_values", all_of_them)
     other = sampler(rays, medium)
     assert torch.equal(mine.offsets, other.offsets) and torch.equal(mine.t, other.t)
     sampler.config = sampler.config.model_copy(update={"prune": False})

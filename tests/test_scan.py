@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.kernels.scan import exclusive_sum, total, unbroken
+from models.kernels.scan import below, exclusive_sum, total, unbroken
 
 COUNTS = {
     "ragged": [3, 0, 1, 7, 0],
@@ -90,3 +90,21 @@ def test_unbroken_by_hand(device: torch.device) -> None:
     starts = torch.tensor([0.0, 0.1, 0.5, 0.6, 1.0, 2.0, 2.1, 9.0], device=device)
     offsets = torch.tensor([0, 4, 4, 7], dtype=torch.int32, device=device)
     assert unbroken(starts, starts + 0.1, offsets).tolist() == [True, True, False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
+def test_where_the_sum_so_far_is_small(counts: list[int], device: torch.device) -> None:
+    values, offsets = packed(counts)
+    values, counted = values.abs(), values > -0.5
+    parts = segments((values * counted).double(), offsets)
+    before = torch.cat([part.cumsum(0) - part for part in parts]) if parts else values.double()
+    found = below(values.to(device), counted.to(device), offsets.to(device), most=3.0).cpu()
+    clear = (before - 3).abs() > 1e-3
+    assert torch.equal(found[clear], (before < 3)[clear])
+
+
+def test_where_the_sum_so_far_is_small_by_hand(device: torch.device) -> None:
+    values = torch.tensor([1.0, 1, 5, 1, torch.nan, 1, 1, 0], device=device)
+    counted = torch.tensor([True, False, True, True, True, True, False, True], device=device)
+    offsets = torch.tensor([0, 4, 4, 7], dtype=torch.int32, device=device)
+    assert below(values, counted, offsets, most=2.0).tolist() == [True, True, True, False, True, False, False, False]

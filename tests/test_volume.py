@@ -5,6 +5,7 @@ import torch
 
 from dataio.cameras import Cameras, Rays
 from models.frames import render_image
+from models.kernels.packed import choose
 from models.samples import DenseSamples, FieldSample, PackedSamples
 from models.volume import MediumRendering, clip, render_rays
 from tests.analytic import RADIUS, color_at, hit_distance, rays_at_sphere, sphere_model
@@ -82,7 +83,8 @@ def test_dense_and_packed_agree() -> None:
     torch.testing.assert_close(packed.total(color), dense.total(color.view(6, 4, 3)))
     torch.testing.assert_close(packed.positions, dense.positions.reshape(-1, 3))
     torch.testing.assert_close(packed.preceding(tau), dense.preceding(tau.view(6, 4)).flatten())
-    kept = packed.at((tau > 0.5).nonzero()[:, 0])
+    index, offsets, _ = choose(tau > 0.5, packed.offsets)
+    kept = packed.at(index, offsets)
     torch.testing.assert_close(kept.total(tau[tau > 0.5]), (tau * (tau > 0.5)).view(6, 4).sum(1))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field as Key
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from models.fields.activations import ColorActivationName, to_color
 from models.fields.base import Encoding, EncodingConfig, Field, FieldConfig
 from models.fields.frequency import FrequencyConfig
 from models.fields.mlp import Mlp, MlpConfig
+from models.kernels.join import joined
 from models.samples import FieldSample
 from utils.config import Choice
 
@@ -70,5 +70,5 @@ class Radiance(Field):
 
     def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
         output = self.density(self.encoding(self.coordinates(x)))
-        color = self.color(torch.cat([self.view_encoding(directions), output[..., 1:]], -1))
-        return FieldSample(output[..., 0] + self.initial_value, to_color(color, self.color_activation))
+        value, seen = joined(output, [self.view_encoding(directions)])
+        return FieldSample(value + self.initial_value, to_color(self.color(seen), self.color_activation))

@@ -16,6 +16,8 @@ from models.fields.base import Distance, EncodingConfig, Field, FieldConfig
 from models.fields.frequency import FrequencyConfig
 from models.fields.mlp import Mlp, MlpConfig, geometric_initialization, level_initialization
 from models.fields.shape_fit import fit_plain, fit_shape
+from models.kernels.join import joined
+from models.kernels.normals import mirrored
 from models.samples import FieldSample
 from utils.config import Choice, StrictModel
 from utils.schedule import ExponentialSchedule, Schedule, constant
@@ -107,6 +109,7 @@ class Sdf(Field):
                 feature_scale=config.feature_scale,
             )
         self.register_buffer("view_weight", torch.ones(()), persistent=False)
+        self.weighted = config.view_weight != constant(1.0)
         numerical = config.numerical
         unit = None if numerical is None else _taps(numerical.taps)
         self.register_buffer("unit_taps", unit, persistent=False)
@@ -140,10 +143,14 @@ class Sdf(Field):
     def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
         output, gradient = self._geometry(x)
         if self.config.view == "reflection":
+            # What gloss shows of things far away is a function of this direction, whatever the surface's shape. As one
+            # of the view's own it pulls the surface inward. Verbin et al., "Ref-NeRF" (2022), section 3.1.
             directions = mirrored(directions, gradient)
-        view = self.view_weight * self.view_encoding(directions)
-        seen = torch.cat([x, view, gradient, output[..., 1:]], -1)
-        return FieldSample(output[..., 0], to_color(self.color(seen), self.config.color_activation), gradient)
+        view = self.view_encoding(directions)
+        if self.weighted:
+            view = self.view_weight * view
+        value, seen = joined(output, [x, view, gradient])
+        return FieldSample(value, to_color(self.color(seen), self.config.color_activation), gradient)
 
     def _distance(self, x: Tensor) -> Tensor:
         encoded = self.encoding(x)
@@ -176,16 +183,6 @@ class Sdf(Field):
         """Gradient [*N, 3] from values at taps [K, 3] around x. Li et al., "Neuralangelo" (2023), eq. 5."""
         around = self.geometry(self.encoding(x[..., None, :] + taps))[..., 0]
         return around @ taps * (3 / taps.square().sum())  # sum over k of d_k d_k^T = (sum |d_k|^2 / 3) I
-
-
-def mirrored(directions: Tensor, gradient: Tensor) -> Tensor:
-    """Unit directions [*N, 3] after a mirror with normals along `gradient` [*N, 3]; differentiable in the gradient.
-
-    What gloss shows of things far away is a function of this direction, whatever the surface's shape; seen as one of
-    the view's own direction it pulls the surface inward. Verbin et al., "Ref-NeRF" (2022), section 3.1.
-    """
-    square = gradient.square().sum(-1, keepdim=True) + 1e-12
-    return directions - 2 * (directions * gradient).sum(-1, keepdim=True) / square * gradient
 
 
 def _taps(count: int) -> Tensor:

@@ -1,9 +1,8 @@
 """What the hash encoding's kernels do for a block of points at one level: `LANES` points at once (see lanes.py).
 
-All three take the block's number, the first of the level's two columns in a row of features, the level's layout (cells
-to the side, first row, number of rows), then arrays:
-points [M, 3] and the table of all levels, and what is written last. A row of the table that is read takes two words, or
-one where it holds 16-bit floats.
+Those of a level take the block's number, the first of the level's two columns in a row of features, the level's layout
+(cells to the side, first row, number of rows), then arrays: points [M, 3] and the table of all levels, and what is
+written last. A row of the table that is read takes two words, or one where it holds 16-bit floats.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ _CELL = (
     const int end = count - start < LANES ? count - start : LANES;
     vf fx, fy, fz;
     LOAD3(fx, fy, fz, points.data + 3 * (size_t)start, end);
+    const vi in_x = ABS(fx) < 1.0f, in_y = ABS(fy) < 1.0f, in_z = ABS(fz) < 1.0f;  // beyond it features are constant
     const float n = (float)resolution;
     const vf zero = 0.0f, one = 1.0f;
     const vi last = resolution - 1;
@@ -35,6 +35,10 @@ _CELL = (
     const vu xs[2] = {TO_UNSIGNED(x), TO_UNSIGNED(x) + 1u};
     const vu ys[2] = {TO_UNSIGNED(y) * step_y, TO_UNSIGNED(y) * step_y + step_y};
     const vu zs[2] = {TO_UNSIGNED(z) * step_z, TO_UNSIGNED(z) * step_z + step_z};
+    #undef ALONG
+    #define ALONG(gx, gy, gz) do { \\
+        LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end); \\
+        gx = SELECT(in_x, gx, zero); gy = SELECT(in_y, gy, zero); gz = SELECT(in_z, gz, zero); } while (0)
     #define ROW(cx, cy, cz) (dense ? xs[cx] + ys[cy] + zs[cz] : (xs[cx] ^ ys[cy] ^ zs[cz]) & mask)
 """
 )
@@ -88,7 +92,7 @@ _LOOK_UP = (
     vf a = value[0], b = value[1];
     if (along.shape[0] > 0) {
         vf gx, gy, gz;
-        LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end);
+        ALONG(gx, gy, gz);
         a = slope * (gx * dx[0] + gy * dy[0] + gz * dz[0]);
         b = slope * (gx * dx[1] + gy * dy[1] + gz * dz[1]);
     }
@@ -115,14 +119,14 @@ def encode_block(
     _LOOK_UP
     + """
     const int width = weight.shape[1];
-    vf a, b, c, gx, gy, gz;
+    vf a, b, gx, gy, gz;
     LOAD2(a, b, weight.data + (size_t)start * width + column, width, end);
     vf px = slope * (a * dx[0] + b * dx[1]);
     vf py = slope * (a * dy[0] + b * dy[1]);
     vf pz = slope * (a * dz[0] + b * dz[1]);
     if (along.shape[0] > 0) {
         LOAD2(a, b, second.data + (size_t)start * width + column, width, end);
-        LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end);
+        ALONG(gx, gy, gz);
         const vf xy = slope * slope * (a * dxy[0] + b * dxy[1]);
         const vf xz = slope * slope * (a * dxz[0] + b * dxz[1]);
         const vf yz = slope * slope * (a * dyz[0] + b * dyz[1]);
@@ -131,11 +135,10 @@ def encode_block(
         pz += gx * xz + gy * yz;
     }
     float* to = out.data + 3 * (size_t)start;
-    LOAD3(a, b, c, points.data + 3 * (size_t)start, end);
     LOAD3(gx, gy, gz, to, end);
-    gx += SELECT(a * a < 1.0f, px, zero);  // the features are constant beyond the cube
-    gy += SELECT(b * b < 1.0f, py, zero);
-    gz += SELECT(c * c < 1.0f, pz, zero);
+    gx += SELECT(in_x, px, zero);
+    gy += SELECT(in_y, py, zero);
+    gz += SELECT(in_z, pz, zero);
     STORE3(to, end, gx, gy, gz);
 """
 )
@@ -168,7 +171,7 @@ def pull_block(
     LOAD2(a, b, grad.data + (size_t)start * width + column, width, end);
     if (along.shape[0] > 0) {
         LOAD2(c, d, weight.data + (size_t)start * width + column, width, end);
-        LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end);
+        ALONG(gx, gy, gz);
     }
     if (!ANY((a != 0.0f) | (b != 0.0f) | (c != 0.0f) | (d != 0.0f))) return;  // a GPU's threads would queue for nothing
     float* base = (float*)table.data + 2 * (size_t)first_row;
@@ -206,3 +209,38 @@ def scatter_block(
     along: wp.array2d(dtype=float),
 ):
     """table += gradient of sum(grad * features), and with `along` of sum(weight * derivative in that direction)."""
+
+
+@wp.func_native(
+    TYPES
+    + """
+    const int width = out.shape[1], start = block * LANES;
+    const float* from = along.shape[0] > 0 ? along.data : points.data;
+    for (int r = start; r < start + LANES && r < out.shape[0]; ++r) {
+        float* to = out.data + (size_t)r * width;
+        for (int c = 0; c < lead; ++c) to[c] = from[3 * (size_t)r + c];
+        for (int c = used; c < width; ++c) to[c] = 0.0f;
+    }
+"""
+)
+def frame_block(
+    block: int,
+    lead: int,
+    used: int,
+    points: wp.array2d(dtype=float),
+    along: wp.array2d(dtype=float),
+    out: wp.array2d(dtype=float),
+):
+    """out [M, W]: the columns before `lead`, the point itself or its derivative, and zeros from `used` on."""
+
+
+@wp.func_native(
+    TYPES
+    + """
+    const int width = weight.shape[1], start = block * LANES;
+    for (int r = start; r < start + LANES && r < out.shape[0]; ++r)
+        for (int c = 0; c < 3; ++c) out.data[3 * (size_t)r + c] = lead > 0 ? weight.data[(size_t)r * width + c] : 0.0f;
+"""
+)
+def lead_block(block: int, lead: int, weight: wp.array2d(dtype=float), out: wp.array2d(dtype=float)):
+    """out [M, 3]: what weight [M, W] says of the point itself, nothing without its columns."""

@@ -22,7 +22,7 @@ import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.kernels.hash_blocks import encode_block, pull_block, scatter_block
+from models.kernels.hash_blocks import encode_block, frame_block, lead_block, pull_block, scatter_block
 from models.kernels.lanes import lanes
 from models.kernels.launch import as_warp, launch
 
@@ -64,8 +64,8 @@ def hash_encode(
 ) -> Tensor:
     """Trilinear features of `points`.
 
-    points: [M, 3] float32 in the cube [-1, 1]^3 (clamped to it). table: [rows, 2] float32. active: the levels from
-    this one on are zero (coarse to fine training). lead: 3 for the point itself in front of its features, else 0.
+    points: [M, 3] float32 in the cube [-1, 1]^3 (clamped to it). table: [rows, 2] float32. active: 1 to L, the levels
+    from this one on are zero (coarse to fine training). lead: 3 for the point itself in front of its features, else 0.
     read: [rows, 2] float16, a copy of the table that is read in its place; gradients are the table's all the same.
     Returns [M, lead + 2L], level by level.
     Differentiable once, in `points` and `table`; use `hash_encode_with_pullback` where gradients of the input
@@ -103,16 +103,8 @@ class _Layout:
         return [points, self.levels.resolution, self.levels.first_row, self.active, self.lead]
 
     def empty(self, points: Tensor) -> Tensor:
-        """[M, lead + 2L], zero where a level is not active, the rest to be filled in."""
-        out = points.new_empty(len(points), self.lead + FEATURES * len(self.levels.resolution))
-        out[:, self.lead + FEATURES * self.active :] = 0
-        return out
-
-    def leading(self, columns: Tensor) -> Tensor:
-        """[M, 3]: the columns of the point itself, or zeros without them; a copy to add to."""
-        if not self.lead:
-            return columns.new_zeros(len(columns), 3)
-        return columns[:, :3].clone(memory_format=torch.contiguous_format)
+        """[M, lead + 2L], to be filled in."""
+        return points.new_empty(len(points), self.lead + FEATURES * len(self.levels.resolution))
 
     def fresh(self, grad: Tensor | None, points: Tensor) -> bool:
         """Whether `_scatter` is to fill the levels of a new table with zeros; the others are filled here.
@@ -189,7 +181,6 @@ class _Encode(torch.autograd.Function):
         ctx.save_for_backward(points, table)
         ctx.layout, ctx.later = layout, later
         features = layout.empty(points)
-        features[:, : layout.lead] = points[:, : layout.lead]
         layout.by_level(_encode, points, [*layout.words(table), points.new_empty(0, 3), features], in_order=False)
         return features
 
@@ -205,7 +196,7 @@ class _Encode(torch.autograd.Function):
             fresh = ctx.layout.fresh(grad_table, points)
             ctx.layout.by_level(_scatter, points, [rows, int(fresh), grad, weight, along], in_order=True)
         if ctx.needs_input_grad[0]:
-            grad_points = ctx.layout.leading(grad)
+            grad_points = torch.empty_like(points)
             ctx.layout.by_point(_pull, points, [*ctx.layout.words(table), grad, weight, along, grad_points])
         return grad_points, grad_table, None, None
 
@@ -219,20 +210,20 @@ class _Pull(torch.autograd.Function):
         points, weight = points.contiguous(), weight.contiguous()
         ctx.save_for_backward(points, table, weight)
         ctx.layout, ctx.later = layout, later
-        out = layout.leading(weight)
+        out = torch.empty_like(points)
         nothing = points.new_empty(0, 0)
         layout.by_point(_pull, points, [*layout.words(table), weight, nothing, nothing, out])
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, None, None, None]:
         points, table, weight = ctx.saved_tensors
-        along = (grad * (points.abs() < 1)).contiguous()  # the features are constant beyond the cube
+        along = grad.contiguous()
         ctx.later.second.append((weight, along))
-        grad_weight = ctx.layout.empty(points)
-        grad_weight[:, : ctx.layout.lead] = grad[:, : ctx.layout.lead]
+        grad_weight = None
         if ctx.needs_input_grad[2]:
+            grad_weight = ctx.layout.empty(points)
             ctx.layout.by_level(_encode, points, [*ctx.layout.words(table), along, grad_weight], in_order=False)
         return None, None, grad_weight, None, None, None
 
@@ -257,6 +248,8 @@ def _encode(
     rows = first_row[level + 1] - first_row[level]
     column = lead + 2 * level
     block = item - level * blocks
+    if level == 0:
+        frame_block(block, lead, lead + 2 * active, points, along, out)
     encode_block(block, column, resolution[level], first_row[level], rows, points, table, words, along, out)
 
 
@@ -279,6 +272,8 @@ def _pull(
 ):
     """Gradient of sum(weight * features) in the points, plus that of the derivative along a direction."""
     begin = (first + wp.tid()) * chunk
+    for block in range(begin, wp.min(begin + chunk, blocks)):
+        lead_block(block, lead, weight, out)
     for level in range(active):
         rows = first_row[level + 1] - first_row[level]
         column = lead + 2 * level

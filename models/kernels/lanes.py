@@ -40,13 +40,16 @@ def _row_part(part: int) -> str:
 
 # Whole blocks as registers that are then put in order, the last block of an array number by number.
 _ROWS = f"""
-    // Two neighbors in each of `count` rows of `stride` floats; three in rows of three. The other lanes are zero.
+    // Two neighbors in each of `count` rows of `stride` floats; three in rows of three; one after the other. The other
+    // lanes are zero.
 #if defined(__CUDA_ARCH__)
     #define LOAD2(a, b, from, stride, count) do {{ const float* from_ = from; a = from_[0]; b = from_[1]; }} while (0)
     #define STORE2(to, stride, count, a, b) do {{ float* to_ = to; to_[0] = a; to_[1] = b; }} while (0)
     #define LOAD3(a, b, c, from, count) do {{ \\
         const float* from_ = from; a = from_[0]; b = from_[1]; c = from_[2]; }} while (0)
     #define STORE3(to, count, a, b, c) do {{ float* to_ = to; to_[0] = a; to_[1] = b; to_[2] = c; }} while (0)
+    #define LOAD_BLOCK(v, from, count) v = *(from)
+    #define STORE_BLOCK(to, v, count) *(to) = v
 #else
     typedef float block_of_floats __attribute__((ext_vector_type(16), aligned(4)));
     typedef float pair_of_floats __attribute__((ext_vector_type(2), aligned(4)));
@@ -81,6 +84,14 @@ _ROWS = f"""
             *(block_of_floats*)(to_ + 32) = {_row_part(2)}; \\
         }} else for (int l_ = 0; l_ < count; ++l_) {{ \\
             to_[3 * l_] = a_[l_]; to_[3 * l_ + 1] = b_[l_]; to_[3 * l_ + 2] = c_[l_]; }} }} while (0)
+    #define LOAD_BLOCK(v, from, count) do {{ \\
+        const float* from_ = from; \\
+        if (count == LANES) v = *(const block_of_floats*)from_; \\
+        else {{ v = 0.0f; for (int l_ = 0; l_ < count; ++l_) v[l_] = from_[l_]; }} }} while (0)
+    #define STORE_BLOCK(to, v, count) do {{ \\
+        float* to_ = to; const vf v_ = v; \\
+        if (count == LANES) *(block_of_floats*)to_ = v_; \\
+        else for (int l_ = 0; l_ < count; ++l_) to_[l_] = v_[l_]; }} while (0)
 #endif
 """
 
@@ -107,6 +118,8 @@ TYPES = (
 #undef LOAD3
 #undef STORE2
 #undef STORE3
+#undef LOAD_BLOCK
+#undef STORE_BLOCK
 #undef RELU
 #undef SOFTPLUS
 #undef LOG_1_PLUS
@@ -115,6 +128,7 @@ TYPES = (
 #undef ANY
 #undef FLOOR
 #undef CEIL
+#undef ROOT
 #undef LOG
 #undef LOOK_UP_BYTES
 #undef STORE_WHERE
@@ -145,6 +159,7 @@ TYPES = (
     #define ANY(mask) (mask)
     #define FLOOR(v) floorf(v)
     #define CEIL(v) ceilf(v)
+    #define ROOT(v) sqrtf(v)
 #else
     enum { LANES = 16 };
     typedef float vf __attribute__((ext_vector_type(16)));
@@ -164,6 +179,7 @@ TYPES = (
     #define ANY(mask) (__builtin_reduce_or(mask) != 0)
     #define FLOOR(v) __builtin_elementwise_floor(v)
     #define CEIL(v) __builtin_elementwise_ceil(v)
+    #define ROOT(v) __builtin_elementwise_sqrt(v)
     // ln v for normal v > 0: the exponent, and the series of 2 atanh((m - 1) / (m + 1)) for m in [0.7, 1.4]; to 1e-7.
     #define LOG(v) ([](vf v_) { \
         const vi bits_ = (vi)v_ - 0x3f3504f3; \

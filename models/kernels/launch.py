@@ -76,8 +76,10 @@ def launch(
 def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
     """The same memory as the argument of a kernel; with a vector `dtype` the last axis becomes the vector.
 
-    A bare descriptor: it does not keep the tensor alive.
+    A bare descriptor: it does not keep the tensor alive. Raises TypeError for floats of another size than 32 bits.
     """
+    if dtype is None and tensor.is_floating_point() and tensor.dtype is not torch.float32:
+        raise TypeError(f"a kernel's argument is {tensor.dtype}: expected torch.float32")
     return wp.from_torch(tensor.detach(), dtype=dtype, requires_grad=False, return_ctype=True)
 
 

@@ -48,6 +48,18 @@ def unbroken(starts: Tensor, ends: Tensor, offsets: Tensor) -> Tensor:
     return out.view(torch.bool)
 
 
+def below(values: Tensor, counted: Tensor, offsets: Tensor, *, most: float) -> Tensor:
+    """Whether the sum of all earlier samples of the same ray is less than `most`; bool [M].
+
+    values: [M] float32. counted: [M] bool, which of them the sum has. offsets: as in `exclusive_sum`; what lies behind
+    is false, and so is all that follows a NaN that is counted.
+    """
+    out = torch.zeros(len(values), dtype=torch.uint8, device=values.device)
+    given = [values.contiguous(), counted.view(torch.uint8), offsets, most]
+    launch(_below, len(offsets) - 1, [*given, out], device=values.device)
+    return out.view(torch.bool)
+
+
 class _ExclusiveSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, offsets: Tensor) -> Tensor:
@@ -172,3 +184,32 @@ def _unbroken(
     out: wp.array(dtype=wp.uint8),
 ):
     _unbroken_of_ray(first + wp.tid(), starts, ends, offsets, out)
+
+
+@wp.func_native("""
+    float sum = 0.0f;
+    for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
+        out.data[i] = sum < most;
+        sum += counted.data[i] ? values.data[i] : 0.0f;
+    }
+""")
+def _below_of_ray(
+    r: int,
+    values: wp.array(dtype=float),
+    counted: wp.array(dtype=wp.uint8),
+    offsets: wp.array(dtype=int),
+    most: float,
+    out: wp.array(dtype=wp.uint8),
+): ...
+
+
+@wp.kernel(enable_backward=False)
+def _below(
+    first: int,
+    values: wp.array(dtype=float),
+    counted: wp.array(dtype=wp.uint8),
+    offsets: wp.array(dtype=int),
+    most: float,
+    out: wp.array(dtype=wp.uint8),
+):
+    _below_of_ray(first + wp.tid(), values, counted, offsets, most, out)

@@ -13,20 +13,6 @@ from models.kernels.lanes import TYPES, lanes
 from models.kernels.launch import launch
 
 MOVE = """
-    // A block of floats from and to memory; the last one may be short.
-    #undef LOAD_BLOCK
-    #undef STORE_BLOCK
-#if defined(__CUDA_ARCH__)
-    #define LOAD_BLOCK(v, from, n) v = *(from)
-    #define STORE_BLOCK(to, v, n) *(to) = v
-#else
-    #define LOAD_BLOCK(v, from, n) do { const float* from_ = from; \\
-        if (n == LANES) v = *(const block_of_floats*)from_; \\
-        else { v = 0.0f; for (int l_ = 0; l_ < n; ++l_) v[l_] = from_[l_]; } } while (0)
-    #define STORE_BLOCK(to, v, n) do { float* to_ = to; \\
-        if (n == LANES) *(block_of_floats*)to_ = v; \\
-        else for (int l_ = 0; l_ < n; ++l_) to_[l_] = v[l_]; } while (0)
-#endif
     const long long count = x.shape[0], start = (long long)block * LANES;
     const int n = count - start < LANES ? (int)(count - start) : (int)LANES;
 """

@@ -76,7 +76,7 @@ class OccupancyGrid(Sampler):
     def __init__(self, config: OccupancyGridConfig) -> None:
         super().__init__()
         self.config = config
-        self.rooms = Rooms(5)  # of the march and of pruning, which takes four steps
+        self.rooms = Rooms(4)  # of the march and of pruning, which takes three steps
         self.register_buffer("steps", torch.tensor([config.step[1], config.cone]), persistent=False)
         self.register_buffer("share", torch.zeros(()), persistent=False)
         n = config.resolution
@@ -129,32 +129,22 @@ class OccupancyGrid(Sampler):
 
         What is left is evaluated where its interval meets the surface, if it does: there the color is seen.
         """
-        samples, value = self._lit(samples, medium, stages)
-        through = torch.exp(-samples.exclusive_sum(medium.probe(value, samples)))
-        index = stages.places(samples.real((through > HIDDEN) & medium.occupied(value, samples.length)))
-        kept, inside = samples.at(index), index.clamp_max(len(value) - 1)
-        if not medium.has_width:
-            return kept
-        value, value_before, t_before = (
-            x.index_select(0, inside) for x in (value, samples.preceding(value), samples.preceding(samples.t))
-        )
-        slope = (value - value_before) / (kept.t - t_before).clamp_min(1e-6)
-        meets = kept.t - value / slope.clamp_max(-STEEP)
-        return replace(kept, t=torch.where((kept.t0 <= meets) & (meets <= kept.t1), meets, kept.t))
+        value, known = self._values(samples, medium, stages)
+        lit = samples.lit(medium.probe(value, samples), known, HIDDEN)
+        index, offsets, _ = stages.choose(known & lit & medium.occupied(value, samples.length), samples.offsets)
+        kept = samples.at(index, offsets)
+        return kept.with_crossings(value, samples, index, STEEP) if medium.has_width else kept
 
-    def _lit(self, samples: PackedSamples, medium: Probed, stages: Stages) -> tuple[PackedSamples, Tensor]:
-        """The samples without those behind the first gap of a ray that has lost its light by then; their values."""
+    def _values(self, samples: PackedSamples, medium: Probed, stages: Stages) -> tuple[Tensor, Tensor]:
+        """Values [M], and which are known: not those behind the first gap of a ray that has lost its light by then."""
+        value = samples.t.new_zeros(len(samples.t) + 1)  # one more for what fills a room
         front = samples.before_gap()
-        first = stages.places(front)
-        stretch = samples.at(first)
-        value = medium.value(stretch.positions)
-        left = torch.exp(-stretch.total(medium.probe(value, stretch)))
-        behind = samples.real(~front & samples.spread(left > HIDDEN))
-        rest = stages.places(behind)
-        values = value.new_zeros(len(front) + 1).index_copy_(0, first, value)  # one more for what fills a room
-        values.index_copy_(0, rest, medium.value(samples.at(rest).positions))
-        seen = stages.places(front | behind)
-        return samples.at(seen), values.index_select(0, seen)
+        first = stages.choose(front, samples.offsets).places
+        value.index_copy_(0, first, medium.value(samples.positions_at(first)))
+        behind = samples.lit(medium.probe(value[:-1], samples), front, HIDDEN) & ~front
+        rest = stages.choose(behind, samples.offsets).places
+        value.index_copy_(0, rest, medium.value(samples.positions_at(rest)))
+        return value[:-1], front | behind
 
     @torch.no_grad()
     def refresh(self, medium: Probed, step: int) -> None:
