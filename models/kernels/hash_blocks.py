@@ -16,6 +16,7 @@ _CELL = (
     TYPES
     + """
     const int count = points.shape[0], start = block * LANES;
+    if (start >= count) return;
     const int end = count - start < LANES ? count - start : LANES;
     vf fx, fy, fz;
     LOAD3(fx, fy, fz, points.data + 3 * (size_t)start, end);

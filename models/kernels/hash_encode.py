@@ -28,6 +28,7 @@ from models.kernels.launch import as_warp, launch
 
 FEATURES = 2  # per level; a level's entry is one 8-byte load
 CHUNK = 32  # blocks that go through all levels together, where levels are summed up
+PARTS = 8  # of the points, of which a thread takes one at a time through a level
 GRAIN = 256  # (level, block) items that are worth a second thread
 
 
@@ -120,13 +121,15 @@ class _Layout:
     def by_level(self, kernel: Any, points: Tensor, rest: list[Any], *, in_order: bool) -> None:
         """Launch over (level, block of points).
 
-        in_order: what is written within a level is written by one thread of a CPU, block after block. Otherwise threads
-        are at one level together, and at points of their own.
+        in_order: what is written within a level is written by one thread of a CPU, block after block. Otherwise its
+        threads are at one level together, each at about the same points as in the level before, since the rows that it
+        has written there lie in its own core's cache. Some blocks may lie behind the last; there is nothing to do.
         """
         blocks = -(-len(points) // lanes(points.device))
+        together = max(blocks if in_order else -(-blocks // PARTS), 1)
+        blocks = blocks if points.device.type != "cpu" else -(-blocks // together) * together
         inputs = [*self.arguments(points), blocks, *rest]
-        block = max(blocks, 1) if in_order else 1
-        launch(kernel, blocks * self.active, inputs, device=points.device, block=block, grain=GRAIN)
+        launch(kernel, blocks * self.active, inputs, device=points.device, block=together, grain=GRAIN)
 
     def by_point(self, kernel: Any, points: Tensor, rest: list[Any]) -> None:
         """Launch over chunks of blocks of points, each through all levels."""

@@ -9,19 +9,24 @@ import warp as wp
 
 from models.kernels.products import PRODUCTS
 
+NEAR = 1 << 16  # floats of scratch memory that a thread has on its stack, where it stays in its core's cache
+
 # The weights, padded to whole vectors; what layers see (level k: the input of layer k), and tiles from and to memory.
 _LAYERS = (
     "#if !defined(__CUDA_ARCH__)\n"
     + PRODUCTS
     + """
-    enum { MOST = 40 };  // more layers than a config has
+    enum { MOST = 40, NEAR = """
+    + str(NEAR)
+    + """ };  // more layers than a config has
     #undef PADDED
     #define PADDED(n) (((n) + LANES - 1) / LANES * LANES)
     const int tile = numbers.data[0], points = numbers.data[1], layers = (numbers.shape[0] - 2) / 2;
     const int inputs = x.shape[1], count = x.shape[0], outputs = numbers.data[1 + 2 * layers];
     const int begin = strip * points, end = begin + points < count ? begin + points : count;
     const float sharpness = softness > 0.0f ? 1.0f / softness : 0.0f, ROOT_HALF = 0.70710678f;
-    float* free_room = scratch.data + (size_t)strip * scratch.shape[1];
+    alignas(64) float near[NEAR];
+    float* free_room = scratch.shape[0] > 0 ? scratch.data + (size_t)strip * scratch.shape[1] : near;
     auto take = [&](int floats) { float* at = free_room; free_room += floats; return at; };
     const Matrix nothing = {nullptr, 0, 1};
     // Per level: numbers of the layer below, padded; floats from point to point; whether x stands behind them.

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.launch import launch
-from models.kernels.layers import gradients_of_strip, output_of_strip
+from models.kernels.layers import NEAR, gradients_of_strip, output_of_strip
 
 NARROW = 128  # inputs or outputs of a layer up to which torch's products are slower, forward and backward
 WIDEST = 512  # and without a way back; beyond it a tile does not stay in the second-level cache
@@ -101,8 +101,13 @@ class _Plan:
         """Floats per tile of what the hidden layers say."""
         return self.tile * sum(self.rows()[1:-1])
 
+    def scratch(self, x: Tensor, *, backward: bool) -> Tensor:
+        """Scratch memory per strip, none where it fits a thread's own."""
+        room = self.room(backward=backward)
+        return x.new_empty(self.strips(x) if room > NEAR else 0, room)
+
     def room(self, *, backward: bool) -> int:
-        """Floats of scratch memory per strip: what `take` is asked for."""
+        """Floats of scratch memory: what `take` is asked for."""
         rows, widths = self.rows(), self.widths
         up = sum((ins + 1) * _padded(outs) for ins, outs in widths)
         down = sum(outs * _padded(ins) for ins, outs in widths)
@@ -127,7 +132,7 @@ def _forward_pass(
     gradient = x.new_empty(len(x) if channel >= 0 else 0, x.shape[1])
     kept = x.new_empty(-(-len(x) // plan.tile) if keep else 0, plan.kept())
     strips, numbers = plan.strips(x), plan.numbers()
-    scratch = x.new_empty(strips, plan.room(backward=False))
+    scratch = plan.scratch(x, backward=False)
     arguments = [x, flat, numbers, softness, channel, scratch, kept, out, gradient]
     launch(_forward, strips, arguments, device=x.device, grain=1)
     return out, gradient, kept
@@ -152,7 +157,7 @@ class _Network(torch.autograd.Function):
         x, flat, kept = ctx.saved_tensors
         strips, numbers, nothing = ctx.plan.strips(x), ctx.plan.numbers(), x.new_empty(0, 1)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else nothing
-        sums, scratch = x.new_empty(strips, len(flat)), x.new_empty(strips, ctx.plan.room(backward=True))
+        sums, scratch = x.new_empty(strips, len(flat)), ctx.plan.scratch(x, backward=True)
         grads = [nothing if grad is None else grad.contiguous() for grad in (grad_out, grad_gradient)]
         arguments = [x, flat, numbers, ctx.softness, max(ctx.channel, 0), *grads, scratch, kept, grad_x, sums]
         launch(_backward, strips, arguments, device=x.device, grain=1)
