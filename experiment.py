@@ -26,10 +26,10 @@ from models.capabilities import KINDS, missing, offered, refuse
 from models.kernels.launch import set_threads
 from models.losses import LossConfig, Objective
 from models.model import Model, ModelConfig
+from models.optimizers import Adam
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.config import Choice, StrictModel, discover, json_schema, load_config
 from utils.errors import InputError
-from utils.optimizers import fused
 from utils.plateau import PlateauConfig
 from utils.schedule import Schedule, constant
 
@@ -191,8 +191,13 @@ def build_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Optimi
         lr = config.parts[max(found, key=len)] if found else config.lr
         groups.setdefault(lr, []).append(parameter)
     listed = [{"params": parameters, "lr": lr, "base_lr": lr} for lr, parameters in groups.items()]
-    kind = torch.optim.AdamW if config.type == "adamw" else torch.optim.Adam
-    return fused(kind, listed, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
+    return Adam(
+        listed,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        decoupled=config.type == "adamw",
+    )
 
 
 def scene_state(scene: Scene) -> dict[str, Any]:

@@ -53,7 +53,10 @@ class Gradients:
         self.mixed = train.precision == "mixed"
         threads = torch.get_num_threads()
         self.threads = self._at_once(train, threads)
-        self.torch_threads = self._of_torch(threads)
+        # Beside networks that a kernel takes as a whole torch's operations are too short to be shared.
+        networks = [module for module in objective.modules() if isinstance(module, Mlp)]
+        short = device.type == "cpu" and not any(network.by_products for network in networks)
+        self.torch_threads = 1 if short else threads  # that share an operation of torch's in a step
         self.rays = part_size(train, self.threads)
         self.generators: list[torch.Generator] = []  # of the parts
         self.recording: Recording[RayBatch, Report] | None = None
@@ -72,21 +75,12 @@ class Gradients:
             return 1
         return min(threads, -(-train.rays // (train.rays_at_once or train.rays)))
 
-    def _of_torch(self, threads: int) -> int:
-        """How many threads share an operation of torch's in each part.
-
-        Beside networks that a kernel takes as a whole these operations are too short to be shared.
-        """
-        networks = [module for module in self.objective.modules() if isinstance(module, Mlp)]
-        small = self.device.type == "cpu" and not any(network.by_products for network in networks)
-        return 1 if small else threads // self.threads
-
     def __call__(self, batch: RayBatch) -> Report:
         """Raises torch.OutOfMemoryError when smaller parts do not help, or ranks would part company over it."""
         while True:
             self._seed(-(-len(batch) // self.rays))
             try:
-                with threads_of_torch(self.torch_threads):
+                with threads_of_torch(max(self.torch_threads // self.threads, 1)):
                     return self._of(batch) if self.recording is None else self.recording(batch, self.generators)
             except torch.OutOfMemoryError:
                 if self.module is not self.objective or self.rays <= max(self.area, SMALLEST_PART):

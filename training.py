@@ -30,7 +30,7 @@ from experiment import (
     scene_state,
     use_threads,
 )
-from gradients import Gradients
+from gradients import Gradients, threads_of_torch
 from health import Health
 from models.frames import Frame, render_image
 from models.losses import Objective, Report
@@ -113,10 +113,11 @@ class Training:
         torch.manual_seed(((self.config.seed * 1_000_003 + self.step) * 4099 + self.ranks.rank) % 2**63)
         self.objective.update(before, self.step)
         self._set_learning_rates(before)
-        batch = next(self.sampler)
-        report = self.gradients(batch)
-        self._descend(report)
-        self.sampler.learn(report.error)
+        with threads_of_torch(self.gradients.torch_threads):
+            batch = next(self.sampler)
+            report = self.gradients(batch)
+            self._descend(report)
+            self.sampler.learn(report.error)
         self.step += 1
         if self.ranks.device.type == "cpu" or self.step % LOOK_EVERY == 0:
             self._look_at_skipped()

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.fields.hash_grid import HashGridConfig
 from models.kernels.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
 from models.kernels.launch import set_threads
-from utils.optimizers import fused
+from models.optimizers import Adam
 
 LEVELS = HashLevels.geometric(4, base=3, top=40, log2_rows=10)
 
@@ -179,7 +179,7 @@ def test_the_half_precision_copy_follows_the_table() -> None:
     whole, halves = (HashGridConfig(levels=3, base=4, top=16, log2_rows=8, entries=e).build() for e in KINDS)
     halves.load_state_dict(whole.state_dict())
     for grid in (whole, halves):
-        optimizer = fused(torch.optim.Adam, list(grid.parameters()), lr=0.01)
+        optimizer = Adam(list(grid.parameters()), lr=0.01)
         for _ in range(3):
             grid.zero_grad()
             grid(x).sin().sum().backward()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from utils.optimizers import fused
+from models.optimizers import Adam
 
 if TYPE_CHECKING:
     from models.fields.sdf import Sdf
@@ -76,7 +76,7 @@ class _Fit:
     def __init__(self, field: Sdf, rate: float, betas: tuple[float, float]) -> None:
         self.field, self.rate = field, rate
         self.parameters = [*field.encoding.parameters(), *field.geometry.parameters()]
-        self.optimizer = fused(torch.optim.Adam, self.parameters, lr=rate, betas=betas)
+        self.optimizer = Adam(self.parameters, lr=rate, betas=betas)
 
     def step(self, x: Tensor, target: Tensor, share: float) -> float:
         """One step at `share` of the rate; returns the mean absolute error before it."""

@@ -7,8 +7,9 @@ out for the next kernel for a while, in native code, before they sleep; the call
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ import warp as wp
 
 from models.kernels.compiled import Compiled
 
-PATIENCE = 1 << 14  # looks before a thread sleeps, about a millisecond
+PATIENCE = 1e-3  # seconds for which a thread looks out before it sleeps
+TRIAL = 4096  # looks that are timed
 MOST_BYTES = 4096  # of a kernel's arguments, as below
-JOB = 16  # the word of a team's memory from which on the kernel at work is described
+JOB, AWAKE, LINE = 16, 32, 8  # words of a team's memory, as below
 
 
 class Team:
@@ -26,13 +28,18 @@ class Team:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self.memory = torch.zeros(32, dtype=torch.int64)
+        self.memory = torch.zeros(AWAKE + LINE * threads, dtype=torch.int64)
         self.memory[0] = -1  # there is no piece to take
         self.job = (ctypes.c_longlong * 8).from_address(self.memory.data_ptr() + 8 * JOB)
+        self.awake = (ctypes.c_longlong * (LINE * threads)).from_address(self.memory.data_ptr() + 8 * AWAKE)
         words = wp.from_torch(self.memory, return_ctype=True)
-        self.compiled = Compiled(_take_pieces, [words, 0])
-        self.lead, self.look_out = (self.compiled.call(1, [words, patience]) for patience in (0, PATIENCE))
-        self.helping: list[Future[Any] | None] = [None] * (threads - 1)
+        self.compiled = Compiled(_take_pieces, [words, 0, 0])
+        self.lead, trial = (self.compiled.call(1, [words, looks, AWAKE]) for looks in (0, TRIAL))
+        begun = time.perf_counter()
+        trial()
+        looks = min(int(TRIAL * PATIENCE / (time.perf_counter() - begun)), 1 << 20)
+        places = range(AWAKE, AWAKE + LINE * (threads - 1), LINE)
+        self.look_outs = [self.compiled.call(1, [words, looks, place]) for place in places]
         self.pool = ThreadPoolExecutor(threads - 1, "kernel")
 
     def run(self, kernel: Compiled, count: int, size: int, inputs: Sequence[Any]) -> None:
@@ -43,18 +50,21 @@ class Team:
         assert ctypes.sizeof(arguments) <= MOST_BYTES
         places = (ctypes.addressof(x) for x in (whole, last, arguments))
         self.job[:] = [pieces, size, kernel.address, *places, ctypes.sizeof(arguments), 0]
-        for i, helping in enumerate(self.helping):
-            if helping is None or helping.done():
-                self.helping[i] = self.pool.submit(self.help)
+        for i in range(self.threads - 1):
+            if not self.awake[LINE * i]:
+                self.awake[LINE * i] = 1
+                self.pool.submit(self.help, i)
         self.lead()
 
-    def help(self) -> None:
+    def help(self, i: int) -> None:
         """What the other threads do until nothing has come for a while; the memory is there as long as they look."""
-        self.look_out()
+        self.look_outs[i]()
 
 
 # Words of the memory: 0, in its upper half a kernel's number and in its lower the next piece to take, more than there
-# are where there is none; 8, how many pieces are done; then the job, and whether denormals are zeros to its thread.
+# are where there is none; 8, how many pieces are done; from 16 on the job, and whether denormals are zeros to its
+# thread; from 32 on, 8 words apart, whether a thread that helps is awake or about to be. It says itself that it is not:
+# Python would hear of it only when the thread that leads leaves its lock.
 @wp.func_native(
     """
 #if !defined(__CUDA_ARCH__)
@@ -97,6 +107,7 @@ class Team:
             if (take_piece()) looks = 0;
             look_again();
         }
+        __atomic_store_n(memory.data + mine, 0ll, __ATOMIC_RELEASE);
         return;
     }
 #if defined(__x86_64__)
@@ -111,9 +122,9 @@ class Team:
 #endif
 """
 )
-def _take(memory: wp.array(dtype=wp.int64), patience: int): ...
+def _take(memory: wp.array(dtype=wp.int64), patience: int, mine: int): ...
 
 
 @wp.kernel(enable_backward=False)
-def _take_pieces(memory: wp.array(dtype=wp.int64), patience: int):
-    _take(memory, patience)
+def _take_pieces(memory: wp.array(dtype=wp.int64), patience: int, mine: int):
+    _take(memory, patience, mine)
