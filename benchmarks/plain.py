@@ -27,6 +27,7 @@ from models.kernels import normals as _normals
 from models.kernels import packed as _packed
 from models.kernels import scan as _scan
 from models.kernels import softplus as _softplus
+from models.kernels import sphere as _sphere
 from models.kernels import trace as _trace
 from models.kernels.hash_encode import HashLevels
 
@@ -164,6 +165,18 @@ def crossings(
     slope = (now - then) / (here - there).clamp_min(1e-6)
     meets = here - now / slope.clamp_max(-steep)
     return torch.where((here > there) & (starts <= meets) & (meets <= ends), meets, here)
+
+
+def clipped(
+    origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, *, beyond: bool = False
+) -> tuple[Tensor, Tensor]:
+    """By the point closest to the center."""
+    middle = -(origins * directions).sum(-1)
+    half = (1 - (origins + middle[:, None] * directions).square().sum(-1)).clamp_min(0).sqrt()
+    if beyond:
+        return torch.maximum(near, middle + half), far
+    near = torch.maximum(near, middle - half)
+    return near, torch.maximum(torch.minimum(far, middle + half), near)
 
 
 def spent(before: Tensor, after: Tensor, s: Tensor) -> Tensor:
@@ -348,6 +361,7 @@ PAIRS: tuple[tuple[Any, Any], ...] = (
     (_normals.mirrored, mirrored),
     (_normals.off_unit, off_unit),
     (_join.joined, joined),
+    (_sphere.clipped, clipped),
     (_mlp.mlp_forward, mlp_forward),
     (_mlp.mlp, mlp),
     (_harmonics.harmonics, harmonics),

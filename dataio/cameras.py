@@ -129,11 +129,12 @@ class Cameras:
         Returns rays with the cameras' near and far = inf, in the frame of camera_to_world.
         Differentiable in pixels, poses, intrinsics and distortion.
         """
-        intrinsics = self.intrinsics[camera]
+        intrinsics, pose, near = (
+            x.index_select(0, camera) for x in (self.intrinsics, self.camera_to_world, self.near)
+        )  # which is several times quicker than `[camera]`
         plane = (pixels - intrinsics[:, 2:]) / intrinsics[:, :2]
-        pose = self.camera_to_world[camera]
-        directions = (pose[:, :, :3] * self._local_directions(plane, camera).unsqueeze(1)).sum(-1)
-        near = self.near[camera]
+        x, y, z = self._local_directions(plane, camera).split(1, -1)
+        directions = pose[:, :, 0] * x + pose[:, :, 1] * y + pose[:, :, 2] * z  # no product may round this
         return Rays(
             origins=pose[:, :, 3].contiguous(),  # they are gathered often, which is ten times slower from columns
             directions=directions / directions.norm(dim=-1, keepdim=True),

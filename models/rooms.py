@@ -63,7 +63,7 @@ class Stages:
     def note(self, count: Tensor) -> None:
         """The stage is done, and should have held `count`, []."""
         if self.noting:
-            self.counts.append(count.long())
+            self.counts.append(count)
 
     def places(self, mask: Tensor) -> Tensor:
         """[K] int64, ascending: where mask [M] is true, in the room of this stage; `models.samples.places`."""
@@ -82,6 +82,6 @@ class Stages:
         """[] bool: whether a room was too short; None where there are none."""
         if not self.noting:
             return None
-        now, before = torch.stack(self.counts), self.rooms.wanted[: len(self.counts)]
+        now, before = torch.stack(self.counts).long(), self.rooms.wanted[: len(self.counts)]
         before.copy_(torch.maximum(before, now))
         return None if self.sizes is None else (now > self.rooms.limits[: len(self.counts)]).any()

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from models.capabilities import Bounds, misfits_of_matter, misfits_of_medium, refuse
 from models.fields.base import FieldConfig
+from models.kernels.sphere import clipped
 from models.opacity import OpacityConfig
 from models.rooms import Rooms
 from models.samplers.base import SamplerConfig
@@ -230,15 +231,6 @@ class Light:
 
 
 def clip(rays: Rays, bounds: str) -> Rays:
-    """Near and far of the part of each ray inside ("sphere") or beyond ("outside") the unit sphere.
-
-    Inside, a ray that misses the sphere becomes empty (far = near). Beyond, the medium starts where the ray leaves
-    the sphere, or at its closest point to the center where it misses.
-    """
-    middle = -(rays.origins * rays.directions).sum(-1)
-    height = (rays.origins + middle[:, None] * rays.directions).square().sum(-1)
-    half = (1 - height).clamp_min(0).sqrt()
-    if bounds == "sphere":
-        near = torch.maximum(rays.near, middle - half)
-        return replace(rays, near=near, far=torch.maximum(torch.minimum(rays.far, middle + half), near))
-    return replace(rays, near=torch.maximum(rays.near, middle + half))
+    """The part of each ray inside ("sphere") or beyond ("outside") the unit sphere: `models.kernels.sphere.clipped`."""
+    near, far = clipped(rays.origins, rays.directions, rays.near, rays.far, beyond=bounds == "outside")
+    return replace(rays, near=near, far=far)

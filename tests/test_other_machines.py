@@ -17,7 +17,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels import harmonics, hash_encode, join, lanes, logistic, march, mlp, normals, packed, softplus, trace
+from models.kernels import (
+    harmonics,
+    hash_encode,
+    join,
+    lanes,
+    logistic,
+    march,
+    mlp,
+    normals,
+    packed,
+    softplus,
+    sphere,
+    trace,
+)
 from models.kernels.launch import launch
 
 FOLDER = Path(march.__file__).parent
@@ -35,6 +48,7 @@ MODULES = (
     "packed",
     "products",
     "softplus",
+    "sphere",
     "trace",
 )
 # What CUDA has and a CPU's compiler has not.
@@ -109,6 +123,14 @@ def test_march(other: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, levels: 
     assert len(found[0][0]) > 1000
     for mine, usual in zip(*found, strict=True):
         torch.testing.assert_close(mine, usual, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_sphere(other: SimpleNamespace, beyond: bool) -> None:
+    origins, directions = rays(333)
+    ends = torch.rand(333), torch.where(torch.rand(333) < 0.5, 2.5, torch.inf)
+    forms = [module.clipped(origins, directions, *ends, beyond=beyond) for module in (other.sphere, sphere)]
+    torch.testing.assert_close(*forms, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("trust", [0.0, 0.8])

@@ -32,18 +32,15 @@ def choose(mask: Tensor, offsets: Tensor, room: int | None = None) -> Chosen:
     fit is cut off.
     """
     rays, device, words = len(offsets) - 1, mask.device, mask.view(torch.uint8)
-    kept = torch.zeros(rays + 1, dtype=torch.int32, device=device)
-    launch(_count, rays, [words, offsets, kept[1:]], device=device, grain=GRAIN)
-    kept.cumsum_(0)
-    total = kept[-1]
+    upto, kept = torch.empty(2, rays + 1, dtype=torch.int32, device=device)
+    launch(_count, rays + 1, [words, offsets, upto], device=device, grain=GRAIN)
+    upto.cumsum_(0)
     if room is None:
-        index = torch.empty(int(total), dtype=torch.int64, device=device)
+        places = torch.empty(int(upto[-1]), dtype=torch.int64, device=device)
     else:
-        total = total.clone()
-        kept.clamp_max_(room)
-        index = torch.full((room,), len(mask), dtype=torch.int64, device=device)
-    launch(_list, rays, [words, offsets, kept, index], device=device, grain=GRAIN)
-    return Chosen(index, kept, total)
+        places = torch.full((room,), len(mask), dtype=torch.int64, device=device)
+    launch(_list, rays + 1, [words, offsets, upto, kept, places], device=device, grain=GRAIN)
+    return Chosen(places, kept, upto[-1])
 
 
 def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -93,28 +90,33 @@ def _by_blocks(kernel: Any, count: int, inputs: list[Any], device: torch.device)
     launch(kernel, -(-count // lanes(device)), inputs, device=device, grain=GRAIN)
 
 
+# Item 0 stands in front of the first ray, item r + 1 for ray r.
 @wp.func_native("""
     int n = 0;
-    for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) n += mask.data[i];
-    counts.data[r] = n;
+    for (int i = offsets.data[item > 0 ? item - 1 : 0]; i < offsets.data[item]; ++i) n += mask.data[i];
+    counts.data[item] = n;
 """)
 def _count_of_ray(
-    r: int, mask: wp.array(dtype=wp.uint8), offsets: wp.array(dtype=int), counts: wp.array(dtype=int)
+    item: int, mask: wp.array(dtype=wp.uint8), offsets: wp.array(dtype=int), counts: wp.array(dtype=int)
 ): ...
 
 
 @wp.func_native("""
-    int k = kept.data[r];
-    const int end = kept.data[r + 1];
-    for (int i = offsets.data[r]; k < end; ++i)
-        if (mask.data[i]) index.data[k++] = i;
+    const int room = places.shape[0];
+    const int end = upto.data[item] < room ? upto.data[item] : room;
+    kept.data[item] = end;
+    if (item == 0) return;
+    int k = upto.data[item - 1];
+    for (int i = offsets.data[item - 1]; k < end; ++i)
+        if (mask.data[i]) places.data[k++] = i;
 """)
 def _list_of_ray(
-    r: int,
+    item: int,
     mask: wp.array(dtype=wp.uint8),
     offsets: wp.array(dtype=int),
+    upto: wp.array(dtype=int),
     kept: wp.array(dtype=int),
-    index: wp.array(dtype=wp.int64),
+    places: wp.array(dtype=wp.int64),
 ): ...
 
 
@@ -148,10 +150,11 @@ def _list(
     first: int,
     mask: wp.array(dtype=wp.uint8),
     offsets: wp.array(dtype=int),
+    upto: wp.array(dtype=int),
     kept: wp.array(dtype=int),
-    index: wp.array(dtype=wp.int64),
+    places: wp.array(dtype=wp.int64),
 ):
-    _list_of_ray(first + wp.tid(), mask, offsets, kept, index)
+    _list_of_ray(first + wp.tid(), mask, offsets, upto, kept, places)
 
 
 # Bodies of the kernels below handle a block of chosen samples: i is the k-th, the last one for what fills a room.
