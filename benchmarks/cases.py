@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import plain
+from benchmarks.case import FLOAT, Case, Least, Results, backward, both
+from benchmarks.sample_cases import depth_cases, sample_cases, view_cases
 from dataio.cameras import Rays
 from models.fields import activations
 from models.fields.hash_grid import HashGridConfig
@@ -24,52 +26,10 @@ from models.kernels.scan import exclusive_sum, total
 from models.kernels.trace import trace
 from models.volume import clip
 
-CORNERS, FLOAT = 8, 4
+CORNERS = 8
 CHANNELS = 7  # what a rendering sums up per sample: color, distance, normal
 RADIUS, SHELL = 0.5, 0.06  # of the surface that the rays look at, and how far from it cells are occupied
 CLOSE = 1e-3  # distance up to which two hits count as the same
-
-Results = tuple[Tensor, ...]
-Work = Callable[[], Results]
-
-
-@dataclass(frozen=True)
-class Roofs:
-    """Per second: floating point operations, bytes copied, random rows of two floats read and added to."""
-
-    flop: float
-    copied: float
-    read: float
-    added: float
-
-
-@dataclass(frozen=True)
-class Least:
-    """What a kernel cannot do without, in the units of `Roofs`."""
-
-    flop: float = 0.0
-    copied: float = 0.0
-    read: float = 0.0
-    added: float = 0.0
-
-    def seconds(self, roofs: Roofs) -> float:
-        """One after the other at the machine's rates."""
-        return sum(getattr(self, part.name) / getattr(roofs, part.name) for part in fields(self))
-
-
-@dataclass(frozen=True)
-class Case:
-    """A kernel and its plain form. items: points, samples or rays.
-
-    differ: a number for how much their results differ; largest_difference if not given.
-    """
-
-    name: str
-    items: int
-    forms: tuple[Work, Work]
-    least: Least | None = None
-    differ: Callable[[Sequence[Tensor], Sequence[Tensor]], float] | None = None
-
 
 @dataclass(frozen=True)
 class Sizes:
@@ -145,18 +105,10 @@ def cases(sizes: Sizes, inputs: Inputs, width: int) -> Iterator[Case]:
     yield from scan_cases(inputs)
     yield from seen_cases(inputs)
     yield from ray_cases(sizes, inputs)
+    yield from sample_cases(inputs)
+    yield from depth_cases(inputs)
+    yield from view_cases(inputs)
     yield from network_cases(len(inputs.points), 3 + 2 * len(inputs.levels.resolution), width, inputs.points.device)
-
-
-def both(work: Callable[[Any], Results], ours: Any, simple: Any) -> tuple[Work, Work]:
-    """The same work by two functions."""
-    return partial(work, ours), partial(work, simple)
-
-
-def backward(forms: Sequence[Work], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Work, Work]:
-    """The backward passes of two graphs alone, which can be done again and again."""
-    ours, simple = (partial(torch.autograd.grad, form(), inputs, grads, retain_graph=True) for form in forms)
-    return ours, simple
 
 
 def hash_cases(inputs: Inputs) -> Iterator[Case]:

@@ -13,7 +13,8 @@ from utils.errors import InputError, run_script
 if TYPE_CHECKING:
     import torch
 
-    from benchmarks.cases import Case, Roofs, Sizes
+    from benchmarks.case import Case, Roofs
+    from benchmarks.cases import Sizes
 
 GOAL = 10.0  # times the plain form
 ROUNDS = 4
@@ -89,7 +90,7 @@ def measure(
 
 def measure_roofs(device: torch.device, rows: int, gemm: tuple[int, int, int] = GEMM) -> tuple[dict[str, float], Roofs]:
     """The machine's rates, as printed and as the cases ask for them. rows: of a level of the table."""
-    from benchmarks.cases import Roofs
+    from benchmarks.case import Roofs
     from benchmarks.micro import rates
 
     found = machine.roofs(device, gemm) | rates(device, rows=rows)

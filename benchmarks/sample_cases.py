@@ -1,0 +1,99 @@
+"""Cases for the kernels between the large ones: samples, their depth, what a color network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks import plain
+from benchmarks.case import FLOAT, Case, Least, Results, backward, both, share_that_differs
+from models.kernels import join, logistic, normals, packed, scan, sphere
+
+if TYPE_CHECKING:
+    from benchmarks.cases import Inputs
+
+FEATURES, HARMONICS = 15, 16  # of a geometry network, of a direction of view
+
+
+def sample_cases(inputs: Inputs) -> Iterator[Case]:
+    """What the sampler does between the march and the networks, without a way back."""
+    rays, offsets, count, device = inputs.rays, inputs.offsets, len(inputs.points), inputs.points.device
+    of = plain.ray_index(offsets)
+    index, t, value = of.int(), torch.rand(count, device=device), torch.randn(count, device=device)
+    places = torch.arange(count, device=device) - offsets.index_select(0, of)
+    mask = places < (offsets.diff() // 2).index_select(0, of)  # the front of each ray
+    kept = plain.choose(mask, offsets)
+    starts, s = t.index_select(0, kept.places) - 0.1, torch.tensor(100.0, device=device)
+    columns, ways = [t, value, t, value], (rays.origins, rays.directions)
+    some, size = len(kept.places), FLOAT * count
+
+    def pieces(how: Any) -> Results:
+        return tuple(how(*ways, rays.near, rays.far))
+
+    def chosen(how: Any) -> Results:
+        return tuple(how(mask, offsets)[:2])
+
+    def gathered(how: Any) -> Results:
+        found, of = how(kept.places, columns, index)
+        return (*found, of)
+
+    def crossed(how: Any) -> Results:
+        return (how(value, t, index, kept.places, starts, starts + 0.2, steep=0.1),)
+
+    yield Case("clipped rays", len(rays), both(pieces, sphere.clipped, plain.clipped))
+    forms = both(chosen, packed.choose, plain.choose)
+    yield Case("chosen samples", count, forms, Least(copied=count + 8 * some), differ=share_that_differs)
+    forms = both(lambda how: (how(*ways, index, t),), packed.points, plain.points)
+    yield Case("points", count, forms, Least(copied=5 * size))
+    yield Case("gathered samples", some, both(gathered, packed.gather, plain.gather), Least(copied=12 * FLOAT * some))
+    forms = both(lambda how: (how(value, index),), packed.preceding, plain.preceding)
+    yield Case("sample before", count, forms, Least(copied=3 * size))
+    yield Case("crossings", some, both(crossed, packed.crossings, plain.crossings), Least(copied=9 * FLOAT * some))
+    forms = both(lambda how: (how(value.abs(), mask, offsets, most=7.0),), scan.below, plain.below)
+    yield Case("light that is left", count, forms, Least(copied=size + 2 * count), differ=share_that_differs)
+    forms = both(lambda how: (how(value, value.roll(1), s),), logistic.spent, plain.spent)
+    yield Case("light that is spent", count, forms, Least(copied=3 * size))
+
+
+def depth_cases(inputs: Inputs) -> Iterator[Case]:
+    """The logistic optical depth, the eikonal residual; both back."""
+    count, device = len(inputs.points), inputs.points.device
+    value = (0.02 * torch.randn(count, device=device)).requires_grad_()
+    gradient = torch.randn(count, 3, device=device, requires_grad=True)
+    ways, t = F.normalize(torch.randn(count, 3, device=device), dim=-1), torch.rand(count, device=device)
+    s, one = torch.tensor(100.0, device=device, requires_grad=True), torch.ones((), device=device)
+    grad, size = torch.randn(count, device=device), FLOAT * count
+
+    def depth(how: Any) -> Results:
+        return (how(value, gradient, ways, (t, t + 0.01, t + 0.02), s, one),)
+
+    forms = both(depth, logistic.optical_depth, plain.optical_depth)
+    yield Case("logistic depth", count, forms, Least(copied=11 * size))
+    yield Case("  backward", count, backward(forms, [value, gradient, s], [grad]), Least(copied=15 * size))
+    forms = both(lambda how: (how(gradient),), normals.off_unit, plain.off_unit)
+    yield Case("eikonal residual", count, forms, Least(copied=4 * size))
+    yield Case("  backward", count, backward(forms, [gradient], [grad]), Least(copied=7 * size))
+
+
+def view_cases(inputs: Inputs) -> Iterator[Case]:
+    """Mirrored directions, and all that a color network sees in a row; both back."""
+    count, device = len(inputs.points), inputs.points.device
+    gradient = torch.randn(count, 3, device=device, requires_grad=True)
+    ways, size = F.normalize(torch.randn(count, 3, device=device), dim=-1), FLOAT * count
+    output = torch.randn(count, 1 + FEATURES, device=device, requires_grad=True)
+    view = torch.randn(count, HARMONICS, device=device, requires_grad=True)
+    width = 3 + HARMONICS + 3 + FEATURES
+    grads = torch.randn(count, device=device), torch.randn(count, width, device=device)
+
+    def joined(how: Any) -> Results:
+        return tuple(how(output, [inputs.points, view, gradient]))
+
+    forms = both(lambda how: (how(ways, gradient),), normals.mirrored, plain.mirrored)
+    yield Case("mirrored directions", count, forms, Least(copied=9 * size))
+    yield Case("  backward", count, backward(forms, [gradient], [torch.randn_like(ways)]), Least(copied=12 * size))
+    forms = both(joined, join.joined, plain.joined)
+    yield Case("joined parts", count, forms, Least(copied=2 * size * (width + 1)))
+    yield Case("  backward", count, backward(forms, [output, view, gradient], grads), Least(copied=2 * size * width))
