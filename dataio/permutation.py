@@ -30,6 +30,8 @@ class Permutation:
     def stream(self, places: Int64) -> Int64:
         """What stands at `places` >= 0 [N] of the endless stream epoch 0, epoch 1, ...: [N] in 0 .. n-1."""
         epochs, within = np.divmod(places, self.count)
+        if len(places) and epochs.min() == epochs.max():
+            return self.epoch(within, int(epochs[0]))
         result = np.empty_like(places)
         for epoch in np.unique(epochs):
             here = epochs == epoch

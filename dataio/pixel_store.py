@@ -47,6 +47,8 @@ class PixelStore:
         self._depth = None if scene.depths is None else Pictures.of(scene.depths)
         self.shapes = self._color.shapes[views]
         self.width = self.shapes[:, 1]
+        alike = bool((self.shapes == self.shapes[:1]).all())
+        self._area = int(self.shapes[0].prod()) if alike else None  # of every view
         self.start = np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1))])
         # From numbers among these views to places among all of them.
         self._shift = self._color.start[views] - self.start[:-1]
@@ -56,8 +58,12 @@ class PixelStore:
 
     def locate(self, pixels: Int64) -> tuple[Int64, Int64, Int64]:
         """Which of the views, row and column, [R] each, of the pixels of the given numbers [R]."""
-        view = np.searchsorted(self.start, pixels, side="right") - 1
-        row, column = np.divmod(pixels - self.start[view], self.width[view])
+        if self._area is None:
+            view = np.searchsorted(self.start, pixels, side="right") - 1
+            row, column = np.divmod(pixels - self.start[view], self.width[view])
+        else:
+            view, place = np.divmod(pixels, self._area)
+            row, column = np.divmod(place, self.width[0])
         return view, row, column
 
     def number(self, view: Int64, row: Int64, column: Int64) -> Int64:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +18,7 @@ import warp as wp
 from models.kernels.compiled import Compiled
 
 PATIENCE = 1e-3  # seconds for which a thread looks out before it sleeps
-TRIAL = 4096  # looks that are timed
+TRIAL, TRIALS = 4096, 5  # looks that are timed, and how often: other work may come between
 MOST_BYTES = 4096  # of a kernel's arguments, as below
 JOB, AWAKE, LINE = 16, 32, 8  # words of a team's memory, as below
 
@@ -35,9 +35,7 @@ class Team:
         words = wp.from_torch(self.memory, return_ctype=True)
         self.compiled = Compiled(_take_pieces, [words, 0, 0])
         self.lead, trial = (self.compiled.call(1, [words, looks, AWAKE]) for looks in (0, TRIAL))
-        begun = time.perf_counter()
-        trial()
-        looks = min(int(TRIAL * PATIENCE / (time.perf_counter() - begun)), 1 << 20)
+        looks = int(TRIAL * PATIENCE / min(_seconds(trial) for _ in range(TRIALS)))
         places = range(AWAKE, AWAKE + LINE * (threads - 1), LINE)
         self.look_outs = [self.compiled.call(1, [words, looks, place]) for place in places]
         self.pool = ThreadPoolExecutor(threads - 1, "kernel")
@@ -59,6 +57,13 @@ class Team:
     def help(self, i: int) -> None:
         """What the other threads do until nothing has come for a while; the memory is there as long as they look."""
         self.look_outs[i]()
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """For which work lasts, at least a microsecond."""
+    begun = time.perf_counter()
+    work()
+    return max(time.perf_counter() - begun, 1e-6)
 
 
 # Words of the memory: 0, in its upper half a kernel's number and in its lower the next piece to take, more than there
