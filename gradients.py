@@ -56,7 +56,7 @@ class Gradients:
         # Beside networks that a kernel takes as a whole torch's operations are too short to be shared.
         networks = [module for module in objective.modules() if isinstance(module, Mlp)]
         short = device.type == "cpu" and not any(network.by_products for network in networks)
-        self.torch_threads = 1 if short else threads  # that share an operation of torch's in a step
+        self.torch_threads = 1 if short else threads  # that share an operation of torch's in a step, parts or not
         self.rays = part_size(train, self.threads)
         self.generators: list[torch.Generator] = []  # of the parts
         self.recording: Recording[RayBatch, Report] | None = None

@@ -75,7 +75,7 @@ def test_sizes_of_parts() -> None:
         ({"rays": 4096}, "narrow", 1, 1),  # kernel by kernel
         ({"rays": 4096}, "wide", 1, 2),  # product by product
         ({"rays": 4096}, "sine", 1, 2),
-        ({"rays": 64, "rays_at_once": 8}, "wide", 2, 1),
+        ({"rays": 64, "rays_at_once": 8}, "wide", 2, 2),  # in a step; in each of its parts one
         ({"rays": 64, "rays_at_once": 8}, "narrow", 2, 1),
         ({"rays": 64, "rays_at_once": 8, "precision": "mixed"}, "wide", 1, 2),  # a switch of the whole process
     ],
