@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from models.kernels import (
+    adam,
     harmonics,
     hash_encode,
     join,
@@ -36,6 +37,7 @@ from models.kernels.launch import launch
 FOLDER = Path(march.__file__).parent
 MODULES = (
     "lanes",
+    "adam",
     "hash_blocks",
     "harmonics",
     "hash_encode",
@@ -219,6 +221,18 @@ def test_packed_samples(other: SimpleNamespace) -> None:
 
     for found, usual in zip(everything(other.packed), everything(packed), strict=True):
         torch.testing.assert_close(found, usual, atol=1e-6, rtol=1e-6)
+
+
+def test_adam(other: SimpleNamespace) -> None:
+    torch.manual_seed(6)
+    start, grad = torch.randn(203, 3), torch.randn(203, 3)
+    found = []
+    for module in (other.adam, adam):
+        parameter, state = start.clone(), (0.1 * grad, grad.square())
+        given = {"rates": (0.1, 0.3), "betas": (0.9, 0.99), "eps": 1e-8, "decay": 0.1}
+        module.adam_step(parameter, grad, tuple(x.clone() for x in state), **given)
+        found.append(parameter)
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-6)
 
 
 def test_network(other: SimpleNamespace) -> None:
