@@ -32,10 +32,11 @@ def set_gradients(step: int, *models: list[nn.Parameter]) -> None:
 @pytest.mark.parametrize("options", [{}, {"betas": (0.9, 0.99), "eps": 1e-12, "weight_decay": 0.01}])
 def test_steps_are_those_of_torch(decoupled: bool, options: dict[str, Any]) -> None:
     mine, exact = parameters(), parameters(torch.float64)
-    ours = Adam([{"params": mine[:2], "lr": 3e-3}, {"params": mine[2:]}], lr=1e-2, decoupled=decoupled, **options)
+    groups, others = ([{"params": of[:2], "lr": 3e-3}, {"params": of[2:]}] for of in (mine, exact))
+    ours = Adam(groups, lr=1e-2, decoupled=decoupled, **options)
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
     settings: dict[str, Any] = {"weight_decay": 0.0, **options}
-    theirs = kind([{"params": exact[:2], "lr": 3e-3}, {"params": exact[2:]}], lr=1e-2, **settings)
+    theirs = kind(others, lr=1e-2, **settings)  # type: ignore[arg-type]
     for step in range(20):
         set_gradients(step, mine, exact)
         for optimizer in (ours, theirs):
