@@ -56,6 +56,18 @@ def test_one_kernel_after_another(threads: int) -> None:
             time.sleep(0.01)
 
 
+def test_each_kernel_has_a_number_of_its_own() -> None:
+    """By which a thread that was held up with one piece in mind sees that it is another kernel's now."""
+    launch.set_own_threads(2)
+    seen = []
+    for _ in range(5):
+        assert every_item_once(1000, *counted(1000, grain=1))
+        seen.append(int(launch._own.team_of(2).memory[0]))
+    launch.set_own_threads(1)
+    assert all((word & 0xFFFFFFFF) == 0xFFFFFFFF for word in seen)  # there is no piece to take
+    assert [word >> 32 for word in seen] == list(range(seen[0] >> 32, (seen[0] >> 32) + 5))
+
+
 def test_denormals_are_what_they_are_to_the_caller(threads: int) -> None:
     """Whoever takes a piece; also after the caller has changed its mind."""
     for flush, expected in ((False, 1e-40), (True, 0.0), (False, 1e-40)):

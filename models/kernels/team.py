@@ -35,7 +35,7 @@ class Team:
         words = wp.from_torch(self.memory, return_ctype=True)
         self.compiled = Compiled(_take_pieces, [words, 0, 0])
         self.lead, trial = (self.compiled.call(1, [words, looks, AWAKE]) for looks in (0, TRIAL))
-        looks = int(TRIAL * PATIENCE / min(_seconds(trial) for _ in range(TRIALS)))
+        looks = max(int(TRIAL * PATIENCE / min(_seconds(trial) for _ in range(TRIALS))), 1)
         places = range(AWAKE, AWAKE + LINE * (threads - 1), LINE)
         self.look_outs = [self.compiled.call(1, [words, looks, place]) for place in places]
         self.pool = ThreadPoolExecutor(threads - 1, "kernel")
@@ -119,11 +119,12 @@ def _seconds(work: Callable[[], None]) -> float:
     job[CONTROL] = __builtin_ia32_stmxcsr();
 #endif
     const unsigned long long before = __atomic_load_n(ticket, __ATOMIC_RELAXED), pieces = word(PIECES);
+    const unsigned long long number = ((before >> 32) + 1ull) << 32;  // another than that of the kernel before
     __atomic_store_n(done, 0ull, __ATOMIC_RELAXED);
-    __atomic_store_n(ticket, ((before >> 32) + 1ull) << 32, __ATOMIC_RELEASE);
+    __atomic_store_n(ticket, number, __ATOMIC_RELEASE);
     while (take_piece()) {}
     while (__atomic_load_n(done, __ATOMIC_ACQUIRE) < pieces) look_again();
-    __atomic_store_n(ticket, before | 0xffffffffull, __ATOMIC_RELEASE);
+    __atomic_store_n(ticket, number | 0xffffffffull, __ATOMIC_RELEASE);
 #endif
 """
 )
