@@ -31,6 +31,7 @@ CHANNELS = 7  # what a rendering sums up per sample: color, distance, normal
 RADIUS, SHELL = 0.5, 0.06  # of the surface that the rays look at, and how far from it cells are occupied
 CLOSE = 1e-3  # distance up to which two hits count as the same
 
+
 @dataclass(frozen=True)
 class Sizes:
     """How much the kernels get. pixels: rays through the lattice of values. lattice, grid: points, cells per side."""

@@ -146,7 +146,7 @@ def test_threads_that_help_sleep_when_nothing_comes() -> None:
 @pytest.mark.parametrize("shape", [(0,), (7,), (0, 3), (5, 3), (4, 0), (2, 3, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int32, torch.int64, torch.uint8])
 def test_a_tensor_is_described_as_by_warp(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-    whole = torch.zeros(shape, dtype=dtype)
+    whole = torch.zeros(shape, dtype=dtype, device=device)
     for x in (whole, whole.transpose(0, -1), whole[1:], whole[..., ::2]):
         mine, theirs = launch.as_warp(x), wp.from_torch(x, return_ctype=True)
         assert type(mine) is type(theirs) and bytes(mine) == bytes(theirs)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import warp as wp
 from torch import Tensor
 
-from models.kernels.lanes import TYPES, lanes
-from models.kernels.launch import launch
+from models.kernels.lanes import TYPES, launch_blocks
 
 GRAIN = 1024  # blocks that are worth a second thread
 
@@ -32,14 +31,13 @@ def adam_step(
     """
     flat = [x.view(-1) for x in (parameter.detach(), grad, *state)]
     numbers = [rates[0], rates[1], betas[0], betas[1], eps, decay]
-    launch(_step, -(-parameter.numel() // lanes(parameter.device)), [*flat, *numbers], device=grad.device, grain=GRAIN)
+    launch_blocks(_step, parameter.numel(), [*flat, *numbers], device=grad.device, grain=GRAIN)
 
 
 @wp.func_native(
     TYPES
     + """
-    const size_t start = (size_t)block * LANES;
-    const int end = parameter.shape[0] - start < LANES ? (int)(parameter.shape[0] - start) : (int)LANES;
+    BLOCK_OF(parameter);
     vf p, g, m, v;
     LOAD_BLOCK(p, parameter.data + start, end);
     LOAD_BLOCK(g, grad.data + start, end);

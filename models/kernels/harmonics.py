@@ -12,18 +12,18 @@ import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.kernels.lanes import TYPES, lanes
-from models.kernels.launch import launch
+from models.kernels.lanes import TYPES, launch_blocks
 
 MOST_DEGREE = 3
+GRAIN = 256  # blocks that are worth a second thread
 
 # The factors of the basis functions, orthonormal on the sphere, in the order in which they are used.
 _FACTORS = """
     const float c0 = 0.28209479177387814f, c1 = 0.4886025119029199f, c2 = 1.0925484305920792f;
     const float c3 = 0.31539156525252005f, c4 = 0.5462742152960396f, c5 = 0.5900435899266435f;
     const float c6 = 2.890611442640554f, c7 = 0.4570457994644658f, c8 = 0.3731763325901154f, c9 = 1.445305721320277f;
-    const int width = values.shape[1], start = block * LANES, count = x.shape[0];
-    const int end = count - start < LANES ? count - start : LANES;
+    const int width = values.shape[1];
+    BLOCK_OF(x);
     vf a, b, c;
     LOAD3(a, b, c, x.data + 3 * (size_t)start, end);
     const vf aa = a * a, bb = b * b, cc = c * c;
@@ -47,7 +47,7 @@ class _Harmonics(torch.autograd.Function):
         x = x.contiguous()
         ctx.save_for_backward(x)
         values = x.new_empty(len(x), (degree + 1) ** 2)
-        launch(_forward, -(-len(x) // lanes(x.device)), [x, values], device=x.device, grain=256)
+        launch_blocks(_forward, len(x), [x, values], device=x.device, grain=GRAIN)
         return values
 
     @staticmethod
@@ -55,7 +55,7 @@ class _Harmonics(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         out = torch.empty_like(x)
-        launch(_backward, -(-len(x) // lanes(x.device)), [x, grad.contiguous(), out], device=x.device, grain=256)
+        launch_blocks(_backward, len(x), [x, grad.contiguous(), out], device=x.device, grain=GRAIN)
         return out, None
 
 

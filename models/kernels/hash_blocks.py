@@ -15,9 +15,8 @@ from models.kernels.lanes import TYPES
 _CELL = (
     TYPES
     + """
-    const int count = points.shape[0], start = block * LANES;
-    if (start >= count) return;
-    const int end = count - start < LANES ? count - start : LANES;
+    BLOCK_OF(points);
+    if (end <= 0) return;
     vf fx, fy, fz;
     LOAD3(fx, fy, fz, points.data + 3 * (size_t)start, end);
     const vi in_x = ABS(fx) < 1.0f, in_y = ABS(fy) < 1.0f, in_z = ABS(fz) < 1.0f;  // beyond it features are constant

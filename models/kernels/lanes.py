@@ -7,16 +7,26 @@ are floats, ints and unsigned ints of `LANES` points.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
+
+from models.kernels.launch import GRAIN, launch
 
 LANES = 16  # on a CPU
 
 
-def lanes(device: torch.device, *, registers: int = 1) -> int:
-    """How many points a block holds on this device; registers: how many vector registers of them on a CPU."""
-    return registers * LANES if device.type == "cpu" else 1
+def lanes(device: torch.device) -> int:
+    """How many points a block holds on this device."""
+    return LANES if device.type == "cpu" else 1
+
+
+def launch_blocks(
+    kernel: Any, points: int, inputs: Sequence[Any], *, device: torch.device, grain: int = GRAIN
+) -> None:
+    """`launch` for the blocks of so many points. grain: fewer blocks than this are not worth a second thread."""
+    launch(kernel, -(-points // lanes(device)), inputs, device=device, grain=grain)
 
 
 def _shuffle(a: str, b: str, order: Iterable[int]) -> str:
@@ -132,6 +142,7 @@ TYPES = (
 #undef LOG
 #undef LOOK_UP_BYTES
 #undef STORE_WHERE
+#undef BLOCK_OF
 #if defined(__CUDA_ARCH__)
     enum { LANES = 1 };
     typedef float vf;
@@ -257,6 +268,9 @@ TYPES = (
         p_ = FMA(p_, e_, 1.9106000e-1f); p_ = FMA(p_, e_, -2.4842981e-1f); p_ = FMA(p_, e_, 3.3319097e-1f); \
         p_ = FMA(p_, e_, -4.9999493e-1f); p_ = FMA(p_, e_, 9.9999997e-1f); \
         return p_ * e_; }(e))
+    // Of the points of an array, how many there are, which is the block's first, and how many it has.
+    #define BLOCK_OF(array) const int count = (array).shape[0]; const size_t start = (size_t)block * LANES; \
+        const int end = count - (int)start < (int)LANES ? count - (int)start : (int)LANES
     // max(v, 0), and NaN for NaN: a run that goes wrong is to be seen.
     #define RELU(v) SELECT((v) < 0.0f, (vf)0.0f, v)
     // log(1 + exp(beta v)) / beta = max(v, 0) + log(1 + exp(-beta |v|)) / beta

@@ -15,8 +15,7 @@ import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.kernels.lanes import TYPES, lanes
-from models.kernels.launch import launch
+from models.kernels.lanes import TYPES, launch_blocks
 
 GRAIN = 128  # blocks that are worth a second thread
 
@@ -28,7 +27,7 @@ def spent(before: Tensor, after: Tensor, s: Tensor) -> Tensor:
     """
     flat = [x.contiguous().view(-1) for x in (before, after)]
     tau = torch.empty_like(flat[0])
-    launch(_spent, -(-len(tau) // lanes(tau.device)), [*flat, s.view(1), tau], device=tau.device, grain=GRAIN)
+    launch_blocks(_spent, len(tau), [*flat, s.view(1), tau], device=tau.device, grain=GRAIN)
     return tau.view(before.shape)
 
 
@@ -60,7 +59,7 @@ class _OpticalDepth(torch.autograd.Function):
         ctx.save_for_backward(*given)
         ctx.shape, ctx.s = value.shape, s.detach()
         tau = torch.empty_like(given[2])
-        launch(_forward, -(-len(tau) // lanes(tau.device)), [*given, tau], device=tau.device, grain=GRAIN)
+        launch_blocks(_forward, len(tau), [*given, tau], device=tau.device, grain=GRAIN)
         return tau.view(ctx.shape)
 
     @staticmethod
@@ -68,8 +67,8 @@ class _OpticalDepth(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         given, grad = ctx.saved_tensors, grad.contiguous().view(-1)
         of_value, of_gradient, of_s = torch.empty_like(grad), torch.empty_like(given[0]), torch.empty_like(grad)
-        blocks = -(-len(grad) // lanes(grad.device))
-        launch(_backward, blocks, [*given, grad, of_value, of_gradient, of_s], device=grad.device, grain=GRAIN)
+        given = [*given, grad, of_value, of_gradient, of_s]
+        launch_blocks(_backward, len(grad), given, device=grad.device, grain=GRAIN)
         found = of_value.view(ctx.shape), of_gradient.view(*ctx.shape, 3), of_s.sum() / ctx.s
         return *found, None, None, None, None, None
 
@@ -78,7 +77,6 @@ _LOGISTIC = (
     TYPES
     + """
     const float s = sharpness.data[0];
-    const size_t start = (size_t)block * LANES;
     #undef FALL
     // log sigmoid(v) by e = exp(-|v|), and the sigmoid of -v, which is its derivative; NaN stays NaN.
     #undef LOG_SIGMOID
@@ -92,7 +90,7 @@ _ENDS = (
     _LOGISTIC
     + """
     const float full = anneal.data[0];
-    const int count = value.shape[0], end = count - (int)start < LANES ? count - (int)start : (int)LANES;
+    BLOCK_OF(value);
     vf f, from, at, to, gx, gy, gz, dx, dy, dz;
     LOAD_BLOCK(f, value.data + start, end);
     LOAD_BLOCK(from, t0.data + start, end);
@@ -113,7 +111,7 @@ _ENDS = (
 @wp.func_native(
     _LOGISTIC
     + """
-    const int count = before.shape[0], end = count - (int)start < LANES ? count - (int)start : (int)LANES;
+    BLOCK_OF(before);
     vf a, b;
     LOAD_BLOCK(a, before.data + start, end);
     LOAD_BLOCK(b, after.data + start, end);

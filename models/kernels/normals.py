@@ -12,8 +12,7 @@ import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.kernels.lanes import TYPES, lanes
-from models.kernels.launch import launch
+from models.kernels.lanes import TYPES, launch_blocks
 
 GRAIN = 256  # blocks that are worth a second thread
 
@@ -32,8 +31,7 @@ def off_unit(gradient: Tensor) -> Tensor:
 
 
 def _by_blocks(kernel: Any, rows: list[Tensor], *rest: Tensor) -> None:
-    device = rows[0].device
-    launch(kernel, -(-len(rows[0]) // lanes(device)), [*rows, *rest], device=device, grain=GRAIN)
+    launch_blocks(kernel, len(rows[0]), [*rows, *rest], device=rows[0].device, grain=GRAIN)
 
 
 class _Mirrored(torch.autograd.Function):
@@ -74,8 +72,7 @@ class _OffUnit(torch.autograd.Function):
 _GRADIENT = (
     TYPES
     + """
-    const size_t start = (size_t)block * LANES;
-    const int count = gradient.shape[0], end = count - (int)start < LANES ? count - (int)start : (int)LANES;
+    BLOCK_OF(gradient);
     vf x, y, z;
     LOAD3(x, y, z, gradient.data + 3 * start, end);
     const vf square = x * x + y * y + z * z + 1e-12f;

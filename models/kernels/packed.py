@@ -5,13 +5,13 @@ Ray r owns the samples offsets[r] .. offsets[r+1]-1. In torch this takes a dozen
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import warp as wp
 from torch import Tensor
 
-from models.kernels.lanes import TYPES, lanes
+from models.kernels.lanes import TYPES, launch_blocks
 from models.kernels.launch import launch
 
 GRAIN = 256  # rays, or blocks of samples, that are worth a second thread
@@ -47,7 +47,7 @@ def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[lis
     """Four columns [M] float32 and the rays of samples [M] int32 at index [K] int64; for M the last stands in."""
     out, rays = columns[0].new_empty(4, len(index)), ray_index.new_empty(len(index))
     given = [index, *(x.contiguous() for x in columns), ray_index]
-    _by_blocks(_gather, len(index), [*given, out, rays], index.device)
+    launch_blocks(_gather, len(index), [*given, out, rays], device=index.device, grain=GRAIN)
     return list(out), rays
 
 
@@ -60,14 +60,14 @@ def points(origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, in
     out = t.new_empty(len(t) if index is None else len(index), 3)
     chosen = torch.empty(0, dtype=torch.int64, device=t.device) if index is None else index
     given = [origins.contiguous(), directions.contiguous(), ray_index, t.contiguous(), chosen]
-    _by_blocks(_points, len(out), [*given, out], t.device)
+    launch_blocks(_points, len(out), [*given, out], device=t.device, grain=GRAIN)
     return out
 
 
 def preceding(values: Tensor, ray_index: Tensor) -> Tensor:
     """[M] float32: the value of the sample before on the same ray; the first of a ray keeps its own. ray_index: [M]."""
     out = torch.empty_like(values)
-    _by_blocks(_preceding, len(out), [values.contiguous(), ray_index, out], values.device)
+    launch_blocks(_preceding, len(out), [values.contiguous(), ray_index, out], device=values.device, grain=GRAIN)
     return out
 
 
@@ -82,12 +82,8 @@ def crossings(
     """
     out = torch.empty_like(starts)
     given = [value.contiguous(), t.contiguous(), ray_index, index, starts.contiguous(), ends.contiguous(), -steep]
-    _by_blocks(_crossings, len(out), [*given, out], t.device)
+    launch_blocks(_crossings, len(out), [*given, out], device=t.device, grain=GRAIN)
     return out
-
-
-def _by_blocks(kernel: Any, count: int, inputs: list[Any], device: torch.device) -> None:
-    launch(kernel, -(-count // lanes(device)), inputs, device=device, grain=GRAIN)
 
 
 # Item 0 stands in front of the first ray, item r + 1 for ray r.
@@ -123,8 +119,8 @@ def _list_of_ray(
 @wp.func_native(
     TYPES
     + """
-    const int count = out.shape[0];
-    for (int i = block * LANES; i < (block + 1) * LANES && i < count; ++i)
+    BLOCK_OF(out);
+    for (int i = (int)start; i < (int)start + end; ++i)
         out.data[i] = values.data[i > 0 && ray_index.data[i - 1] == ray_index.data[i] ? i - 1 : i];
 """
 )
@@ -157,17 +153,19 @@ def _list(
     _list_of_ray(first + wp.tid(), mask, offsets, upto, kept, places)
 
 
-# Bodies of the kernels below handle a block of chosen samples: i is the k-th, the last one for what fills a room.
+# Of a block of chosen samples each: i is the k-th, the last one for what fills a room.
 _EACH = """
-    const int count = out_count, last = ray_index.shape[0] - 1;
-    for (int k = block * LANES; k < (block + 1) * LANES && k < count; ++k) {
-        const int i = index.shape[0] == 0 ? k : index.data[k] < last ? (int)index.data[k] : last;
+    const int last = ray_index.shape[0] - 1;
+    for (int l = 0; l < end; ++l) {
+        const size_t k = start + l;
+        const int i = index.shape[0] == 0 ? (int)k : index.data[k] < last ? (int)index.data[k] : last;
 """
 
 
 @wp.func_native(
     TYPES
-    + _EACH.replace("out_count", "rays.shape[0]")
+    + "BLOCK_OF(rays);\n"
+    + _EACH
     + """
         out.data[k] = a.data[i];
         out.data[count + k] = b.data[i];
@@ -192,11 +190,12 @@ def _gather_block(
 
 @wp.func_native(
     TYPES
-    + _EACH.replace("out_count", "out.shape[0]")
+    + "BLOCK_OF(out);\n"
+    + _EACH
     + """
         const size_t ray = 3 * (size_t)ray_index.data[i];
         const float *o = origins.data + ray, *d = directions.data + ray;
-        for (int axis = 0; axis < 3; ++axis) out.data[3 * (size_t)k + axis] = o[axis] + t.data[i] * d[axis];
+        for (int axis = 0; axis < 3; ++axis) out.data[3 * k + axis] = o[axis] + t.data[i] * d[axis];
     }
 """
 )
@@ -218,18 +217,19 @@ def _points_block(
     #undef ALL
     #define ALL(k) *(const vf*)found[k]
 """
-    + _EACH.replace("out_count", "out.shape[0]")
+    + "BLOCK_OF(out);\n"
+    + _EACH
     + """
-        const int before = i > 0 && ray_index.data[i - 1] == ray_index.data[i] ? i - 1 : i, l = k - block * LANES;
+        const int before = i > 0 && ray_index.data[i - 1] == ray_index.data[i] ? i - 1 : i;
         found[0][l] = t.data[i]; found[1][l] = t.data[before];
         found[2][l] = value.data[i]; found[3][l] = value.data[before];
         found[4][l] = starts.data[k]; found[5][l] = ends.data[k];
     }
-    const vf here = ALL(0), there = ALL(1), now = ALL(2), start = ALL(4), end = ALL(5);
+    const vf here = ALL(0), there = ALL(1), now = ALL(2), low = ALL(4), high = ALL(5);
     const vf slope = (now - ALL(3)) / VMAX(here - there, (vf)1e-6f);
     const vf meets = here - now / VMIN(slope, (vf)least);
-    const vf at = SELECT((here > there) & (start <= meets) & (meets <= end), meets, here);
-    for (int k = block * LANES; k < (block + 1) * LANES && k < count; ++k) out.data[k] = LANE(at, k - block * LANES);
+    const vf at = SELECT((here > there) & (low <= meets) & (meets <= high), meets, here);
+    STORE_BLOCK(out.data + start, at, end);
 """
 )
 def _crossings_block(

@@ -9,13 +9,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from models.kernels.lanes import TYPES, lanes
-from models.kernels.launch import launch
-
-MOVE = """
-    const long long count = x.shape[0], start = (long long)block * LANES;
-    const int n = count - start < LANES ? (int)(count - start) : (int)LANES;
-"""
+from models.kernels.lanes import TYPES, launch_blocks
 
 
 def softplus_forward(x: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
@@ -25,9 +19,8 @@ def softplus_forward(x: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
     """
     x = x.contiguous()
     value, slope = torch.empty_like(x), torch.empty_like(x)
-    blocks = -(-x.numel() // lanes(x.device))
     flat = [part.view(-1) for part in (x, value, slope)]
-    launch(_forward, blocks, [flat[0], beta, *flat[1:]], device=x.device)
+    launch_blocks(_forward, x.numel(), [flat[0], beta, *flat[1:]], device=x.device)
     return value, slope
 
 
@@ -35,23 +28,22 @@ def softplus_backward(slope: Tensor, grad_value: Tensor, grad_slope: Tensor, *, 
     """The gradient at x of softplus and its slope: slope (grad_value + grad_slope beta (1 - slope)); all [*N]."""
     grad = torch.empty_like(slope)
     flat = [part.contiguous().view(-1) for part in (slope, grad_value, grad_slope)]
-    blocks = -(-slope.numel() // lanes(slope.device))
-    launch(_backward, blocks, [*flat, beta, grad.view(-1)], device=slope.device)
+    launch_blocks(_backward, slope.numel(), [*flat, beta, grad.view(-1)], device=slope.device)
     return grad
 
 
 @wp.func_native(
     TYPES
-    + MOVE
     + """
+    BLOCK_OF(x);
     vf v;
-    LOAD_BLOCK(v, x.data + start, n);
+    LOAD_BLOCK(v, x.data + start, end);
     const vf e = EXP2(ABS(v) * (-1.44269504f * beta));
     const vf rest = 1.0f / (1.0f + e);  // the sigmoid of |beta v|
     const vf s = SELECT(v > 0.0f, rest, e * rest);
-    STORE_BLOCK(slope.data + start, s, n);
+    STORE_BLOCK(slope.data + start, s, end);
     const vf y = RELU(v) + LOG_1_PLUS(e) * (1.0f / beta);
-    STORE_BLOCK(value.data + start, y, n);
+    STORE_BLOCK(value.data + start, y, end);
 """
 )
 def _forward_block(
@@ -65,14 +57,14 @@ def _forward_block(
 
 @wp.func_native(
     TYPES
-    + MOVE
     + """
+    BLOCK_OF(x);
     vf s, a, b;
-    LOAD_BLOCK(s, x.data + start, n);
-    LOAD_BLOCK(a, grad_value.data + start, n);
-    LOAD_BLOCK(b, grad_slope.data + start, n);
+    LOAD_BLOCK(s, x.data + start, end);
+    LOAD_BLOCK(a, grad_value.data + start, end);
+    LOAD_BLOCK(b, grad_slope.data + start, end);
     const vf g = s * (a + b * (beta * (1.0f - s)));
-    STORE_BLOCK(grad.data + start, g, n);
+    STORE_BLOCK(grad.data + start, g, end);
 """
 )
 def _backward_block(

@@ -6,8 +6,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from models.kernels.lanes import TYPES, lanes
-from models.kernels.launch import launch
+from models.kernels.lanes import TYPES, launch_blocks
 
 
 def clipped(
@@ -21,15 +20,14 @@ def clipped(
     """
     given = [x.contiguous() for x in (origins, directions, near, far)]
     found = torch.empty_like(given[2]), torch.empty_like(given[3])
-    launch(_clip, -(-len(near) // lanes(near.device)), [*given, int(beyond), *found], device=near.device, grain=256)
+    launch_blocks(_clip, len(near), [*given, int(beyond), *found], device=near.device, grain=256)
     return found
 
 
 @wp.func_native(
     TYPES
     + """
-    const size_t start = (size_t)block * LANES;
-    const int count = near.shape[0], end = count - (int)start < LANES ? count - (int)start : (int)LANES;
+    BLOCK_OF(near);
     vf x, y, z, dx, dy, dz, from, to;
     LOAD3(x, y, z, origins.data + 3 * start, end);
     LOAD3(dx, dy, dz, directions.data + 3 * start, end);
