@@ -194,9 +194,8 @@ def ray_cases(sizes: Sizes, inputs: Inputs) -> Iterator[Case]:
 
 
 def network_cases(count: int, inputs: int, width: int, device: torch.device) -> Iterator[Case]:
-    """The networks where a CPU runs them, harmonics of directions, softplus with its slope on a hidden layer."""
-    if device.type == "cpu":
-        yield from tiled_cases(count, inputs, width)
+    """The networks, harmonics of directions, softplus with its slope on a hidden layer."""
+    yield from tiled_cases(count, inputs, width, device)
     yield from harmonics_cases(count, device)
     hidden = (0.05 * torch.randn(count, width, device=device)).requires_grad_()
     grads = torch.randn_like(hidden), torch.randn_like(hidden)
@@ -213,15 +212,14 @@ def network_cases(count: int, inputs: int, width: int, device: torch.device) -> 
     yield Case("  backward", count, backward(forms, [hidden], grads), Least(copied=4 * size))
 
 
-def tiled_cases(count: int, inputs: int, width: int) -> Iterator[Case]:
+def tiled_cases(count: int, inputs: int, width: int, device: torch.device) -> Iterator[Case]:
     """The geometry network without a graph, as the sampler asks it; with its gradient; the color network; both back."""
     softly = {"activation": "softplus", "beta": activations.BETA}
     widths = inputs, width, width // 4
-    geometry, values = layers(widths), layers((inputs, width, 1))
-    color_widths = width // 2, width, width, 3
-    color = layers(color_widths)
-    x, seen = torch.randn(count, inputs, requires_grad=True), torch.randn(count, width // 2, requires_grad=True)
-    grads = torch.randn(count, widths[-1]), torch.randn(count, inputs)
+    geometry, values = layers(widths, device), layers((inputs, width, 1), device)
+    color = layers((width // 2, width, width, 3), device)
+    x, seen = (torch.randn(count, size, device=device, requires_grad=True) for size in (inputs, width // 2))
+    grads = [torch.randn(count, size, device=device) for size in (widths[-1], inputs, 3)]
 
     @torch.no_grad()
     def alone(how: Any) -> Results:
@@ -239,18 +237,18 @@ def tiled_cases(count: int, inputs: int, width: int) -> Iterator[Case]:
     last = 2.0 * count * geometry[0][-1].numel()  # which the gradient at the input does not need
     yield Case("network with gradient", count, pairs, Least(flop=2 * flop - last))
     ways = [x, *geometry[0], *geometry[1]]
-    yield Case("  double backward", count, backward(pairs, ways, grads), Least(flop=4 * flop - 2 * last))
+    yield Case("  double backward", count, backward(pairs, ways, grads[:2]), Least(flop=4 * flop - 2 * last))
     pairs = both(colors, mlp, plain.mlp)
     yield Case("color network", count, pairs, Least(flop=of_color))
     ways = [seen, *color[0], *color[1]]
-    yield Case("  backward", count, backward(pairs, ways, [torch.randn(count, 3)]), Least(flop=2 * of_color))
+    yield Case("  backward", count, backward(pairs, ways, grads[2:]), Least(flop=2 * of_color))
 
 
-def layers(widths: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+def layers(widths: Sequence[int], device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of a network, as leaves."""
     sides = list(zip(widths[1:], widths[:-1], strict=True))
-    weights = [(torch.randn(*side) / side[1] ** 0.5).requires_grad_() for side in sides]
-    return weights, [(0.1 * torch.randn(side[0])).requires_grad_() for side in sides]
+    weights = [(torch.randn(*side, device=device) / side[1] ** 0.5).requires_grad_() for side in sides]
+    return weights, [(0.1 * torch.randn(side[0], device=device)).requires_grad_() for side in sides]
 
 
 def harmonics_cases(count: int, device: torch.device) -> Iterator[Case]:

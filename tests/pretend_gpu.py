@@ -160,11 +160,11 @@ def install() -> None:
     save = torch.save
     torch.save = lambda state, *rest: save(pytree.tree_map(inner, state), *rest)
     checkpoint._PLAIN = frozenset({*checkpoint._PLAIN, OnGpu})
-    mlp.NARROW = mlp.WIDEST = 0  # what is made on the CPU before it is moved: kernels have the form of a GPU
+    mlp.WIDEST = mlp.NARROW  # what is made on the CPU before it is moved: kernels have the form of a GPU
 
-    def launched(kernel: Any, dim: int, inputs: Any, device: Any, stream: Any = None) -> None:
+    def launched(kernel: Any, dim: int, inputs: Any, device: Any, stream: Any = None, block_dim: int = 1) -> None:
         kernel.module.load("cpu")
-        wp.launch(kernel, dim=dim, inputs=inputs, device="cpu")
+        wp.launch(kernel, dim=dim // block_dim, inputs=inputs, device="cpu")  # a block is one thread
 
     names = {name: getattr(wp, name) for name in dir(wp) if not name.startswith("__")}
     streams = {"stream_from_torch": lambda _: SimpleNamespace(device=NAME), "launch": launched}

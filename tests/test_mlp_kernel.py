@@ -6,7 +6,7 @@ from torch import Tensor
 
 from models.fields.mlp import Mlp, MlpConfig
 from models.kernels.launch import set_own_threads
-from models.kernels.mlp import mlp, mlp_forward
+from models.kernels.mlp import NARROW, mlp, mlp_forward
 
 Layers = tuple[list[Tensor], list[Tensor]]
 TILE, STRIP = 48, 1920  # points of narrow networks
@@ -32,25 +32,33 @@ def reference(x: Tensor, layers: Layers, name: str, beta: float) -> Tensor:
     return h
 
 
-def leaves(x: Tensor, layers: Layers, dtype: torch.dtype) -> tuple[Tensor, Layers, list[Tensor]]:
-    weights, biases = ([part.to(dtype, copy=True).requires_grad_() for part in parts] for parts in layers)
-    x = x.to(dtype, copy=True).requires_grad_()
+def leaves(
+    x: Tensor, layers: Layers, dtype: torch.dtype, device: torch.device | None = None
+) -> tuple[Tensor, Layers, list[Tensor]]:
+    weights, biases = ([part.to(device, dtype, copy=True).requires_grad_() for part in parts] for parts in layers)
+    x = x.to(device, dtype, copy=True).requires_grad_()
     return x, (weights, biases), [x, *weights, *biases]
+
+
+def for_one(device: torch.device, widths: tuple[int, ...]) -> tuple[int, ...]:
+    """As wide as the device's kernels take a network."""
+    return widths if device.type == "cpu" else tuple(min(width, NARROW // 2) for width in widths)
 
 
 @pytest.mark.parametrize("count", [0, 1, 16, TILE, 333])
 @pytest.mark.parametrize("widths", [(27, 64, 16), (3, 128, 9, 1), (40, 2), (128, 128, 128), (39, 300, 257, 5)])
 @pytest.mark.parametrize("skip", [(), (1,)])
 @pytest.mark.parametrize("name", ["relu", "softplus"])
-def test_output(count: int, widths: tuple[int, ...], skip: tuple[int, ...], name: str) -> None:
-    x, layers = made(widths, count, skip)
+def test_output(device: torch.device, count: int, widths: tuple[int, ...], skip: tuple[int, ...], name: str) -> None:
+    x, layers = made(for_one(device, widths), count, skip)
     truth = reference(x.double(), ([w.double() for w in layers[0]], [b.double() for b in layers[1]]), name, 100.0)
+    x, layers, _ = leaves(x, layers, torch.float32, device)
     for got in (
         mlp_forward(x, *layers, activation=name, beta=100.0),
         mlp(x, *layers, activation=name, beta=100.0)[0],
-        mlp(x, *layers, activation=name, beta=100.0, channel=widths[-1] - 1)[0],
+        mlp(x, *layers, activation=name, beta=100.0, channel=len(layers[1][-1]) - 1)[0],
     ):
-        torch.testing.assert_close(got.double(), truth, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(got.double().cpu(), truth, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, TILE + 1, STRIP, 2 * STRIP + 5])
@@ -66,8 +74,11 @@ def test_output(count: int, widths: tuple[int, ...], skip: tuple[int, ...], name
     ],
 )
 @pytest.mark.parametrize("name, channel", [("relu", None), ("softplus", None), ("softplus", 1), ("relu", 0)])
-def test_gradients(count: int, widths: tuple[int, ...], skip: tuple[int, ...], name: str, channel: int | None) -> None:
+def test_gradients(
+    device: torch.device, count: int, widths: tuple[int, ...], skip: tuple[int, ...], name: str, channel: int | None
+) -> None:
     """Of the output and of a channel's gradient at the input, in the input and in all parameters."""
+    widths = for_one(device, widths)
     x, layers = made(widths, count, skip)
     at, theirs, truths = leaves(x, layers, torch.float64)
     generator = torch.Generator().manual_seed(1)
@@ -77,12 +88,13 @@ def test_gradients(count: int, widths: tuple[int, ...], skip: tuple[int, ...], n
     if channel is not None:
         results += torch.autograd.grad(out[:, channel].sum(), at, create_graph=True)
     truth = torch.autograd.grad(results, truths, [want.double() for want in wanted[: len(results)]])
-    at, mine, own = leaves(x, layers, torch.float32)
+    at, mine, own = leaves(x, layers, torch.float32, device)
     found = [part for part in mlp(at, *mine, activation=name, beta=10.0, channel=channel) if part is not None]
     for got, result in zip(found, results, strict=True):
-        torch.testing.assert_close(got.double(), result, atol=1e-5, rtol=1e-5)
-    for got, true in zip(torch.autograd.grad(found, own, wanted[: len(found)]), truth, strict=True):
-        torch.testing.assert_close(got.double(), true, atol=2e-6 * float(true.abs().max()) + 1e-6, rtol=1e-4)
+        torch.testing.assert_close(got.double().cpu(), result, atol=1e-5, rtol=1e-5)
+    grads = torch.autograd.grad(found, own, [want.to(device) for want in wanted[: len(found)]])
+    for got, true in zip(grads, truth, strict=True):
+        torch.testing.assert_close(got.double().cpu(), true, atol=2e-6 * float(true.abs().max()) + 1e-6, rtol=1e-4)
 
 
 def test_a_loss_on_the_gradient_alone() -> None:

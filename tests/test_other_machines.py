@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,12 +33,15 @@ from models.kernels import (
     sphere,
     trace,
 )
-from models.kernels.launch import launch
+from models.kernels.compiled import Compiled
+from models.kernels.launch import as_warp, launch
+from tests.test_mlp_kernel import made
 
 FOLDER = Path(march.__file__).parent
 MODULES = (
     "lanes",
     "adam",
+    "block_layers",
     "hash_blocks",
     "harmonics",
     "hash_encode",
@@ -53,10 +57,43 @@ MODULES = (
     "sphere",
     "trace",
 )
+# A block of threads is one.
+ALONE = """
+    struct { int x; } threadIdx = {0}, blockDim = {1};
+    const int warpSize = 32;
+    auto __syncthreads = []() {};
+    #undef __shared__
+    #define __shared__
+"""
+# A block of two threads that take turns: between two barriers one does all of its work before the other begins. What is
+# missing a barrier comes out wrong, every time, in one of the two orders. static: what threads share. Of a loop over
+# pairs they share the inner one or, one below the other, the outer one.
+TURNS = """
+    struct { int x; } threadIdx = {strip % 2}, blockDim = {2};
+    const int warpSize = WARP;
+    static int turn, turns[2];
+    const int order = ORDER ? 1 - threadIdx.x : threadIdx.x;
+    auto wait = [&]() {
+        for (long spins = 0; __atomic_load_n(&turn, __ATOMIC_ACQUIRE) != 2 * turns[threadIdx.x] + order; ++spins)
+            if (spins > 100000000000) __builtin_trap();
+    };
+    auto __syncthreads = [&]() {
+        ++turns[threadIdx.x];
+        __atomic_add_fetch(&turn, 1, __ATOMIC_RELEASE);
+        wait();
+    };
+    struct Over { int* own; ~Over() { ++*own; __atomic_add_fetch(&turn, 1, __ATOMIC_RELEASE); } };
+    Over over = {turns + threadIdx.x};
+    wait();
+    #undef __shared__
+    #define __shared__ static
+"""
 # What CUDA has and a CPU's compiler has not.
 SHIMS = """
     struct float2 { float x, y; };
     auto make_float2 = [](float a, float b) { return float2{a, b}; };
+    struct alignas(16) float4 { float x, y, z, w; };
+    auto make_float4 = [](float a, float b, float c, float d) { return float4{a, b, c, d}; };
     auto atomicAdd = [](float* at, float v) { *at += v; };
     #define fabsf __builtin_fabsf
     #define fmaf __builtin_fmaf
@@ -68,33 +105,51 @@ SHIMS = """
 """
 
 
-def in_form(name: str, text: str, *, one_point: bool) -> str:
-    """The module `name` of the kernels as a processor without AVX-512 has it, or a GPU, where a block is a point."""
+def in_form(name: str, text: str, *, one_point: bool, block: str = ALONE) -> str:
+    """The module `name` of the kernels as a processor without AVX-512 has it, or a GPU, where a block is a point.
+
+    block: what makes a block of threads, where they share work.
+    """
     text = text.replace("defined(__AVX512DQ__)", "0")
     if one_point:
         text = text.replace("defined(__CUDA_ARCH__)", "1")
     if one_point and name == "lanes":
         text = text.replace('if device.type == "cpu" else 1', "if False else 1")
         text += f"\nTYPES = {SHIMS!r} + TYPES\n"
+    if one_point and name == "block_layers":
+        text += f"\nOUTPUT, GRADIENTS = {block!r} + OUTPUT, {block!r} + GRADIENTS\n"
     return text
 
 
 @pytest.fixture(scope="module", params=["one point", "any processor"])
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """Copies of the modules in which a block is a point, or is filled number by number."""
-    folder = tmp_path_factory.mktemp("kernels")
-    package = folder / "other_form"
-    package.mkdir()
-    (package / "__init__.py").touch()
+    yield from copies(tmp_path_factory, one_point=request.param == "one point")
+
+
+@pytest.fixture(scope="module", params=[(order, warp) for order in "01" for warp in "12"])
+def two_threads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """Copies in which a block is two threads, in one order or the other, side by side or one below the other."""
+    order, warp = request.param
+    block = TURNS.replace("ORDER", order).replace("WARP", warp)
+    yield from copies(tmp_path_factory, one_point=True, block=block)
+
+
+def copies(factory: pytest.TempPathFactory, *, one_point: bool, block: str = ALONE) -> Iterator[SimpleNamespace]:
+    """All modules in the form of `in_form`."""
+    folder = factory.mktemp("kernels")
+    form = f"form_{folder.name}"  # several may be there at once
+    (folder / form).mkdir()
+    (folder / form / "__init__.py").touch()
     for name in MODULES:
         text = (FOLDER / f"{name}.py").read_text("utf-8")
         for module in MODULES:
-            text = text.replace(f"models.kernels.{module} ", f"other_form.{module} ")
-        (package / f"{name}.py").write_text(in_form(name, text, one_point=request.param == "one point"), "utf-8")
+            text = text.replace(f"models.kernels.{module} ", f"{form}.{module} ")
+        (folder / form / f"{name}.py").write_text(in_form(name, text, one_point=one_point, block=block), "utf-8")
     sys.path.insert(0, str(folder))
-    yield SimpleNamespace(**{name: importlib.import_module(f"other_form.{name}") for name in MODULES})
+    yield SimpleNamespace(**{name: importlib.import_module(f"{form}.{name}") for name in MODULES})
     sys.path.remove(str(folder))
-    for name in [name for name in sys.modules if name.split(".")[0] == "other_form"]:
+    for name in [name for name in sys.modules if name.split(".")[0] == form]:
         del sys.modules[name]
 
 
@@ -235,18 +290,51 @@ def test_adam(other: SimpleNamespace) -> None:
     torch.testing.assert_close(*found, atol=1e-6, rtol=1e-6)
 
 
-def test_network(other: SimpleNamespace) -> None:
-    if other.lanes.lanes(torch.device("cpu")) == 1:
-        return  # a GPU takes torch's products
-    torch.manual_seed(3)
-    x, biases = torch.randn(203, 5), [torch.randn(70), torch.randn(2)]
-    weights = [torch.randn(70, 5), torch.randn(2, 70)]
+NETWORKS = [((27, 64, 16), ()), ((30, 64, 64, 3), (2,)), ((5, 33, 100, 7, 4), (1, 3)), ((3, 2), ()), ((5, 70, 2), ())]
+WAYS = [("relu", None), ("softplus", 1), ("softplus", 0)]  # activation, channel
 
-    def everything(mlp: Any) -> list[Tensor]:
-        parts = [part.clone().requires_grad_() for part in (x, *weights, *biases)]
-        found = mlp.mlp(parts[0], parts[1:3], parts[3:], activation="softplus", beta=10.0, channel=0)
-        loss = sum(part.sin().sum() for part in found)
-        return [*found, *torch.autograd.grad(loss, parts)]
 
-    for found, usual in zip(everything(other.mlp), everything(mlp), strict=True):
-        torch.testing.assert_close(found, usual, atol=2e-4, rtol=1e-4)
+def network_results(mlp: Any, count: int, net: tuple[Any, Any], name: str, channel: int | None) -> list[Tensor]:
+    """Everything that a network says, with all gradients, or without a graph."""
+    x, (weights, biases) = made(net[0], count, net[1])
+    layers, given = len(weights), {"activation": name, "beta": 10.0}
+    parts = [part.requires_grad_() for part in (x.clone(), *weights, *biases)]
+    own = parts[1 : 1 + layers], parts[1 + layers :]
+    results = [part for part in mlp.mlp(parts[0], *own, **given, channel=channel) if part is not None]
+    grads = torch.autograd.grad(sum(part.sin().sum() for part in results), parts)
+    alone = torch.autograd.grad(mlp.mlp(x, *own, **given)[0].sum(), parts[1:])
+    return [*results, *grads, *alone, mlp.mlp_forward(x, *own, **given)]
+
+
+def compare_networks(found: list[Tensor], usual: list[Tensor]) -> None:
+    for mine, other in zip(found, usual, strict=True):
+        torch.testing.assert_close(mine, other, atol=2e-6 * float(other.detach().norm()) + 1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 203, 700])
+@pytest.mark.parametrize("net", NETWORKS)
+@pytest.mark.parametrize("name, channel", WAYS)
+def test_network(other: SimpleNamespace, count: int, net: tuple[Any, Any], name: str, channel: int | None) -> None:
+    found, usual = (network_results(module, count, net, name, channel) for module in (other.mlp, mlp))
+    compare_networks(found, usual)
+
+
+@pytest.mark.parametrize("net", NETWORKS[:4])
+@pytest.mark.parametrize("name, channel", WAYS[:2])
+def test_threads_of_a_block_wait_for_one_another(
+    two_threads: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    net: tuple[Any, Any],
+    name: str,
+    channel: int | None,
+) -> None:
+    def by_two(kernel: Any, count: int, inputs: Any, **_: Any) -> None:
+        arguments = [as_warp(x) if isinstance(x, Tensor) else x for x in inputs]
+        compiled = Compiled(kernel, [0, *arguments])
+        calls = [compiled.call(1, [item, *arguments]) for item in range(2 * count)]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda thread: [call() for call in calls[thread::2]], range(2)))
+
+    monkeypatch.setattr(two_threads.mlp, "launch", by_two)
+    monkeypatch.setattr(two_threads.mlp, "BLOCKS", 2)
+    compare_networks(*(network_results(module, 203, net, name, channel) for module in (two_threads.mlp, mlp)))

@@ -114,7 +114,7 @@ class Mlp(nn.Module):
 
     @property
     def by_products(self) -> bool:
-        """Whether training it is torch's products, layer by layer, also on a CPU."""
+        """Whether training it is torch's products, layer by layer, not a kernel's."""
         return not self._known(NARROW)
 
     def _known(self, widest: int) -> bool:
@@ -122,8 +122,8 @@ class Mlp(nn.Module):
         return self.widest <= widest and self.activation_name in KNOWN
 
     def _in_tiles(self, x: Tensor, widest: int) -> bool:
-        """Whether that kernel takes all of it, tile by tile."""
-        return self._known(widest) and x.device.type == "cpu" and x.dtype == torch.float32
+        """Whether that kernel takes all of it, tile by tile; a GPU's tiles are those of narrow networks."""
+        return self._known(widest if x.device.type == "cpu" else min(widest, NARROW)) and x.dtype == torch.float32
 
     def _parameters_in_effect(self) -> tuple[list[Tensor], list[Tensor]]:
         return [layer.weight() for layer in self.linears()], [layer.bias for layer in self.linears()]

@@ -42,7 +42,14 @@ PIECES = 16  # of a kernel per thread, which takes the next when it has done one
 
 
 def launch(
-    kernel: Any, count: int, inputs: Sequence[Any], *, device: torch.device, block: int = 1, grain: int = GRAIN
+    kernel: Any,
+    count: int,
+    inputs: Sequence[Any],
+    *,
+    device: torch.device,
+    block: int = 1,
+    grain: int = GRAIN,
+    threads: int = 1,
 ) -> None:
     """Run `kernel` for the items 0 .. count-1.
 
@@ -50,7 +57,7 @@ def launch(
     other arguments (torch tensors or numbers). On a CPU the threads (`set_threads`) take pieces of the items from one
     another, cut at multiples of `block`, of one block each where it is given: a kernel that scatters within blocks is
     free of races and sums in the same order however many threads there are. grain: fewer items than this are not worth
-    a second thread.
+    a second thread. threads: of a GPU that share an item, as a block; each has a number of its own then.
 
     Raises whatever Warp raises for arguments that do not fit the kernel's signature; on a CPU, where it has been
     compiled before, TypeError.
@@ -60,18 +67,19 @@ def launch(
     arguments = [0, *(as_warp(x) if isinstance(x, torch.Tensor) else x for x in inputs)]
     if device.type == "cuda":
         stream = wp.stream_from_torch(torch.cuda.current_stream(device))
-        wp.launch(kernel, dim=count, inputs=arguments, device=stream.device, stream=stream)
+        shape = {"block_dim": threads} if threads > 1 else {}
+        wp.launch(kernel, dim=count * threads, inputs=arguments, device=stream.device, stream=stream, **shape)
         return
     compiled = _own.kernels.get(kernel)
     if compiled is None:
         compiled = _own.kernels[kernel] = Compiled(kernel, arguments)
     blocks = -(-count // block)
-    threads = min(_own.count or _threads, blocks, count // grain)
-    if threads <= 1:
+    team = min(_own.count or _threads, blocks, count // grain)
+    if team <= 1:
         compiled.call(count, arguments)()
     else:
-        pieces = blocks if block > 1 else min(blocks, PIECES * threads)
-        _own.team_of(threads).run(compiled, count, -(-blocks // pieces) * block, arguments)
+        pieces = blocks if block > 1 else min(blocks, PIECES * team)
+        _own.team_of(team).run(compiled, count, -(-blocks // pieces) * block, arguments)
 
 
 def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:

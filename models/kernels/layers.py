@@ -1,28 +1,28 @@
 """C++ for the layers of a network on a tile of points: the output with a channel's gradient, and the way back of both.
 
-By the vector registers of a CPU; on a GPU the bodies are empty.
+By the vector registers of a CPU; by a block of threads on a GPU (`block_layers`).
 """
 
 from __future__ import annotations
 
 import warp as wp
 
+from models.kernels.block_layers import GRADIENTS, OUTPUT
 from models.kernels.products import PRODUCTS
 
 NEAR = 1 << 16  # floats of scratch memory that a thread has on its stack, where it stays in its core's cache
 
 # The weights, padded to whole vectors; what layers see (level k: the input of layer k), and tiles from and to memory.
 _LAYERS = (
-    "#if !defined(__CUDA_ARCH__)\n"
-    + PRODUCTS
+    PRODUCTS
     + """
     enum { MOST = 40, NEAR = """
     + str(NEAR)
     + """ };  // more layers than a config has
     #undef PADDED
     #define PADDED(n) (((n) + LANES - 1) / LANES * LANES)
-    const int tile = numbers.data[0], points = numbers.data[1], layers = (numbers.shape[0] - 2) / 2;
-    const int inputs = x.shape[1], count = x.shape[0], outputs = numbers.data[1 + 2 * layers];
+    const int layers = numbers.shape[0] / 2, outputs = numbers.data[2 * layers - 1];
+    const int inputs = x.shape[1], count = x.shape[0];
     const int begin = strip * points, end = begin + points < count ? begin + points : count;
     const float sharpness = softness > 0.0f ? 1.0f / softness : 0.0f, ROOT_HALF = 0.70710678f;
     alignas(64) float near[NEAR];
@@ -34,8 +34,8 @@ _LAYERS = (
     bool again[MOST];
     float *up[MOST], *down[MOST], *bias[MOST], *h[MOST], *slope[MOST];
     for (int k = 0; k <= layers; ++k) {
-        ins[k] = k < layers ? numbers.data[2 + 2 * k] : outputs;
-        outs[k] = k < layers ? numbers.data[3 + 2 * k] : 0;
+        ins[k] = k < layers ? numbers.data[2 * k] : outputs;
+        outs[k] = k < layers ? numbers.data[2 * k + 1] : 0;
         below[k] = k > 0 ? outs[k - 1] : inputs;
         columns[k] = PADDED(below[k]); row[k] = PADDED(ins[k]); again[k] = ins[k] > below[k];
         if (row[k] > widest) widest = row[k];
@@ -108,7 +108,10 @@ _LAYERS = (
 
 
 @wp.func_native(
-    _LAYERS
+    "#if defined(__CUDA_ARCH__)\n"
+    + OUTPUT
+    + "#else\n"
+    + _LAYERS
     + """
     float *at_input = take(tile * row[0]), *other = take(tile * widest);
     for (int start = begin; start < end; start += tile) {
@@ -165,6 +168,8 @@ def output_of_strip(
     x: wp.array2d(dtype=float),
     parameters: wp.array(dtype=float),
     numbers: wp.array(dtype=int),
+    tile: int,
+    points: int,
     softness: float,
     channel: int,
     scratch: wp.array2d(dtype=float),
@@ -175,7 +180,10 @@ def output_of_strip(
 
 
 @wp.func_native(
-    _LAYERS
+    "#if defined(__CUDA_ARCH__)\n"
+    + GRADIENTS
+    + "#else\n"
+    + _LAYERS
     + """
     const bool second = grad_gradient.shape[0] > 0, seen = grad_out.shape[0] > 0, wanted = grad_x.shape[0] > 0;
     float *q[MOST], *of_weight[MOST], *of_bias[MOST];
@@ -291,6 +299,8 @@ def gradients_of_strip(
     x: wp.array2d(dtype=float),
     parameters: wp.array(dtype=float),
     numbers: wp.array(dtype=int),
+    tile: int,
+    points: int,
     softness: float,
     channel: int,
     grad_out: wp.array2d(dtype=float),
