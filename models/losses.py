@@ -18,7 +18,7 @@ from models.model import Model
 from models.samples import RaySamples, places
 from models.volume import Rendering
 from utils.config import Part
-from utils.distributed import mean_across_ranks
+from utils.distributed import is_parallel, mean_across_ranks
 from utils.random_stream import normal, permutation, uniform
 from utils.schedule import Schedule, constant
 
@@ -255,7 +255,9 @@ def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
 
     Differentiable in values. Zero for empty values.
     """
-    own = values.new_full((), values.numel()) if count is None else count.detach()
+    if count is None and values.numel() and not is_parallel():
+        return values.mean()
+    own = values.new_full((), values.numel()) if count is None else count
     return values.sum() / mean_across_ranks(own).clamp_min(1e-9)
 
 

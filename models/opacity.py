@@ -120,12 +120,14 @@ class Logistic(Opacity):
     has_width = True
     anneal: Tensor
     least_s: Tensor
+    most_s: Tensor
 
     def __init__(self, config: LogisticConfig) -> None:
         super().__init__()
         self.log_s = nn.Parameter(torch.tensor(math.log(config.initial_s) / 10))
         self.register_buffer("anneal", torch.ones(()), persistent=False)
         self.register_buffer("least_s", torch.zeros(()), persistent=False)
+        self.register_buffer("most_s", torch.tensor(1e6), persistent=False)
         self.config = config
         self.update(0.0)
 
@@ -136,7 +138,7 @@ class Logistic(Opacity):
     @property
     def s(self) -> Tensor:
         """Inverse width of the logistic, 1 / scene units; clipped to 1e-6 .. 1e6 as published, or to `least_s`."""
-        return torch.maximum(torch.exp(self.log_s * 10), self.least_s).clamp_max(1e6)
+        return torch.exp(self.log_s * 10).clamp(self.least_s, self.most_s)
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         if sample.gradient is None:

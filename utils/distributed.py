@@ -57,13 +57,13 @@ def cleanup() -> None:
 
 def barrier() -> None:
     """Wait until all ranks have come here."""
-    if _is_parallel():
+    if is_parallel():
         dist.barrier(device_ids=[torch.cuda.current_device()] if dist.get_backend() == "nccl" else None)
 
 
 def mean_across_ranks(tensor: Tensor) -> Tensor:
     """The mean over all ranks of a float tensor of the same shape on each; a new tensor without gradient."""
-    if not _is_parallel():
+    if not is_parallel():
         return tensor.detach()
     total = tensor.detach().clone()
     dist.all_reduce(total)
@@ -72,7 +72,7 @@ def mean_across_ranks(tensor: Tensor) -> Tensor:
 
 def mean_of_ranks(value: float) -> float:
     """The mean over all ranks of a plain number; a single process need not wait for a GPU to know it."""
-    if not _is_parallel():
+    if not is_parallel():
         return value
     return float(mean_across_ranks(torch.tensor(value, dtype=torch.float64, device=_exchange_device())))
 
@@ -80,14 +80,14 @@ def mean_of_ranks(value: float) -> float:
 def sum_across_ranks(tensor: Tensor) -> Tensor:
     """The sum over all ranks of a tensor of the same shape and type on each; a new tensor without gradient."""
     total = tensor.detach().clone()
-    if _is_parallel():
+    if is_parallel():
         dist.all_reduce(total)
     return total
 
 
 def any_rank(flag: bool) -> bool:
     """Whether `flag` is true on at least one rank; all ranks get the same answer."""
-    if not _is_parallel():
+    if not is_parallel():
         return flag
     raised = torch.tensor([int(flag)], device=_exchange_device())
     dist.all_reduce(raised, op=dist.ReduceOp.MAX)
@@ -96,14 +96,15 @@ def any_rank(flag: bool) -> bool:
 
 def broadcast_from_main(value: ValueT) -> ValueT:
     """Rank 0's `value`, a plain Python value such as a path, on all ranks."""
-    if not _is_parallel():
+    if not is_parallel():
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0, device=_exchange_device())
     return box[0]
 
 
-def _is_parallel() -> bool:
+def is_parallel() -> bool:
+    """Whether there are other ranks."""
     return dist.is_initialized() and dist.get_world_size() > 1
 
 

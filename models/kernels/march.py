@@ -70,13 +70,10 @@ def march(
     offsets.cumsum_(0)
     total = offsets[-1]
     if room is None:
-        starts, ends = torch.empty(2, int(total), device=device)
-        ray_index = torch.empty(len(starts), dtype=torch.int32, device=device)
+        columns = torch.empty(3, int(total), device=device)
     else:
-        total = total.clone()
-        offsets.clamp_max_(room)
-        starts, ends = torch.zeros(2, room, device=device)
-        ray_index = torch.zeros(room, dtype=torch.int32, device=device)
+        offsets, columns = offsets.clamp_max(room), torch.zeros(3, room, device=device)
+    starts, ends, ray_index = columns[0], columns[1], columns[2].view(torch.int32)
     launch(_fill, blocks_of_rays, [*inputs, offsets, starts, ends, ray_index], device=device, grain=16)
     return Marched(starts, ends, ray_index, offsets, total)
 
