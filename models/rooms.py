@@ -82,6 +82,6 @@ class Stages:
         """[] bool: whether a room was too short; None where there are none."""
         if not self.noting:
             return None
-        now, before = torch.stack(self.counts).long(), self.rooms.wanted[: len(self.counts)]
-        before.copy_(torch.maximum(before, now))
+        now, before = torch.stack(self.counts), self.rooms.wanted[: len(self.counts)]
+        torch.maximum(before, now, out=before)
         return None if self.sizes is None else (now > self.rooms.limits[: len(self.counts)]).any()

@@ -177,22 +177,22 @@ def render_rays(
     rooms: a stage for the rays that reach each medium but the first; None: as many as do.
     Differentiable in everything the fields and opacities own.
     """
-    first, *others = media
-    part = first(rays)
-    parts, fine = [part], Light.behind(part)
-    coarse = None if part.proposal is None else Light.behind(part.proposal)
-    opacity = 1 - fine.left
+    fine, coarse, opacity = Light.full(rays), None, rays.origins.new_zeros(len(rays))
+    parts: list[MediumRendering] = []
     stages = None if rooms is None else rooms.enter()
-    for medium in others:
+    for medium in media:
         left = fine.left if coarse is None else torch.maximum(fine.left, coarse.left)
-        lit = left.detach() > VISIBLE
-        reached = places(lit, None) if stages is None else stages.places(lit)
-        part = medium(rays[reached.clamp_max(len(rays) - 1)])
+        reached = None
+        if parts:
+            lit = left.detach() > VISIBLE
+            reached = places(lit, None) if stages is None else stages.places(lit)
+        part = medium(rays if reached is None else rays[reached.clamp_max(len(rays) - 1)])
         if part.proposal is not None or coarse is not None:
             coarse = (coarse or fine).through(part.proposal or part, reached)
         fine = fine.through(part, reached)
+        opacity = opacity if parts else 1 - fine.left
         parts.append(part)
-    ended = 1 - fine.left
+    ended = opacity if len(parts) == 1 else 1 - fine.left
     depth = torch.where(ended > VISIBLE, fine.seen[:, 3] / ended.clamp_min(VISIBLE), torch.zeros_like(ended))
     proposed = None if coarse is None else coarse.color(background)
     cuts = [part.samples.cut() for part in parts] + [None if stages is None else stages.leave()]
@@ -209,16 +209,18 @@ class Light:
     left: Tensor
 
     @staticmethod
-    def behind(part: MediumRendering) -> Light:
-        """Behind the first medium, which all light enters."""
-        return Light(*part.seen())
+    def full(rays: Rays) -> Light:
+        """At the start of rays."""
+        return Light(rays.origins.new_zeros(len(rays), 7), rays.origins.new_ones(len(rays)))
 
-    def through(self, part: MediumRendering, reached: Tensor) -> Light:
-        """Behind a further medium, which the rays `reached` [K] go through.
+    def through(self, part: MediumRendering, reached: Tensor | None) -> Light:
+        """Behind a medium that the rays `reached` [K] go through; None: the first one, which all light enters.
 
         What fills up a room (`models.samples.places`) goes to one row more than there are rays, which is dropped.
         """
         seen, left = part.seen()
+        if reached is None:
+            return Light(seen, left)
         ahead, rays = picked(self.left, reached), len(self.left)
         seen = F.pad(self.seen, (0, 0, 0, 1)).index_add(0, reached, ahead[:, None] * seen)
         return Light(seen[:rays], F.pad(self.left, (0, 1)).index_copy(0, reached, ahead * left)[:rays])

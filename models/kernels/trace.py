@@ -42,29 +42,40 @@ def trace(
     const vf zero = 0.0f;
     // Rays on their way, one per lane; a lane whose ray has ended takes the next. `left`: looks left to the secant.
     vi ray = -1, fresh = 0, left = 0, steps = 0;
-    vf o[3], d[3], t = zero, end = zero, value = zero, behind = zero, below = zero;
-    for (int axis = 0; axis < 3; ++axis) { o[axis] = zero; d[axis] = zero; }
+    vf t = zero, value = zero, behind = zero, below = zero;
+    // What a ray brings, in memory, since single lanes of a register are slow to fill: origin, direction, far and near.
+    alignas(4 * LANES) float brought[8][LANES] = {};
+    alignas(4 * LANES) int rays[LANES];
+    #undef BROUGHT
+    #define BROUGHT(k) *(const vf*)brought[k]
     int next = begin;
     for (int round = 0;; ++round) {
-        if (next < stop && (round % 4 == 0 || !ANY(ray >= 0)))
+        const vi empty = ray < 0;
+        if (next < stop && (round % 4 == 0 || !ANY(ray >= 0)) && ANY(empty)) {
+            *(vi*)rays = ray;
             for (int l = 0; l < LANES && next < stop; ++l)
-                if (LANE(ray, l) < 0) {
+                if (rays[l] < 0) {
                     for (int axis = 0; axis < 3; ++axis) {
-                        LANE(o[axis], l) = origins.data[3 * (size_t)next + axis];
-                        LANE(d[axis], l) = directions.data[3 * (size_t)next + axis];
+                        brought[axis][l] = origins.data[3 * (size_t)next + axis];
+                        brought[3 + axis][l] = directions.data[3 * (size_t)next + axis];
                     }
-                    LANE(t, l) = near.data[next]; LANE(end, l) = far.data[next];
-                    LANE(fresh, l) = 1; LANE(left, l) = 0; LANE(steps, l) = 0;
-                    LANE(ray, l) = next++;
+                    brought[6][l] = far.data[next]; brought[7][l] = near.data[next];
+                    rays[l] = next++;
                 }
+            ray = *(const vi*)rays;
+            fresh = SELECT(empty, (vi)1, (vi)0);
+            left = SELECT(empty, (vi)0, left); steps = SELECT(empty, (vi)0, steps);
+            t = SELECT(empty, BROUGHT(7), t);
+        }
         if (!ANY(ray >= 0)) break;
+        const vf end = BROUGHT(6);
         const vi refines = left > 0, first = fresh > 0;
         const vf ahead = VMIN(t + VMAX(ABS(value) * trust, (vf)least), end);
         const vf at = SELECT(refines, t + (behind - t) * value / (value - below), SELECT(first, t, ahead));
         vi cell[3];
         vf f[3];
         for (int axis = 0; axis < 3; ++axis) {
-            f[axis] = VMIN(VMAX((FMA(d[axis], at, o[axis]) + 1.0f) * half, zero), (vf)top);
+            f[axis] = VMIN(VMAX((FMA(BROUGHT(3 + axis), at, BROUGHT(axis)) + 1.0f) * half, zero), (vf)top);
             cell[axis] = VMIN(TO_INT(f[axis]), (vi)(n - 2));
             f[axis] -= TO_FLOAT(cell[axis]);
         }
