@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dataio.cameras import Cameras
 
 
-FIRST_CHUNK, LEAST_CHUNK = 1024, 256  # rays
+FIRST_CHUNK = {"cpu": 1 << 10, "cuda": 1 << 12}  # rays
+LEAST_CHUNK = 256
+SAMPLES = {"cpu": 1 << 16, "cuda": 1 << 19}  # at a time
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,19 @@ class Frame:
 
 
 @torch.no_grad()
-def render_image(model: Model | Surface, cameras: Cameras, index: int, *, samples: int = 1 << 16) -> Frame:
+def render_image(model: Model | Surface, cameras: Cameras, index: int, *, samples: int | None = None) -> Frame:
     """What camera `index` sees; cameras in the scene frame, on the model's device.
 
-    samples: about how many samples are in memory at a time; the number of rays in a chunk follows the samples that
-    the last chunk's rays took. The image does not depend on it. A chunk that does not fit a GPU's memory is halved, and
-    so are those after it; raises torch.OutOfMemoryError when that does not help.
+    samples: about how many samples are in memory at a time, None: what suits the device; the number of rays in a chunk
+    follows the samples that the last chunk's rays took. The image does not depend on it. A chunk that does not fit a
+    GPU's memory is halved, and so are those after it; raises torch.OutOfMemoryError when that does not help.
     """
     width, height = (int(x) for x in cameras.size[index])
     pixels = cameras.pixel_grid(index)
     training = model.training
     model.eval()
-    parts, done, rays = [], 0, FIRST_CHUNK
+    samples = samples or SAMPLES[pixels.device.type]
+    parts, done, rays = [], 0, FIRST_CHUNK[pixels.device.type]
     while done < len(pixels):
         at = pixels[done : done + rays]
         camera = torch.full((len(at),), index, dtype=torch.long, device=at.device)

@@ -20,7 +20,7 @@ MOST_STEP = 0.2  # scene units: how far a value is trusted that is a distance by
 MARCH_STEP = 2 / 256  # scene units, where values are no distances
 MOST_STEPS = 400
 TOLERANCE = 1e-4  # scene units
-SHADED = 1 << 14  # points whose colors are computed at a time
+SHADED = {"cpu": 1 << 14, "cuda": 1 << 19}  # points whose colors are computed at a time
 
 
 class Surface(nn.Module):
@@ -43,7 +43,7 @@ class Surface(nn.Module):
         depth = t.index_copy(0, misses, behind.depth)
         color = rays.origins.new_zeros(len(rays), 3).index_copy(0, misses, behind.color)
         normal = torch.zeros_like(color)
-        for part in hits.split(SHADED):
+        for part in hits.split(SHADED[hits.device.type]):
             color[part], normal[part] = shade(rays[part], t[part], foreground)
         return Rendering(color, meets.to(color.dtype), depth, normal, behind.media)
 

@@ -23,7 +23,7 @@ from utils.config import StrictModel
 from utils.errors import InputError
 from utils.precision import fast_products
 
-TILE = 4096  # rows whose activations stay in a core's cache
+TILE = {"cpu": 4096, "cuda": 1 << 18}  # rows whose activations stay in a core's cache, or fit a GPU's memory
 
 
 class MlpConfig(StrictModel):
@@ -143,7 +143,7 @@ class Mlp(nn.Module):
             weights[-1], biases[-1] = weights[-1][:outputs], biases[-1][:outputs]
             out = mlp_forward(rows, weights, biases, activation=self.activation_name, beta=BETA)
         else:
-            out = torch.cat([self._forward(tile)[:, :outputs] for tile in rows.split(TILE)])
+            out = torch.cat([self._forward(tile)[:, :outputs] for tile in rows.split(TILE[x.device.type])])
         return out.reshape(*x.shape[:-1], out.shape[-1])
 
     def _forward(self, x: Tensor) -> Tensor:
