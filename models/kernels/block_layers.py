@@ -56,7 +56,7 @@ _BLOCK = (
         if (softness > 0.0f) return 1.0f - EXP2(h * (-1.44269504f * softness) / share);
         return h > 0.0f ? 1.0f : 0.0f;
     };
-    // Rows of an array into a tile, zero where there are none; with a factor from a channel on.
+    // Rows of an array, times a factor, into a tile that begins at `into`; zero where there are none.
     auto fetch = [&](float* into, const float* rows_of, int width, int start, int rows, float factor = 1.0f) {
         EACH_PAIR(c, width, r, tile)
             into[c * row + r] = r < rows ? factor * rows_of[(size_t)(start + r) * width + c] : 0.0f;
