@@ -20,7 +20,8 @@ EXAMPLE = """examples:
   python -m benchmarks.data_sets data/colmap_fox:data.type=colmap:data.images=data/fox/images
   python -m benchmarks.data_sets data/room:config=neus_hash_room                 another config for one set
 
-Prints a line of a Markdown table per set. The config is neus_hash for sets with masks, neus_hash_open for others."""
+Prints a line of a Markdown table per set, at the end what is wrong with the others. The config is
+neus_hash for sets with masks, neus_hash_open for others."""
 MEGABYTE = 1024  # kilobytes, as the system counts memory
 EDGE = 20  # steps at both ends whose losses are compared
 
@@ -61,13 +62,20 @@ def main() -> int:
     parser.add_argument("--rays", type=int, default=512, metavar="N", help="per step; default: 512")
     args = parser.parse_args()
     print(HEAD)
+    unusable = []
     for one in args.sets:
         path, *keys = one.split(":")
         # A process of its own: memory is that of this set.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as process:
-            found = process.submit(measure, path, keys, args.steps, args.rays).result()
+            try:
+                found = process.submit(measure, path, keys, args.steps, args.rays).result()
+            except InputError as error:
+                unusable.append(str(error))  # the others are worth their lines all the same
+                continue
         print(found.row(), flush=True)
+    if unusable:
+        raise InputError("\n".join(unusable))
     return 0
 
 

@@ -4,7 +4,9 @@ import argparse
 import importlib
 import json
 import math
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,20 @@ def test_a_set_is_loaded_and_trained_on() -> None:
     assert found.views == 5 and found.size == "24 x 24" and found.format == "procedural"
     assert found.reprojection is None and math.isfinite(found.first + found.last)
     assert found.row().count("|") == data_sets.HEAD.splitlines()[0].count("|")
+
+
+def test_sets_behind_one_that_cannot_be_used_get_their_lines(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def measure(path: str, *_: Any) -> data_sets.Found:
+        if path.startswith("bad"):
+            raise InputError(f"{path}: no such file or folder")
+        return data_sets.Found(path, "colmap", 3, "4 x 3", 0.1, 1.0, 0.5, 0.2, 0.1)
+
+    monkeypatch.setattr(data_sets, "measure", measure)
+    monkeypatch.setattr(data_sets, "ProcessPoolExecutor", lambda count, **_: ThreadPoolExecutor(count))
+    monkeypatch.setattr(sys, "argv", ["data_sets", "bad1", "good", "bad2"])
+    with pytest.raises(InputError, match="bad1: .*\nbad2: "):
+        data_sets.main()
+    assert "| good | `colmap` | 3 |" in capsys.readouterr().out
 
 
 def test_kernels_agree_with_their_plain_forms_and_have_a_share(capsys: Any) -> None:
