@@ -25,8 +25,8 @@ EXAMPLE = """examples:
 
 kernels: ours and plain are the least of some repeats; items are points, samples or rays; of_roof is
 the share of what the machine could do: rows read from or added to a level of the table, bytes
-copied, products; difference: the largest, relative; of a march and a trace the share of samples and
-rays that differ.
+copied, products; at_roof: the ratio if it were all of that; difference: the largest, relative; of a
+march and a trace the share of samples and rays that differ.
 step: launches and time of each kernel in training steps."""
 
 
@@ -108,6 +108,7 @@ def compare(case: Case, roofs: Roofs, device: torch.device) -> dict[str, Any]:
     from benchmarks.cases import largest_difference
 
     difference = (case.differ or largest_difference)(*(form() for form in case.forms))
+    least = case.least.seconds(roofs) if case.least else None
     # In turn, so that what else the machine does falls on both.
     rounds = [[best(form, device, 1) for form in case.forms] for _ in range(ROUNDS)]
     ours, plain = (min(times) for times in zip(*rounds, strict=True))
@@ -118,7 +119,8 @@ def compare(case: Case, roofs: Roofs, device: torch.device) -> dict[str, Any]:
         "plain_us": 1e6 * plain,
         "ratio": plain / ours,
         "items_per_s": case.items / ours,
-        "of_roof": case.least.seconds(roofs) / ours if case.least else None,
+        "of_roof": least and least / ours,
+        "at_roof": least and plain / least,
         "difference": difference,
     }
 

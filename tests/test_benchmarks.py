@@ -123,6 +123,8 @@ def test_kernels_agree_with_their_plain_forms_and_have_a_share(capsys: Any) -> N
     assert all(row["difference"] < (0.02 if row["kernel"] in ("march", "trace") else 1e-5) for row in rows)
     assert all(row["ratio"] == pytest.approx(row["plain_us"] / row["ours_us"]) for row in rows)
     assert all(row["of_roof"] is None or row["of_roof"] > 0 for row in rows)
+    bounded = [row for row in rows if row["of_roof"]]
+    assert all(row["at_roof"] * row["of_roof"] == pytest.approx(row["ratio"]) for row in bounded)
     named = {row["kernel"]: row for row in found["step"]}
     assert named["all of them"]["launches_per_step"] >= named["hash_encode._scatter"]["launches_per_step"] >= 1
     assert 0 < named["hash_encode._scatter"]["share_of_step"] < 1
