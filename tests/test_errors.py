@@ -62,3 +62,14 @@ def test_a_reader_that_goes_away_is_no_error(lines: int) -> None:
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait() == 141
     process.stderr.close()
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_script_that_leaves_at_once_says_everything_and_its_code(code: int) -> None:
+    text = (
+        "import atexit, sys\nfrom utils.errors import leave_at_once, run_script\n"
+        "atexit.register(print, 'cleared up')\nleave_at_once()\n"
+        f"run_script(lambda: print('said') or print('so', file=sys.stderr) or {code})"
+    )
+    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "said\n", "so\n")

@@ -137,7 +137,8 @@ import sys, torch
 sys.path.insert(0, {root!r})
 torch.set_num_threads(1)
 from tests.test_training import gradients_of_a_share
-gradients_of_a_share({out!r}, {config!r})
+from utils.errors import run_script
+run_script(lambda: gradients_of_a_share({out!r}, {config!r}))
 """
 
 

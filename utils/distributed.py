@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils.errors import InputError
+from utils.errors import InputError, leave_at_once
 
 RENDEZVOUS_SECONDS = 60
 COLLECTIVE_SECONDS = 300
@@ -50,9 +50,14 @@ def setup(device: str = "auto") -> Ranks:
 
 
 def cleanup() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one; the process is then to end without Python's own clearing up.
+
+    DistributedDataParallel keeps the threads of gloo alive. One that lets go of a tensor while Python clears up aborts
+    the process, one run in fifty on a busy machine (github.com/pytorch/pytorch/pull/179291).
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        leave_at_once()
 
 
 def barrier() -> None:
