@@ -127,7 +127,7 @@ class Logistic(Opacity):
         self.log_s = nn.Parameter(torch.tensor(math.log(config.initial_s) / 10))
         self.register_buffer("anneal", torch.ones(()), persistent=False)
         self.register_buffer("least_s", torch.zeros(()), persistent=False)
-        self.register_buffer("most_s", torch.tensor(1e6), persistent=False)
+        self.register_buffer("most_s", torch.tensor(1e6), persistent=False)  # clamp wants both bounds alike
         self.config = config
         self.update(0.0)
 

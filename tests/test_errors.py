@@ -73,3 +73,12 @@ def test_a_script_that_leaves_at_once_says_everything_and_its_code(code: int) ->
     )
     done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (code, "said\n", "so\n")
+
+
+def test_a_script_that_leaves_at_once_after_an_error_says_it() -> None:
+    text = (
+        "from utils.errors import InputError, leave_at_once, run_script\n"
+        "def main():\n    leave_at_once()\n    print('said')\n    raise InputError('no')\nrun_script(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "said\n", "error: no\n")

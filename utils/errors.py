@@ -20,7 +20,7 @@ class StorageError(OSError):
 
 
 def leave_at_once() -> None:
-    """Let `run_script` end the process as soon as `main` returns, without Python's own clearing up."""
+    """Let `run_script` end the process as soon as `main` has ended, without Python's own clearing up."""
     global _at_once
     _at_once = True
 
@@ -39,9 +39,6 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     try:
         code = main() or 0
         sys.stdout.flush()
-        if _at_once:
-            sys.stderr.flush()
-            os._exit(code)
     except InputError as error:
         code = _report(error, BAD_INPUT)
     except StorageError as error:
@@ -53,6 +50,10 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         # The interpreter flushes stdout once more at exit: give it a place that takes the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
+    if _at_once:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

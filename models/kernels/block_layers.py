@@ -11,13 +11,20 @@ from models.kernels.lanes import TYPES
 THREADS = 128  # of a block
 BUFFER = 4608  # floats per buffer of what a layer sees or says: 64 channels of 64 points, or 128 of 32
 _WEIGHTS = 2176  # and of the part of a layer's weights that is at hand
+_PAD = 4  # floats between a tile's channels
+
+
+def tile_of(widest: int) -> int:
+    """How many points fit a buffer, for a network of which no layer is wider, 128 at most."""
+    return 64 if widest * (64 + _PAD) <= BUFFER else 32
+
 
 # A tile in a buffer: the numbers of a channel side by side, `row` apart, so that neither eight threads at eight
 # channels nor eight at eight quads of points meet in a bank.
 _BLOCK = (
     TYPES
     + f"""
-    enum {{ BUFFER = {BUFFER}, WEIGHTS = {_WEIGHTS}, PAD = 4 }};"""
+    enum {{ BUFFER = {BUFFER}, WEIGHTS = {_WEIGHTS}, PAD = {_PAD} }};"""
     + """
     // Between two THENs the items of all loops may come in any order. EACH_PAIR: neighboring threads differ in i.
     #undef EACH
@@ -277,8 +284,11 @@ GRADIENTS = (
         fetch(from, grad_out.data, outputs, start, seen ? rows : 0);
         for (int k = layers - 1; k >= 0; --k) {
             const Layer l = layer(k);
-            if (k == 0) fetch(to, x.data, inputs, start, rows);
-            EACH_PAIR(r, tile, c, k > 0 ? l.ins : 0) to[c * row + r] = levels[l.at + c * tile + r];
+            if (k == 0) {
+                fetch(to, x.data, inputs, start, rows);
+            } else {
+                EACH_PAIR(r, tile, c, l.ins) to[c * row + r] = levels[l.at + c * tile + r];
+            }
             THEN;
             weigh(l, from, to);
             add_up(l.bias, l.outs, from);

@@ -17,7 +17,7 @@ import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.kernels.block_layers import BUFFER, THREADS
+from models.kernels.block_layers import THREADS, tile_of
 from models.kernels.lanes import lanes
 from models.kernels.launch import launch
 from models.kernels.layers import NEAR, gradients_of_strip, output_of_strip
@@ -86,7 +86,7 @@ class _Plan:
         widths = tuple((weight.shape[1], weight.shape[0]) for weight in weights)
         widest = max(max(pair) for pair in widths)
         if lanes(x.device) == 1:
-            tile = 64 if 68 * _padded(widest) <= BUFFER else 32
+            tile = tile_of(_padded(widest))
             return _Plan(tile, -(-len(x) // (BLOCKS * tile)) * tile, widths, True)
         return _Plan(48, 960, widths, False) if widest <= NARROW else _Plan(192, 7680, widths, False)
 
