@@ -76,7 +76,7 @@ types: $(VENV)/.installed-dev
 check: lint types
 
 schema: $(VENV)/.installed
-	@$(PY) -c "import experiment; print(experiment.schema_text(), end='')" > configs/schema.json.tmp
+	@$(PY) -c "from engine import experiment; print(experiment.schema_text(), end='')" > configs/schema.json.tmp
 	@mv configs/schema.json.tmp configs/schema.json
 
 bench: $(VENV)/.installed

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import trimesh
 
     from dataio.scene import Scene
-    from experiment import Run
+    from engine.experiment import Run
 
 DEPTH_BOUND = 0.05  # world units: 5 cm where they are meters
 SEEN_MARGIN = 0.1  # world units: what lies no farther behind a measured depth counts as seen
@@ -53,9 +53,9 @@ def main() -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
     args = parser.parse_intermixed_args()
 
-    from experiment import Run
-    from utils.point_metrics import has_faces
-    from utils.results import update_results
+    from engine.experiment import Run
+    from utils.evaluation.point_metrics import has_faces
+    from utils.evaluation.results import update_results
 
     behind = [f"data.background={args.background}", "data.masks=composite"] if args.background else []
     overrides = behind + args.overrides
@@ -85,8 +85,8 @@ def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
     import numpy as np
     import torch
 
-    from models.frames import render_image
-    from utils.metrics import SSIM_DEFINITION, WINDOW, psnr, ssim
+    from models.rendering.frames import render_image
+    from utils.evaluation.image_metrics import SSIM_DEFINITION, WINDOW, psnr, ssim
 
     if split not in scene.splits and split != "test":
         raise InputError(f"--split: {split!r} - the data have {', '.join(scene.splits)}")
@@ -163,8 +163,8 @@ def measure_mesh(
     The true surface is `reference`, or the scene's own, which is then also written to
     RUN/meshes/reference.ply.
     """
-    from utils.mesh import read_mesh
-    from utils.mesh_metrics import compare_meshes
+    from utils.evaluation.mesh_metrics import compare_meshes
+    from utils.meshing.mesh import read_mesh
 
     truth = read_mesh(reference, up=run.up) if reference is not None else known_surface(run, scene)
     if truth is None:
@@ -182,8 +182,8 @@ def measure_against_points(
     run: Run, scene: Scene, mesh: Path | None, reference: Path, min_views: int
 ) -> dict[str, Any]:
     """Distances between a mesh and points on the true surface, world units, where `min_views` training views saw."""
-    from utils.mesh import read_mesh
-    from utils.point_metrics import compare_points, read_points
+    from utils.evaluation.point_metrics import compare_points, read_points
+    from utils.meshing.mesh import read_mesh
 
     path = mesh or run.folder / "meshes" / "mesh.ply"
     points = read_points(reference, least_views=min_views)
@@ -206,8 +206,8 @@ def observed(run: Run, scene: Scene, min_views: int, points: np.ndarray) -> np.n
 
 def measure_heights(run: Run, mesh: Path | None, heights: Path) -> dict[str, Any]:
     """Vertical errors of a mesh's uppermost surface, world units, z up. Raises InputError without a mesh."""
-    from utils.height_metrics import compare_heights, reference_points
-    from utils.mesh import read_mesh
+    from utils.evaluation.height_metrics import compare_heights, reference_points
+    from utils.meshing.mesh import read_mesh
 
     path = mesh or run.folder / "meshes" / "mesh.ply"
     return {"file": path.name, **compare_heights(read_mesh(path, up=run.up), reference_points(heights)).as_dict()}
@@ -215,7 +215,7 @@ def measure_heights(run: Run, mesh: Path | None, heights: Path) -> dict[str, Any
 
 def known_surface(run: Run, scene: Scene) -> trimesh.Trimesh | None:
     """The scene's own true surface, world units, kept beside the run's meshes."""
-    from utils.mesh import write_mesh
+    from utils.meshing.mesh import write_mesh
 
     if scene.reference is None:
         return None

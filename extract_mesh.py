@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dataio.georeference import Georeference
-    from experiment import Run
+    from engine.experiment import Run
 
 SOLID_SHARE = 0.75  # of the unit sphere: from here on, what lies beyond it counts as solid too
 
@@ -42,12 +42,12 @@ def main() -> int:
     add("--debug", action="store_true", help="show tracebacks of user errors")
     args = parser.parse_args()
 
-    from utils.mesh import check_suffix, keep_pieces, transformed, with_colors, write_mesh
+    from utils.meshing.mesh import check_suffix, keep_pieces, transformed, with_colors, write_mesh
 
     for path in args.out or ():
         check_suffix(path)  # before minutes of work
 
-    from experiment import Run
+    from engine.experiment import Run
 
     began = time.perf_counter()
     run = Run.open(args.run, device=args.device)
@@ -85,7 +85,7 @@ def scene_surface(run: Run, resolution: int) -> trimesh.Trimesh:
     import numpy as np
     import torch
 
-    from utils.mesh import extract_surface
+    from utils.meshing.mesh import extract_surface
 
     def value(points: NDArray[np.float32]) -> NDArray[np.float32]:
         return run.surface_value(torch.from_numpy(points)).numpy()
@@ -101,7 +101,7 @@ def surface_colors(run: Run, mesh: trimesh.Trimesh, batch: int = 1 << 16) -> NDA
     import numpy as np
     import torch
 
-    from utils.images import to_uint8
+    from utils.pictures.images import to_uint8
 
     points = torch.from_numpy(np.array(mesh.vertices, np.float32))
     normals = torch.from_numpy(np.array(mesh.vertex_normals, np.float32))

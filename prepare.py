@@ -42,8 +42,8 @@ def main() -> int:
 
 def find_poses(photos: str, out: str, overrides: Sequence[str]) -> int:
     """Photographs to a data set in the folder `out`; returns the exit code."""
-    from dataio.photos import PhotosData, prepare
-    from experiment import read_config
+    from dataio.formats.photos import PhotosData, prepare
+    from engine.experiment import read_config
 
     named = ["data.type=photos", f"data.path={json.dumps(photos)}", f"data.prepared={json.dumps(out)}"]
     config = read_config(ANY_CONFIG, [*named, *overrides]).data
@@ -56,9 +56,9 @@ def find_poses(photos: str, out: str, overrides: Sequence[str]) -> int:
 
 def check(data: str, overrides: Sequence[str], out: Path | None) -> int:
     """Print the findings, and write the page if asked for; returns the exit code."""
-    from dataio.doctor import examine
-    from dataio.doctor_page import write_page
-    from experiment import read_config
+    from dataio.checks.doctor import examine
+    from dataio.checks.doctor_page import write_page
+    from engine.experiment import read_config
 
     config = read_config(ANY_CONFIG, [f"data.path={json.dumps(data)}", *overrides]).data
     report = examine(config)

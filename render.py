@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dataio.cameras import Cameras
-    from experiment import Run
-    from models.frames import Frame
+    from engine.experiment import Run
     from models.model import Model
+    from models.rendering.frames import Frame
 
     Look = Callable[[Cameras, int], Frame]
 
@@ -50,8 +50,8 @@ def main() -> int:
     if args.baked and not (args.surface and args.modes == ("depth",)):
         raise InputError("--baked: only depth can be baked - expected --surface --modes depth with it")
 
-    from experiment import Run
-    from utils.video import write_video
+    from engine.experiment import Run
+    from utils.pictures.video import write_video
 
     run = Run.open(args.run, device=args.device)
     cameras = path_cameras(run, args.path, args.frames).scaled(args.scale)
@@ -66,7 +66,7 @@ def path_cameras(run: Run, path: str, frames: int) -> Cameras:
     import numpy as np
 
     from dataio.cameras import Cameras
-    from utils.camera_paths import interpolated_path, spiral_path
+    from utils.paths.camera_paths import interpolated_path, spiral_path
 
     if path.endswith(".json"):
         return file_cameras(run, Path(path))
@@ -89,7 +89,7 @@ def file_cameras(run: Run, path: Path) -> Cameras:
     import numpy as np
 
     from dataio.cameras import Cameras
-    from utils.path_file import read_path
+    from utils.paths.path_file import read_path
 
     found = read_path(path)
     scene_from_world = np.linalg.inv(run.world_from_scene)
@@ -99,9 +99,9 @@ def file_cameras(run: Run, path: Path) -> Cameras:
 
 def looker(model: Model, surface: bool, baked: bool) -> Look:
     """What makes the frames: the volume, its surface, or that surface on a lattice."""
-    from models.baked import bake, render_depth
-    from models.frames import render_image
-    from models.surface import Surface
+    from models.rendering.baked import bake, render_depth
+    from models.rendering.frames import render_image
+    from models.rendering.surface import Surface
 
     if baked:
         return partial(render_depth, bake(model.foreground))
@@ -119,7 +119,7 @@ def panels(look: Look, cameras: Cameras, wanted: tuple[str, ...]) -> Iterator[ND
 
 def panel(frame: Frame, wanted: tuple[str, ...], span: tuple[float, float]) -> NDArray[np.uint8]:
     """The wanted modes of a frame side by side, [H, W * modes, 3]. span: depths at the colors' ends."""
-    from utils.images import color_depth, color_normal, side_by_side, to_uint8
+    from utils.pictures.images import color_depth, color_normal, side_by_side, to_uint8
 
     solid = frame.opacity.numpy() > 0.5
     pictures = {
@@ -134,7 +134,7 @@ def whole_depth_range(look: Look, cameras: Cameras) -> tuple[float, float]:
     """One range of depth for the whole video, from every few of its frames in small."""
     import numpy as np
 
-    from utils.images import depth_range
+    from utils.pictures.images import depth_range
 
     small = cameras.scaled(min(1.0, 64.0 / float(cameras.size.max())))
     some = np.unique(np.linspace(0, len(cameras) - 1, 16).round().astype(int))

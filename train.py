@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from utils.errors import run_script
 
 if TYPE_CHECKING:
-    from experiment import ExperimentConfig
+    from engine.experiment import ExperimentConfig
 
 EXAMPLE = """examples:
   python train.py configs/neus_hash.yaml data.path=DATA train.minutes=10
@@ -32,9 +32,9 @@ def main() -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
     args = parser.parse_intermixed_args()
 
-    import experiment
+    from engine import experiment
     from models.model import Model
-    from utils.config import to_yaml
+    from utils.config.loading import to_yaml
 
     config = experiment.read_config(args.config, args.overrides)
     if args.print_config:
@@ -52,19 +52,19 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
     """Train until the budget is used or a signal comes; returns the exit code."""
     import torch
 
-    import training
+    from engine import trainer
     from utils import distributed
 
     ranks = distributed.setup(config.device)
     try:
-        run = training.open_training(config, folder, ranks, allow_config_change=allow_config_change)
+        run = trainer.open_training(config, folder, ranks, allow_config_change=allow_config_change)
         if run is None:
             return 0
-        stop = training.StopSignals()
+        stop = trainer.StopSignals()
         try:
             while run.progress < 1 and not distributed.any_rank(stop.received):
                 run.step_once()
-        except training.NumbersError as error:
+        except trainer.NumbersError as error:
             print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
             return 3
         except torch.OutOfMemoryError as error:

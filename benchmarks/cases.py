@@ -15,15 +15,15 @@ from benchmarks import plain
 from benchmarks.case import FLOAT, Case, Least, Results, backward, both
 from benchmarks.sample_cases import depth_cases, sample_cases, view_cases
 from dataio.cameras import Rays
-from models.fields import activations
-from models.fields.hash_grid import HashGridConfig
-from models.kernels.composite import composite
-from models.kernels.harmonics import harmonics
-from models.kernels.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
-from models.kernels.march import blocks, march
-from models.kernels.mlp import mlp, mlp_forward
-from models.kernels.scan import exclusive_sum, total
-from models.kernels.trace import trace
+from models.encodings.hash_grid import HashGridConfig
+from models.kernels.encodings.harmonics import harmonics
+from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
+from models.kernels.networks.mlp import mlp, mlp_forward
+from models.kernels.rays.composite import composite
+from models.kernels.rays.march import blocks, march
+from models.kernels.rays.scan import exclusive_sum, total
+from models.kernels.rays.trace import trace
+from models.networks import activations
 from models.volume import clip
 
 CORNERS = 8

@@ -67,8 +67,8 @@ def measure(
     warmup, steps: training steps before those whose kernels are timed, and those. gemm: see `machine.roofs`.
     """
     from benchmarks.cases import cases, make_inputs
-    from experiment import choose_device, read_config, use_threads
-    from models.fields.hash_grid import HashGridConfig
+    from engine.experiment import choose_device, read_config, use_threads
+    from models.encodings.hash_grid import HashGridConfig
 
     read = read_config(config, overrides)
     field: Any = read.model.foreground.field

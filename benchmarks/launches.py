@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.machine import cost, repeated
 from benchmarks.swap import replaced
-from models.kernels.launch import launch
+from models.kernels.runtime.launch import launch
 
 
 @dataclass

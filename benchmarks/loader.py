@@ -108,7 +108,7 @@ def in_process(name: str, folder: Path, ram: str, cache: str, rays: int, batches
 def measure(name: str, folder: str, ram: str, cache: str, *, rays: int, batches: int) -> Found:
     """Load the set and draw batches from it."""
     from dataio.batches import PixelSampler
-    from dataio.transforms import TransformsData
+    from dataio.formats.transforms import TransformsData
 
     idle = memory("VmRSS")
     start = time.perf_counter()

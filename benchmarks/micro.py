@@ -11,7 +11,7 @@ import torch
 import warp as wp
 
 from benchmarks.machine import best
-from models.kernels.launch import as_warp, launch
+from models.kernels.runtime.launch import as_warp, launch
 
 MEGABYTES = 24  # a table of 2^22 or so entries of two halves: larger than a CPU's cache, smaller than that of an H100
 PER_THREAD = 8

@@ -16,20 +16,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.swap import replaced
-from models.kernels import composite as _composite
-from models.kernels import harmonics as _harmonics
-from models.kernels import hash_encode as _hash_encode
-from models.kernels import join as _join
-from models.kernels import logistic as _logistic
-from models.kernels import march as _march
-from models.kernels import mlp as _mlp
-from models.kernels import normals as _normals
-from models.kernels import packed as _packed
-from models.kernels import scan as _scan
-from models.kernels import softplus as _softplus
-from models.kernels import sphere as _sphere
-from models.kernels import trace as _trace
-from models.kernels.hash_encode import HashLevels
+from models.kernels.encodings import harmonics as _harmonics
+from models.kernels.encodings import hash_encode as _hash_encode
+from models.kernels.encodings.hash_encode import HashLevels
+from models.kernels.networks import join as _join
+from models.kernels.networks import mlp as _mlp
+from models.kernels.networks import normals as _normals
+from models.kernels.networks import softplus as _softplus
+from models.kernels.rays import composite as _composite
+from models.kernels.rays import logistic as _logistic
+from models.kernels.rays import march as _march
+from models.kernels.rays import packed as _packed
+from models.kernels.rays import scan as _scan
+from models.kernels.rays import sphere as _sphere
+from models.kernels.rays import trace as _trace
 
 PRIMES = (1, 2654435761, 805459861)
 

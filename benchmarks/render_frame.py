@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dataio.cameras import Cameras
-    from models.frames import Frame
     from models.model import Model
-    from utils.images import Picture
+    from models.rendering.frames import Frame
+    from utils.pictures.images import Picture
 
 WARM = (16, 16)  # the size of a frame that does not count
 EXAMPLE = """examples:
@@ -84,7 +84,7 @@ def main() -> int:
 
 def opened(path: str, device: str, overrides: Sequence[str]) -> Subject:
     """A run's model and its first held-out view. Raises InputError for what is no run."""
-    from experiment import Run
+    from engine.experiment import Run
 
     run = Run.open(path, device=device, overrides=overrides)
     view = first_view(run.splits)
@@ -114,9 +114,9 @@ def first_view(splits: Any) -> int:
 
 def measure(subject: Subject, sizes: Sizes, *, threads: int, gemm: tuple[int, int, int] = GEMM) -> dict[str, Any]:
     """Everything the table shows. threads: of the CPU, for all but the depth, which uses all cores."""
-    from experiment import use_threads
-    from models.frames import render_image
-    from models.surface import Surface
+    from engine.experiment import use_threads
+    from models.rendering.frames import render_image
+    from models.rendering.surface import Surface
 
     device = subject.device
     use_threads(threads)
@@ -159,7 +159,7 @@ def framed(cameras: Cameras, view: int, size: tuple[int, int]) -> Cameras:
 
 def picture(look: Callable[[], Any], device: torch.device) -> tuple[Any, dict[str, Any]]:
     """What `look` makes, a frame, and the row of its cost."""
-    from models.frames import Frame
+    from models.rendering.frames import Frame
 
     made: list[Any] = []
     machine.forget_peak(device)
@@ -177,8 +177,8 @@ def picture(look: Callable[[], Any], device: torch.device) -> tuple[Any, dict[st
 
 def depths(subject: Subject, sizes: Sizes, threads: int) -> tuple[Any, list[dict[str, Any]]]:
     """The baked lattice, and rows for baking it and for a frame of depth from it."""
-    from experiment import use_threads
-    from models.baked import bake, render_depth
+    from engine.experiment import use_threads
+    from models.rendering.baked import bake, render_depth
 
     baked, baking = picture(partial(bake, subject.model.foreground, sizes.lattice), subject.device)
     camera = framed(subject.cameras, subject.view, sizes.depth)
@@ -194,7 +194,7 @@ def depths(subject: Subject, sizes: Sizes, threads: int) -> tuple[Any, list[dict
 
 def depth_error(baked: Any, camera: Cameras, truth: Frame) -> float | None:
     """Median difference between the baked depth and the surface's, in cells of the lattice; None without a hit."""
-    from models.baked import render_depth
+    from models.rendering.baked import render_depth
 
     frame = render_depth(baked, camera, 0)
     both = (frame.opacity > 0) & (truth.opacity > 0)
@@ -207,9 +207,9 @@ def compared(subject: Subject, longer: int) -> list[dict[str, Any]]:
     import torch
 
     from benchmarks.plain import instead_of_kernels
-    from models.frames import render_image
-    from training import resize
-    from utils.metrics import psnr
+    from engine.trainer import resize
+    from models.rendering.frames import render_image
+    from utils.evaluation.image_metrics import psnr
 
     cameras, view = subject.cameras.scaled(longer / float(subject.cameras.size[subject.view].max())), subject.view
     ways: dict[str, AbstractContextManager[None]] = {"through the grid": nullcontext()}
@@ -236,7 +236,7 @@ def compared(subject: Subject, longer: int) -> list[dict[str, Any]]:
 
 def likeness(one: Tensor, other: Tensor) -> float:
     """PSNR between two renderings, at most that of equal ones."""
-    from utils.metrics import psnr
+    from utils.evaluation.image_metrics import psnr
 
     return float(psnr(one, other))
 

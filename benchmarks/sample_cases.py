@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from benchmarks import plain
 from benchmarks.case import FLOAT, Case, Least, Results, backward, both, share_that_differs
-from models.kernels import join, logistic, normals, packed, scan, sphere
+from models.kernels.networks import join, normals
+from models.kernels.rays import logistic, packed, scan, sphere
 
 if TYPE_CHECKING:
     from benchmarks.cases import Inputs

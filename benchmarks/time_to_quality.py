@@ -86,7 +86,7 @@ def measure(
 
     Raises InputError for a wrong config, and when training or evaluation ends with an error.
     """
-    from experiment import choose_device, read_config
+    from engine.experiment import choose_device, read_config
 
     device = choose_device(read_config(config, overrides).device)
     found = {**machine.describe(device), "config": Path(config).stem, "overrides": list(overrides)}
@@ -98,7 +98,7 @@ def quality(
     config: str, overrides: Sequence[str], minutes: float, folder: Path, *, mesh: Mesh | None
 ) -> dict[str, Any]:
     """Train for so long, measure, and return the row of the table. A run that is complete is measured again."""
-    from utils.results import read_results
+    from utils.evaluation.results import read_results
 
     place = f"output={json.dumps(str(folder))}"
     ended("train.py", script("train.py", config, *overrides, f"train.minutes={minutes}", place))

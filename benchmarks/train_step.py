@@ -14,8 +14,8 @@ from benchmarks.machine import GEMM, count, repeated, timed
 from utils.errors import run_script
 
 if TYPE_CHECKING:
-    from experiment import ExperimentConfig
-    from training import Training
+    from engine.experiment import ExperimentConfig
+    from engine.trainer import Training
 
 PROCEDURAL = "data={type: procedural, size: 200}"
 NEVER = 1_000_000_000  # steps
@@ -73,7 +73,7 @@ def measure(
     warmup, steps: numbers of training steps, >= 1. plain: steps in plain PyTorch, 0 for none. gemm: rows, inner and
     columns of the matrix product.
     """
-    from experiment import choose_device
+    from engine.experiment import choose_device
 
     read = short_run(config, overrides, warmup + steps, log_every=steps)
     device = choose_device(read.device)
@@ -94,7 +94,7 @@ def short_run(config: str, overrides: Sequence[str], steps: int, log_every: int 
 
     log_every: the most steps between two lines of the log.
     """
-    from experiment import read_config
+    from engine.experiment import read_config
 
     every = min(read_config(config, overrides).train.log_every, log_every)
     length = ["train.minutes=null", f"train.steps={steps}", f"train.log_every={every}"]
@@ -105,12 +105,12 @@ def short_run(config: str, overrides: Sequence[str], steps: int, log_every: int 
 @contextmanager
 def running(config: ExperimentConfig) -> Iterator[Training]:
     """A run in progress in a temporary folder, which is gone afterwards."""
-    import training
+    from engine import trainer
     from utils import distributed
 
     with tempfile.TemporaryDirectory() as folder:
         ranks = distributed.setup(config.device)
-        run = training.open_training(config, Path(folder), ranks, allow_config_change=False)
+        run = trainer.open_training(config, Path(folder), ranks, allow_config_change=False)
         assert run is not None
         try:
             yield run
@@ -122,7 +122,7 @@ def running(config: ExperimentConfig) -> Iterator[Training]:
 
 def train(config: ExperimentConfig, warmup: int, steps: int, plain: int) -> dict[str, Any]:
     """Train warmup + steps steps and time the last ones, then some in plain PyTorch."""
-    from training import peak_memory_mb
+    from engine.trainer import peak_memory_mb
 
     with running(config) as run:
         device = run.ranks.device

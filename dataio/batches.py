@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dataio.cameras import Rays
-from dataio.pixel_store import GatheredPixels, PixelStore
+from dataio.pictures.pixel_store import GatheredPixels, PixelStore
 from dataio.prefetch import Prefetch
 from dataio.scene import Scene
 from dataio.selection.base import SelectionConfig

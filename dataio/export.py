@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dataio import normalize
-from dataio.checks import orthonormal
+from dataio.checks.usable import orthonormal
 from dataio.files import Float64
 from dataio.lens import Lens
 from dataio.scene import Scene

@@ -6,10 +6,10 @@ import numpy as np
 
 from dataio import normalize
 from dataio.alignment import Fit, fit_robustly, fit_turned, mean_turn
-from dataio.exif import Exif, read_exif
 from dataio.files import Float64, notice, shown
 from dataio.georeference import Georeference, camera_turn
-from dataio.images import Source
+from dataio.pictures.exif import Exif, read_exif
+from dataio.pictures.images import Source
 from dataio.views import Views
 from utils.errors import InputError
 

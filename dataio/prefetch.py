@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from dataio.pixel_store import GatheredPixels
+from dataio.pictures.pixel_store import GatheredPixels
 
 PREFETCH = 3
 

@@ -10,17 +10,18 @@ import numpy.typing as npt
 import trimesh
 from pydantic import Field
 
-from dataio import cache, images, normalize
-from dataio.cache import SIZE_PATTERN
+from dataio import normalize
 from dataio.cameras import Cameras
 from dataio.files import Float64, need_folder, notice, shown
 from dataio.georeference import Georeference
-from dataio.images import Float32, UInt8
-from dataio.pictures import Pictures
-from dataio.pixels import Look, read_pixels
+from dataio.pictures import cache, images
+from dataio.pictures.cache import SIZE_PATTERN
+from dataio.pictures.images import Float32, UInt8
+from dataio.pictures.pictures import Pictures
+from dataio.pictures.pixels import Look, read_pixels
 from dataio.placement import placed
 from dataio.views import Views, checked
-from utils.config import Part, discover, parts
+from utils.config.parts import Part, discover, parts
 from utils.errors import InputError
 
 Color = tuple[float, float, float]
@@ -130,7 +131,7 @@ class AutoData(DataConfig):
 
     def resolve(self) -> DataConfig:
         """The config of the recognized format, with the same common keys. Raises InputError."""
-        discover("dataio")
+        discover("dataio.formats")
         path = need_folder(self.path)
         found = {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
         if not found:

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dataio import images, normalize
+from dataio import normalize
 from dataio.cameras import Cameras
-from dataio.checks import check_cameras, drop_faulty, orthonormal
+from dataio.checks.usable import check_cameras, drop_faulty, orthonormal
 from dataio.files import MAX_BAD_SHARE, MAX_MISSING_SHARE, Float64, shown
 from dataio.georeference import Georeference
-from dataio.images import Source
-from dataio.registration import DepthCamera
+from dataio.pictures import images
+from dataio.pictures.images import Source
+from dataio.pictures.registration import DepthCamera
 from utils.errors import InputError
 
 

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
     from models.fields.base import FieldConfig
-    from models.opacity import OpacityConfig
+    from models.opacities.opacity import OpacityConfig
     from models.samplers.base import SamplerConfig
 
 # sdf: distance in scene units, positive outside; density: raw, larger is inside; logit: of being inside.

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from models.capacity import FIT_EVERY, Rooms
 from models.fields.base import Distance
-from models.fields.mlp import Mlp
-from models.rooms import FIT_EVERY, Rooms
+from models.networks.mlp import Mlp
 from models.volume import Medium, MediumConfig, Rendering, render_rays
-from utils.config import StrictModel
+from utils.config.parts import StrictModel
 from utils.errors import InputError
 from utils.random_stream import normal, uniform
 

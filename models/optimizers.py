@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from models.kernels.adam import adam_step
+from models.kernels.networks.adam import adam_step
 
 
 class Adam(torch.optim.Adam):

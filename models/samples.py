@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from models.kernels import packed, scan
-from models.kernels.composite import composite
+from models.kernels.rays import packed, scan
+from models.kernels.rays.composite import composite
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -199,7 +199,7 @@ class PackedSamples(RaySamples):
     def with_crossings(self, value: Tensor, of: PackedSamples, index: Tensor, steep: float) -> PackedSamples:
         """These samples, those of `of` at `index`, evaluated where the value [M] there meets zero, if it does.
 
-        As of `models.kernels.packed.crossings`.
+        As of `models.kernels.rays.packed.crossings`.
         """
         t = packed.crossings(value, of.t, of.ray_index, index, self.t0, self.t1, steep=steep)
         return replace(self, t=t)

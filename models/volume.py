@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.capabilities import Bounds, misfits_of_matter, misfits_of_medium, refuse
+from models.capacity import Rooms
 from models.fields.base import FieldConfig
-from models.kernels.sphere import clipped
-from models.opacity import OpacityConfig
-from models.rooms import Rooms
+from models.kernels.rays.sphere import clipped
+from models.opacities.opacity import OpacityConfig
 from models.samplers.base import SamplerConfig
 from models.samples import FieldSample, RaySamples, picked, places
-from utils.config import Choice, StrictModel
+from utils.config.parts import Choice, StrictModel
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -154,7 +154,7 @@ class Rendering:
     (scene units) of the light that ends anywhere, 0 where none does. normal: [R, 3] weighted mean of unit gradients
     in the first medium, scene frame, not normalized. media: per medium its samples, for the losses; a medium behind
     others holds only the rays that reach it. proposed: [R, 3] the color by the media's proposals, None without any.
-    cut: [] bool, whether something is missing that had no room (`models.rooms`); None: nothing is.
+    cut: [] bool, whether something is missing that had no room (`models.capacity`); None: nothing is.
     """
 
     color: Tensor
@@ -231,6 +231,6 @@ class Light:
 
 
 def clip(rays: Rays, bounds: str) -> Rays:
-    """The part of each ray inside ("sphere") or beyond ("outside") the unit sphere: `models.kernels.sphere.clipped`."""
+    """The part of each ray inside ("sphere") or beyond ("outside") the unit sphere; see `kernels.rays.sphere`."""
     near, far = clipped(rays.origins, rays.directions, rays.near, rays.far, beyond=bounds == "outside")
     return replace(rays, near=near, far=far)

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from dataio.permutation import Permutation
-from dataio.pixel_store import Int64, PixelStore
-from utils.config import Part
+from dataio.pictures.pixel_store import Int64, PixelStore
+from dataio.selection.permutation import Permutation
+from utils.config.parts import Part
 
 
 class SelectionConfig(Part):

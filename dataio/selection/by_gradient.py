@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from dataio.pixel_store import Int64, PixelStore
+from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.base import Selection
 from dataio.selection.scored import Float64, Scored, ScoredConfig
 

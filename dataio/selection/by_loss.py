@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dataio.pixel_store import Int64, PixelStore
+from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.base import Selection
 from dataio.selection.scored import Float64, Scored, ScoredConfig
 from utils.distributed import sum_across_ranks

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from dataio.permutation import Permutation
-from dataio.pixel_store import PixelStore
+from dataio.pictures.pixel_store import PixelStore
 from dataio.selection.base import Chosen, Selection, SelectionConfig
+from dataio.selection.permutation import Permutation
 from utils.errors import InputError
 
 

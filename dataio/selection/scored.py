@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from dataio.permutation import Permutation
-from dataio.pixel_store import Int64, PixelStore
+from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.base import Chosen, Selection, SelectionConfig
+from dataio.selection.permutation import Permutation
 
 Float64 = npt.NDArray[np.float64]
 

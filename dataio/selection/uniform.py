@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from dataio.permutation import Permutation
-from dataio.pixel_store import PixelStore
+from dataio.pictures.pixel_store import PixelStore
 from dataio.selection.base import Chosen, Selection, SelectionConfig
+from dataio.selection.permutation import Permutation
 
 
 class UniformSelection(SelectionConfig):

@@ -1,1 +1,1 @@
-"""Fields and encodings: position (and direction) to value, color and gradient."""
+"""Fields: position (and direction) to value, color and gradient."""

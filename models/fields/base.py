@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from models.capabilities import Bounds, ValueKind
 from models.samples import FieldSample
-from utils.config import Part
+from utils.config.parts import Part
 
 if TYPE_CHECKING:
-    from models.fields.mlp import Mlp
+    from models.networks.mlp import Mlp
 
 
 Distance = Callable[[Tensor], Tensor]  # [N, 3] scene frame -> [N] scene units, positive outside

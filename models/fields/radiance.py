@@ -8,13 +8,13 @@ from pydantic import Field as Key
 from torch import Tensor
 
 from models.capabilities import ValueKind
-from models.fields.activations import ColorActivationName, to_color
+from models.encodings.frequency import FrequencyConfig
 from models.fields.base import Encoding, EncodingConfig, Field, FieldConfig
-from models.fields.frequency import FrequencyConfig
-from models.fields.mlp import Mlp, MlpConfig
-from models.kernels.join import joined
+from models.kernels.networks.join import joined
+from models.networks.activations import ColorActivationName, to_color
+from models.networks.mlp import Mlp, MlpConfig
 from models.samples import FieldSample
-from utils.config import Choice
+from utils.config.parts import Choice
 
 
 class RadianceConfig(FieldConfig):

@@ -11,16 +11,16 @@ from pydantic import Field as Key
 from torch import Tensor
 
 from models.capabilities import ValueKind
-from models.fields.activations import ColorActivationName, to_color
+from models.encodings.frequency import FrequencyConfig
 from models.fields.base import Distance, EncodingConfig, Field, FieldConfig
-from models.fields.frequency import FrequencyConfig
-from models.fields.mlp import Mlp, MlpConfig, geometric_initialization, level_initialization
 from models.fields.shape_fit import fit_plain, fit_shape
-from models.kernels.join import joined
-from models.kernels.normals import mirrored
+from models.kernels.networks.join import joined
+from models.kernels.networks.normals import mirrored
+from models.networks.activations import ColorActivationName, to_color
+from models.networks.mlp import Mlp, MlpConfig, geometric_initialization, level_initialization
 from models.samples import FieldSample
-from utils.config import Choice, StrictModel
-from utils.schedule import ExponentialSchedule, Schedule, constant
+from utils.config.parts import Choice, StrictModel
+from utils.config.schedule import ExponentialSchedule, Schedule, constant
 
 
 class NumericalGradient(StrictModel):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.capabilities import Bounds, Capability
 from models.samples import RaySamples
-from utils.config import Part
+from utils.config.parts import Part
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays

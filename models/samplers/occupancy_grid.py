@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.capabilities import Bounds
-from models.kernels.march import blocks, march
-from models.rooms import Rooms, Stages
+from models.capacity import Rooms, Stages
+from models.kernels.rays.march import blocks, march
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samples import PackedSamples
 from utils.random_stream import uniform

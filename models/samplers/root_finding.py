@@ -13,7 +13,7 @@ from models.capabilities import Capability
 from models.samplers.base import Probed, Sampler, SamplerConfig
 from models.samplers.stratified import even_edges, in_bins
 from models.samples import DenseSamples
-from utils.schedule import ExponentialSchedule, Schedule
+from utils.config.schedule import ExponentialSchedule, Schedule
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays

@@ -1,0 +1,1 @@
+"""The data doctor: what would spoil a run, found before it."""

@@ -1,0 +1,1 @@
+"""One file per data format: files on disk -> `Views`."""

@@ -1,0 +1,279 @@
+"""Raw photographs: their poses are found by structure from motion, once, and kept in a folder of their own.
+
+That folder is a data set in COLMAP's layout: images/ with the photographs as they are meant to be seen, upright, and
+sparse/ with the models. The folder of the photographs is never written to.
+"""
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+from PIL import Image, ImageOps
+from pydantic import BaseModel, Field, ValidationError
+
+from dataio.files import MAX_FRAMES, need_folder, notice, shown
+from dataio.formats.colmap import ColmapData
+from dataio.formats.colmap_model import count_photos
+from dataio.pictures import cache, images
+from dataio.pictures.exif import BROKEN_EXIF, Exif, read_exif
+from dataio.scene import DataConfig, Scene
+from dataio.sfm.structure_from_motion import (
+    Effort,
+    Limits,
+    Matching,
+    camera_groups,
+    choose_pairs,
+    find_models,
+    need_pycolmap,
+)
+from dataio.views import Views
+from utils.errors import InputError, StorageError
+from utils.files import replacing, write_json
+
+VERSION = 1  # of what is made of photographs
+LEAST_PHOTOS = 3
+ENOUGH = 0.6  # of the photographs; below that there is advice
+REPORT, WORK = "prepared.json", "work"
+INSIDE = "images"
+BESIDE = ("Thumbs.db", "desktop.ini")
+
+
+class Prepared(BaseModel):
+    """What prepared.json says: of which photographs the folder was made, and what came of them."""
+
+    state: str
+    photographs: int
+    models: list[int]  # photographs in each, the largest first
+
+    def lines(self) -> list[str]:
+        """What the user should know."""
+        registered = self.models[0] if self.models else 0
+        found = [f"{registered} of {self.photographs} registered"]
+        if len(self.models) > 1:
+            sizes = ", ".join(map(str, self.models))
+            found.append(
+                f"the photographs fall into {len(self.models)} models that were not joined, of {sizes} photographs:"
+                " going on with the largest"
+            )
+        return found + (advice() if registered < ENOUGH * self.photographs else [])
+
+
+def advice() -> list[str]:
+    """What helps when few photographs find their place."""
+    return [
+        "1. more overlap: each part in three photographs or more, ten to fifteen degrees apart; move, do not only turn;"
+        " photographs between the groups join them",
+        "2. let nothing move against the background: an object that was turned over or is on a turntable wants masked"
+        " or plain photographs, or one set per position",
+        "3. look harder: data.matching=exhaustive data.features=16384 data.size=3200; leave out photographs that are"
+        " blurred or overexposed",
+    ]
+
+
+class Source(NamedTuple):
+    """The photographs, in the order of their names."""
+
+    paths: list[Path]
+    exifs: list[Exif]
+
+
+class PhotosData(DataConfig):
+    """A folder with photographs and nothing else, or with such a folder in it, called images."""
+
+    type: Literal["photos"] = "photos"
+    last_resort: ClassVar[bool] = True  # whatever knows poses says more
+
+    prepared: str | None = Field(
+        default=None, description="folder for what is found; default: in data.cache, else the user's cache folder"
+    )
+    matching: Matching = Field(
+        default="auto",
+        description="which photographs are compared: exhaustive, all; sequential, those near in name; gps, those near"
+        " in place; auto: all of up to 60, then gps where they know their place, else sequential",
+    )
+    lens: Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"] = Field(
+        default="SIMPLE_RADIAL", description="COLMAP's camera model"
+    )
+    size: int = Field(default=2000, ge=200, le=16_000, description="longer side in which features are found, pixels")
+    features: int = Field(default=6000, ge=200, le=100_000, description="most features per photograph")
+    memory: str = Field(
+        default="auto", pattern=cache.SIZE_PATTERN, description="of the process that finds the poses; as data.ram"
+    )
+    minutes: float = Field(default=120.0, gt=0, description="longest time for that process")
+    threads: int = Field(default=0, ge=0, description="of that process; 0: all")
+    georeference: Literal["auto", "off"] = Field(default="auto", description="as for COLMAP models")
+    min_track: int = Field(default=3, ge=0, description="as for COLMAP models")
+    max_error: float = Field(default=2.0, gt=0, description="as for COLMAP models")
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        """A folder with pictures and no other files or folders; beside one that is called images may be anything."""
+        return _only_photographs(path) or _only_photographs(path / INSIDE)
+
+    def folder(self) -> Path:
+        """`path`, or the folder called images in it where that holds the photographs. Raises InputError."""
+        path = need_folder(self.path)
+        inside = path / INSIDE
+        return inside if _only_photographs(inside) and not _only_photographs(path) else path
+
+    def check(self) -> str:
+        """One line; no poses are looked for. Raises InputError."""
+        photos = self.folder()
+        source = read_source(photos)
+        need_pycolmap()
+        return f"{shown(photos)}: {len(source.paths)} photographs, whose poses will be found first"
+
+    def parse(self) -> Views:
+        """Find the poses, unless they were found before. Raises InputError."""
+        return self.model().parse()
+
+    def load(self) -> Scene:
+        """The scene, as that of the prepared folder."""
+        return self.model().load()
+
+    def model(self) -> ColmapData:
+        """The prepared folder's config. Raises InputError when the poses cannot be found."""
+        photos = self.folder()
+        folder = Path(self.prepared).expanduser() if self.prepared else self._cached(photos)
+        for line in prepare(self, folder).lines():
+            notice(f"{shown(photos)}: {line}")
+        common = self.model_dump(include=set(DataConfig.model_fields) | {"georeference", "min_track", "max_error"})
+        return ColmapData(**{**common, "path": str(folder), "model": "sparse/0"})
+
+    def effort(self) -> Effort:
+        return Effort(matching=self.matching, lens=self.lens, size=self.size, features=self.features)
+
+    def _cached(self, photos: Path) -> Path:
+        name = cache.digest([VERSION, str(photos.resolve()), list(vars(self.effort()).values())])
+        return cache.folder_of(self.cache) / f"photos-{name}"
+
+
+def prepare(config: PhotosData, folder: Path) -> Prepared:
+    """Photographs to a COLMAP data set in `folder`, or what is there of an earlier time.
+
+    Raises InputError for folders that cannot be used, when pycolmap is missing or fails, and when no two
+    photographs belong together; StorageError where the disk refuses.
+    """
+    photos = config.folder()
+    if photos.is_dir() and folder.resolve().is_relative_to(photos.resolve()):
+        raise InputError(f"{shown(folder)} - lies in the folder of the photographs - expected a folder elsewhere")
+    source = read_source(photos)
+    state = _state(source, config.effort())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with cache.alone(folder.with_name(f".{folder.name}.lock")):  # several ranks find the poses once
+            known = _known(folder, state)
+            return known or _prepare(config, source, folder, state)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"{shown(folder)} - cannot be written: {error.strerror or error}") from error
+
+
+def _prepare(config: PhotosData, source: Source, folder: Path, state: str) -> Prepared:
+    need_pycolmap()
+    _clear(folder)
+    work = folder / WORK
+    exifs = list(source.exifs)
+    copies = [upright(path, exif, folder / "images") for path, exif in zip(source.paths, exifs, strict=True)]
+    sizes = [images.image_size(copy) for copy in copies]
+    names = [copy.name for copy in copies]
+    if sorted(names) != names:
+        raise InputError(f"{shown(config.path)} - the names of the photographs are not in one order - rename them")
+    models = find_models(
+        folder / "images",
+        camera_groups(names, exifs, sizes, config.lens),
+        choose_pairs(exifs, config.matching),
+        work=work,
+        effort=config.effort(),
+        limits=Limits(cache.bytes_of(config.memory), config.minutes, config.threads),
+    )
+    if not models:
+        text = "\n".join([f"{shown(config.path)} - 0 of {len(names)} registered: no two photographs fit", *advice()])
+        raise InputError(text)
+    for number, model in enumerate(models):
+        (folder / "sparse").mkdir(exist_ok=True)
+        os.replace(model, folder / "sparse" / str(number))
+    counts = [count_photos(folder / "sparse" / str(number), root=folder) for number in range(len(models))]
+    shutil.rmtree(work)
+    report = Prepared(state=state, photographs=len(names), models=counts)
+    write_json(folder / REPORT, report.model_dump())
+    return report
+
+
+def _only_photographs(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    names = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name not in BESIDE]
+    pictures = [entry for entry in names if entry.suffix in images.SUFFIXES and entry.is_file()]
+    return len(pictures) == len(names) >= LEAST_PHOTOS
+
+
+def read_source(photos: Path) -> Source:
+    """The photographs of a folder and what they say of themselves. Raises InputError for fewer than three."""
+    if not photos.is_dir():
+        raise InputError(f"{shown(photos)} - not a folder - expected a folder of photographs")
+    paths = images.pictures_in(photos)
+    if not LEAST_PHOTOS <= len(paths) <= MAX_FRAMES:
+        raise InputError(f"{shown(photos)} - got {len(paths)} photographs - expected {LEAST_PHOTOS} to {MAX_FRAMES}")
+    strange = next((path.name for path in paths if any(c.isspace() or not c.isprintable() for c in path.name)), None)
+    if strange is not None:
+        raise InputError(f"{shown(photos)} - got the name {shown(repr(strange))} - expected names without spaces")
+    return Source(paths, [read_exif(path) for path in paths])
+
+
+def upright(path: Path, exif: Exif, folder: Path) -> Path:
+    """A copy of a photograph in `folder` that needs no turning: linked where it is one, else turned.
+
+    Raises InputError for a photograph that cannot be decoded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / path.name
+    if exif.orientation == 1:
+        with suppress(OSError):  # another disk
+            os.link(path.resolve(), copy)
+            return copy
+        shutil.copyfile(path, copy)
+        return copy
+    try:
+        with images.opened(path) as picture:
+            turned = ImageOps.exif_transpose(picture)
+            lossy = {"quality": 95, "subsampling": 0} if picture.format == "JPEG" else {}
+            with replacing(copy) as temporary:
+                turned.save(temporary, format=picture.format, exif=turned.info.get("exif", b""), **lossy)
+    except (*BROKEN_EXIF, Image.DecompressionBombError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise InputError(f"{shown(path)} - damaged image: {shown(error)}") from error
+    return copy
+
+
+def _state(source: Source, effort: Effort) -> str:
+    """Changes when a photograph or an option does."""
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source.paths]
+    return cache.digest([VERSION, files, list(vars(effort).values())])
+
+
+def _known(folder: Path, state: str) -> Prepared | None:
+    """What an earlier run left, if it is of the same photographs and options, and whole."""
+    try:
+        report = Prepared.model_validate_json((folder / REPORT).read_text("utf-8"))
+    except (OSError, ValidationError, ValueError):
+        return None
+    return report if report.state == state and (folder / "sparse" / "0").is_dir() else None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run made. Raises InputError for a folder with anything else in it."""
+    ours = {REPORT, WORK, "images", "sparse"}
+    others = [entry.name for entry in folder.iterdir() if entry.name not in ours]
+    made = (folder / REPORT).is_file() or (folder / WORK).is_dir()
+    if others or (not made and any(folder.iterdir())):
+        name = shown((others or ["images"])[0])
+        raise InputError(f"{shown(folder)} - is not empty, it has {name} - expected a new folder for what is found")
+    for name in ("sparse", "images", WORK):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / REPORT).unlink(missing_ok=True)
+    (folder / WORK).mkdir()

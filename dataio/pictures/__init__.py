@@ -1,0 +1,1 @@
+"""Decoding of pictures and depth maps, caches, and the pixel store."""

@@ -1,0 +1,1 @@
+"""Structure from motion: the poses of raw photographs."""

@@ -1,0 +1,1 @@
+"""Surfaces known before training: visual hull, relief, ground, and the demo object."""

@@ -1,0 +1,1 @@
+"""Encodings of positions and directions: one file per encoding."""

@@ -1,0 +1,97 @@
+"""Multi-resolution hash grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.fields.base import Encoding, EncodingConfig
+from models.kernels.encodings.hash_encode import FEATURES, HashLevels, hash_encode, hash_encode_with_pullback
+from utils.config.schedule import Schedule, constant
+
+Entries = Annotated[
+    Literal["float32", "float16"],
+    Field(description="what entries are read as: float16 is half the bytes in a cache; the optimizer keeps float32"),
+]
+
+
+class HashGridConfig(EncodingConfig):
+    """Trilinear features from tables of growing resolution. Müller et al., "Instant NGP" (2022)."""
+
+    type: Literal["hash_grid"] = "hash_grid"
+    levels: int = Field(12, ge=1, le=32)
+    base: int = Field(16, ge=1, le=1024, description="cells over the cube's side at the coarsest level")
+    top: int = Field(1024, ge=1, le=65536, description="cells over the cube's side at the finest level")
+    log2_rows: int = Field(17, ge=4, le=24, description="at most 2^this rows per level")
+    active: Schedule = Field(constant(1.0), description="share of the levels in use, coarse to fine")
+    initial: float = Field(1e-4, gt=0, description="entries start uniform in +/- this")
+    entries: Entries = "float32"
+
+    def build(self, dimensions: int = 3) -> HashGrid:
+        layout = HashLevels.geometric(self.levels, base=self.base, top=self.top, log2_rows=self.log2_rows)
+        return HashGrid(layout, active=self.active, initial=self.initial, halves=self.entries == "float16")
+
+
+class HashGrid(Encoding):
+    """[*N, 3] in [-1, 1]^3 -> [*N, 3 + 2 levels]: the point itself, then two features per level.
+
+    Differentiable once in x and the table; `with_pullback` also makes the input gradient differentiable.
+    """
+
+    keeps_input = True
+    resolution: Tensor
+    first_row: Tensor
+    copy: Tensor | None
+
+    def __init__(
+        self, layout: HashLevels, *, active: Schedule, initial: float, together: int = 1, halves: bool = False
+    ) -> None:
+        """initial: entries start uniform in +/- this. together: so many levels are switched on at a time.
+
+        halves: read the table as 16-bit floats.
+        """
+        super().__init__()
+        self.levels, self.together, self.schedule = len(layout.resolution), together, active
+        self.width = 3 + FEATURES * self.levels
+        self.register_buffer("resolution", layout.resolution, persistent=False)
+        self.register_buffer("first_row", layout.first_row, persistent=False)
+        self.table = nn.Parameter(torch.empty(layout.rows, FEATURES).uniform_(-initial, initial))
+        self.register_buffer("copy", self.table.detach().half() if halves else None, persistent=False)
+        self._copied: int | None = None  # which version of the table
+        self.update(0.0)
+
+    def update(self, progress: float) -> None:
+        steps = self.levels // self.together
+        self.active = self.together * max(1, min(steps, round(self.schedule(progress) * steps)))
+        self._read()
+
+    def _layout(self) -> HashLevels:
+        return HashLevels(self.resolution, self.first_row)
+
+    def _read(self) -> Tensor | None:
+        """The table in 16 bits, always at the same place, made anew when the table has changed."""
+        if self.copy is None:
+            return None
+        of = hash((self.table.data_ptr(), self.table._version, self.copy.data_ptr()))
+        if self._copied != of:
+            self._copied = of
+            self.copy.copy_(self.table.detach())
+        return self.copy
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, 3)
+        features = hash_encode(flat, self.table, self._layout(), active=self.active, lead=3, read=self._read())
+        return features.reshape(*x.shape[:-1], self.width)
+
+    def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        features, pullback = hash_encode_with_pullback(
+            x.reshape(-1, 3), self.table, self._layout(), active=self.active, lead=3, read=self._read()
+        )
+        return (
+            features.reshape(*x.shape[:-1], self.width),
+            lambda weight: pullback(weight.reshape(-1, self.width)).reshape(x.shape),
+        )

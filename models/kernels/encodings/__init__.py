@@ -1,0 +1,1 @@
+"""Kernels of encodings: hash grid, spherical harmonics."""

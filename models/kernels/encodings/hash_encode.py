@@ -1,0 +1,314 @@
+"""Multi-resolution hash encoding with its input gradient, and every derivative that training an SDF asks for.
+
+Source: Müller et al., "Instant Neural Graphics Primitives with a Multiresolution Hash Encoding" (2022), section 3.
+
+The Jacobian d(features)/d(points) is never stored: the way back from feature weights to the points reads the table a
+second time, which costs less than the memory traffic of 6 numbers per point and level. In the backward pass of a
+loss on the input gradient, the first- and second-order gradients of the table are scattered together, in one pass.
+
+A kernel handles a block of points at one level: `LANES` points of one vector register on a CPU, one point per thread
+on a GPU; the bodies are the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import warp as wp
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.kernels.encodings.hash_blocks import encode_block, frame_block, lead_block, pull_block, scatter_block
+from models.kernels.runtime.lanes import lanes
+from models.kernels.runtime.launch import as_warp, launch
+
+FEATURES = 2  # per level; a level's entry is one 8-byte load
+CHUNK = 32  # blocks that go through all levels together, where levels are summed up
+PARTS = 8  # of the points, of which a thread takes one at a time through a level
+GRAIN = 256  # (level, block) items that are worth a second thread
+
+
+@dataclass(frozen=True)
+class HashLevels:
+    """Layout of the table: per level the cells per axis and the first row; dense where it fits, hashed above.
+
+    resolution: [L] int32, cells over the cube's side. first_row: [L+1] int32, rows of level l are
+    first_row[l] .. first_row[l+1]-1. A hashed level has a power of two of rows.
+    """
+
+    resolution: Tensor
+    first_row: Tensor
+
+    @staticmethod
+    def geometric(levels: int, *, base: int, top: int, log2_rows: int) -> HashLevels:
+        """`levels` resolutions from `base` to `top` in geometric progression, at most 2^log2_rows rows each."""
+        growth = (top / base) ** (1 / max(levels - 1, 1))
+        resolution = [int(base * growth**level + 0.5) for level in range(levels)]
+        rows = [min((n + 1) ** 3, 2**log2_rows) for n in resolution]
+        first = torch.tensor([0, *rows]).cumsum(0)
+        return HashLevels(torch.tensor(resolution, dtype=torch.int32), first.to(torch.int32))
+
+    def to(self, device: torch.device) -> HashLevels:
+        return HashLevels(self.resolution.to(device), self.first_row.to(device))
+
+    @property
+    def rows(self) -> int:
+        return int(self.first_row[-1])
+
+
+def hash_encode(
+    points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0, read: Tensor | None = None
+) -> Tensor:
+    """Trilinear features of `points`.
+
+    points: [M, 3] float32 in the cube [-1, 1]^3 (clamped to it). table: [rows, 2] float32. active: 1 to L, the levels
+    from this one on are zero (coarse to fine training). lead: 3 for the point itself in front of its features, else 0.
+    read: [rows, 2] float16, a copy of the table that is read in its place; gradients are the table's all the same.
+    Returns [M, lead + 2L], level by level.
+    Differentiable once, in `points` and `table`; use `hash_encode_with_pullback` where gradients of the input
+    gradient are wanted.
+    """
+    return _Encode.apply(points, table, _Layout(levels, active, lead, read), None)
+
+
+def hash_encode_with_pullback(
+    points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0, read: Tensor | None = None
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """As `hash_encode`, and a function from feature weights w [M, lead + 2L] to d(sum w . features)/d(points) [M, 3].
+
+    To be called once at most. Features and pullback are differentiable in `points`, `table` and w, once. Along one
+    axis the features are piecewise linear; their mixed second derivatives within a cell are in the backward pass.
+    """
+    layout, later = _Layout(levels, active, lead, read), _Later()
+    features = _Encode.apply(points, table, layout, later)
+    return features, lambda weight: _Pull.apply(points, table, weight, features, layout, later)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    levels: HashLevels
+    active: int
+    lead: int  # columns in front of the features, for the point itself
+    read: Tensor | None  # in place of the table
+
+    def words(self, table: Tensor) -> list[Any]:
+        """The table that is read as 32-bit words, and how many of them make a row."""
+        read = table if self.read is None else self.read
+        return [read.detach().view(torch.int32).view(-1), FEATURES * read.element_size() // 4]
+
+    def arguments(self, points: Tensor) -> list[Any]:
+        return [points, self.levels.resolution, self.levels.first_row, self.active, self.lead]
+
+    def empty(self, points: Tensor) -> Tensor:
+        """[M, lead + 2L], to be filled in."""
+        return points.new_empty(len(points), self.lead + FEATURES * len(self.levels.resolution))
+
+    def fresh(self, grad: Tensor | None, points: Tensor) -> bool:
+        """Whether `_scatter` is to fill the levels of a new table with zeros; the others are filled here.
+
+        On a CPU a level is in the cache then when it is added to. On a GPU its blocks are not in order.
+        """
+        if grad is None:
+            return False
+        by_kernel = points.device.type == "cpu" and len(points) > 0
+        grad[int(self.levels.first_row[self.active]) if by_kernel else 0 :].zero_()
+        return by_kernel
+
+    def by_level(self, kernel: Any, points: Tensor, rest: list[Any], *, in_order: bool) -> None:
+        """Launch over (level, block of points).
+
+        in_order: what is written within a level is written by one thread of a CPU, block after block. Otherwise its
+        threads are at one level together, each at about the same points as in the level before, since the rows that it
+        has written there lie in its own core's cache. Some blocks may lie behind the last; there is nothing to do.
+        """
+        blocks = -(-len(points) // lanes(points.device))
+        together = max(blocks if in_order else -(-blocks // PARTS), 1)
+        blocks = blocks if points.device.type != "cpu" else -(-blocks // together) * together
+        inputs = [*self.arguments(points), blocks, *rest]
+        launch(kernel, blocks * self.active, inputs, device=points.device, block=together, grain=GRAIN)
+
+    def by_point(self, kernel: Any, points: Tensor, rest: list[Any]) -> None:
+        """Launch over chunks of blocks of points, each through all levels."""
+        blocks = -(-len(points) // lanes(points.device))
+        chunk = CHUNK if points.device.type == "cpu" else 1
+        inputs = [*self.arguments(points), blocks, chunk, *rest]
+        launch(kernel, -(-blocks // chunk), inputs, device=points.device, grain=2)
+
+
+@dataclass
+class _Later:
+    """What the backward pass of the pullback leaves for that of the features, which runs after it."""
+
+    second: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def take(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        nothing = points.new_empty(0, 0)
+        return self.second.pop() if self.second else (nothing, nothing)
+
+
+class _TableGradients(threading.local):
+    """One gradient per table, backward pass and thread, to which every encoding of the pass adds its own in place.
+
+    Autograd would fill a table with zeros for each of them and add up whole tables, which costs more than the scatter.
+    The first encoding returns the tensor, the later ones return nothing. Autograd hands the tensor on only when all
+    encodings that depend on the table have run, and holds it till then: no reference is kept here, which would make it
+    be copied.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[int, Any]] = {}
+
+    def of(self, table: Tensor) -> tuple[Tensor | None, Any]:
+        """What to return as the table's gradient, not filled yet, and the rows to add to."""
+        task = torch._C._current_graph_task_id()
+        known, rows = self._open.get(table.data_ptr(), (-1, None))
+        if known == task:
+            return None, rows
+        grad = torch.empty_like(table)
+        rows = as_warp(grad, wp.vec2)
+        self._open[table.data_ptr()] = (task, rows)
+        return grad, rows
+
+
+_sums = _TableGradients()
+
+
+class _Encode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, table: Tensor, layout: _Layout, later: _Later | None) -> Tensor:
+        points = points.contiguous()
+        ctx.save_for_backward(points, table)
+        ctx.layout, ctx.later = layout, later
+        features = layout.empty(points)
+        layout.by_level(_encode, points, [*layout.words(table), points.new_empty(0, 3), features], in_order=False)
+        return features
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        points, table = ctx.saved_tensors
+        grad = grad.contiguous()
+        weight, along = ctx.later.take(points) if ctx.later else (points.new_empty(0, 0), points.new_empty(0, 3))
+        grad_points = grad_table = None
+        if ctx.needs_input_grad[1]:
+            grad_table, rows = _sums.of(table)
+            fresh = ctx.layout.fresh(grad_table, points)
+            ctx.layout.by_level(_scatter, points, [rows, int(fresh), grad, weight, along], in_order=True)
+        if ctx.needs_input_grad[0]:
+            grad_points = torch.empty_like(points)
+            ctx.layout.by_point(_pull, points, [*ctx.layout.words(table), grad, weight, along, grad_points])
+        return grad_points, grad_table, None, None
+
+
+class _Pull(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, points: Tensor, table: Tensor, weight: Tensor, features: Tensor, layout: _Layout, later: _Later
+    ) -> Tensor:
+        # `features` is not read: as an input it makes its backward pass wait for this one's.
+        points, weight = points.contiguous(), weight.contiguous()
+        ctx.save_for_backward(points, table, weight)
+        ctx.layout, ctx.later = layout, later
+        out = torch.empty_like(points)
+        nothing = points.new_empty(0, 0)
+        layout.by_point(_pull, points, [*layout.words(table), weight, nothing, nothing, out])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, None, None, None]:
+        points, table, weight = ctx.saved_tensors
+        along = grad.contiguous()
+        ctx.later.second.append((weight, along))
+        grad_weight = None
+        if ctx.needs_input_grad[2]:
+            grad_weight = ctx.layout.empty(points)
+            ctx.layout.by_level(_encode, points, [*ctx.layout.words(table), along, grad_weight], in_order=False)
+        return None, None, grad_weight, None, None, None
+
+
+@wp.kernel(enable_backward=False)
+def _encode(
+    first: int,
+    points: wp.array2d(dtype=float),
+    resolution: wp.array(dtype=int),
+    first_row: wp.array(dtype=int),
+    active: int,
+    lead: int,
+    blocks: int,
+    table: wp.array(dtype=int),
+    words: int,
+    along: wp.array2d(dtype=float),
+    out: wp.array2d(dtype=float),
+):
+    """Features, or their derivative along a direction per point."""
+    item = first + wp.tid()
+    level = item // blocks
+    rows = first_row[level + 1] - first_row[level]
+    column = lead + 2 * level
+    block = item - level * blocks
+    if level == 0:
+        frame_block(block, lead, lead + 2 * active, points, along, out)
+    encode_block(block, column, resolution[level], first_row[level], rows, points, table, words, along, out)
+
+
+@wp.kernel(enable_backward=False)
+def _pull(
+    first: int,
+    points: wp.array2d(dtype=float),
+    resolution: wp.array(dtype=int),
+    first_row: wp.array(dtype=int),
+    active: int,
+    lead: int,
+    blocks: int,
+    chunk: int,
+    table: wp.array(dtype=int),
+    words: int,
+    weight: wp.array2d(dtype=float),
+    second: wp.array2d(dtype=float),
+    along: wp.array2d(dtype=float),
+    out: wp.array2d(dtype=float),
+):
+    """Gradient of sum(weight * features) in the points, plus that of the derivative along a direction."""
+    begin = (first + wp.tid()) * chunk
+    for block in range(begin, wp.min(begin + chunk, blocks)):
+        lead_block(block, lead, weight, out)
+    for level in range(active):
+        rows = first_row[level + 1] - first_row[level]
+        column = lead + 2 * level
+        for block in range(begin, wp.min(begin + chunk, blocks)):
+            pull_block(
+                block, column, resolution[level], first_row[level], rows, points, table, words, weight, second, along,
+                out,
+            )
+
+
+@wp.kernel(enable_backward=False)
+def _scatter(
+    first: int,
+    points: wp.array2d(dtype=float),
+    resolution: wp.array(dtype=int),
+    first_row: wp.array(dtype=int),
+    active: int,
+    lead: int,
+    blocks: int,
+    table: wp.array(dtype=wp.vec2),
+    fresh: int,
+    grad: wp.array2d(dtype=float),
+    weight: wp.array2d(dtype=float),
+    along: wp.array2d(dtype=float),
+):
+    """Gradient of the table: of the features, and of their derivative along a direction."""
+    item = first + wp.tid()
+    level = item // blocks
+    rows = first_row[level + 1] - first_row[level]
+    column = lead + 2 * level
+    block = item - level * blocks
+    if fresh != 0 and block == 0:
+        for row in range(first_row[level], first_row[level + 1]):
+            table[row] = wp.vec2(0.0, 0.0)
+    scatter_block(block, column, resolution[level], first_row[level], rows, points, table, grad, weight, along)

@@ -1,0 +1,1 @@
+"""Kernels of networks and of their optimizer."""

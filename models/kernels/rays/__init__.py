@@ -1,0 +1,1 @@
+"""Kernels along rays: marching, scans, compositing, clipping, tracing."""

@@ -1,0 +1,151 @@
+"""What rays see of packed samples: color, distance and normal, weighted by the light that ends in each.
+
+    w_i = T_i (1 - exp(-tau_i))    T_i = exp(-(sum of tau before i))    left = exp(-(sum of all tau))
+
+Weights are kept for the way back, which walks a ray from its end: what lies behind a sample is then known, and so is
+the light that reached it, T_i = left + (sum of the weights from i on), without a difference of large numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import warp as wp
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.kernels.runtime.launch import launch
+
+SEEN = 7  # color, distance, normal
+GRAIN = 256  # rays that are worth a second thread
+
+
+def composite(tau: Tensor, color: Tensor, t: Tensor, gradient: Tensor | None, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over each ray's samples, and the light that is left behind them.
+
+    tau: [M] float32 >= 0, optical depth. color: [M, 3]. t: [M], distances. gradient: [M, 3] of any length, whose
+    direction is the normal; None: no normals. offsets: [R+1] int32, ascending, from 0 to M or less.
+    Returns the sums [R, 7] of w_i (color, t, gradient / |gradient|) and left [R]: 0 and 1 for a ray without samples.
+    Differentiable once, in color, and in tau by way of color, t and left, not of the normals. Max, "Optical Models for
+    Direct Volume Rendering" (1995), eq. 9.
+    """
+    return _Composite.apply(tau, color, t, gradient, offsets)
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, tau: Tensor, color: Tensor, t: Tensor, gradient: Tensor | None, offsets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        rays = len(offsets) - 1
+        color, t = color.contiguous(), t.contiguous()
+        weight, left, seen = torch.empty_like(tau), tau.new_empty(rays), tau.new_empty(rays, SEEN)
+        normal = color[:0] if gradient is None else gradient.contiguous()
+        given = [tau.contiguous(), color, t, normal, offsets]
+        launch(_forward, rays, [*given, weight, left, seen], device=tau.device, grain=GRAIN)
+        ctx.save_for_backward(color, t, offsets, weight, left)
+        return seen, left
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_seen: Tensor, grad_left: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        color, t, offsets, weight, left = ctx.saved_tensors
+        grad_tau, grad_color = torch.zeros_like(t), torch.zeros_like(color)
+        given = [color, t, offsets, weight, left, grad_seen.contiguous(), grad_left.contiguous()]
+        launch(_backward, len(left), [*given, grad_tau, grad_color], device=t.device, grain=GRAIN)
+        return grad_tau, grad_color, None, None, None
+
+
+@wp.func_native("""
+    float sums[7] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}, light = 1.0f, depth = 0.0f;
+    for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
+        const float* c = color.data + 3 * (size_t)i;
+        const float x = tau.data[i];
+        depth += x;
+        const float after = wp::exp(-depth);
+        // The light that is lost, to all its digits: a difference would not have them where little is.
+        const float lost = x < 0.01f ? light * x * (1.0f - x * (0.5f - x * (1.0f / 6.0f))) : light - after;
+        weight.data[i] = lost;
+        for (int k = 0; k < 3; ++k) sums[k] += lost * c[k];
+        sums[3] += lost * t.data[i];
+        if (normal.shape[0] > 0) {
+            const float* g = normal.data + 3 * (size_t)i;
+            const float square = g[0] * g[0] + g[1] * g[1] + g[2] * g[2];
+            const float length = wp::sqrt(square), scale = lost / (length > 1e-12f ? length : 1e-12f);
+            for (int k = 0; k < 3; ++k) sums[4 + k] += scale * g[k];
+        }
+        light = after;
+    }
+    for (int k = 0; k < 7; ++k) seen.data[7 * (size_t)r + k] = sums[k];
+    left.data[r] = light;
+""")
+def _forward_ray(
+    r: int,
+    tau: wp.array(dtype=float),
+    color: wp.array2d(dtype=float),
+    t: wp.array(dtype=float),
+    normal: wp.array2d(dtype=float),
+    offsets: wp.array(dtype=int),
+    weight: wp.array(dtype=float),
+    left: wp.array(dtype=float),
+    seen: wp.array2d(dtype=float),
+): ...
+
+
+@wp.func_native("""
+    const float* g = grad_seen.data + 7 * (size_t)r;
+    float light = left.data[r];  // behind the sample
+    float rest = grad_left.data[r] * light;  // of the loss, by what lies behind it
+    for (int i = offsets.data[r + 1] - 1; i >= offsets.data[r]; --i) {
+        const float* c = color.data + 3 * (size_t)i;
+        const float w = weight.data[i], here = g[0] * c[0] + g[1] * c[1] + g[2] * c[2] + g[3] * t.data[i];
+        grad_tau.data[i] = light * here - rest;
+        for (int k = 0; k < 3; ++k) grad_color.data[3 * (size_t)i + k] = w * g[k];
+        rest += w * here;
+        light += w;
+    }
+""")
+def _backward_ray(
+    r: int,
+    color: wp.array2d(dtype=float),
+    t: wp.array(dtype=float),
+    offsets: wp.array(dtype=int),
+    weight: wp.array(dtype=float),
+    left: wp.array(dtype=float),
+    grad_seen: wp.array2d(dtype=float),
+    grad_left: wp.array(dtype=float),
+    grad_tau: wp.array(dtype=float),
+    grad_color: wp.array2d(dtype=float),
+): ...
+
+
+@wp.kernel(enable_backward=False)
+def _forward(
+    first: int,
+    tau: wp.array(dtype=float),
+    color: wp.array2d(dtype=float),
+    t: wp.array(dtype=float),
+    normal: wp.array2d(dtype=float),
+    offsets: wp.array(dtype=int),
+    weight: wp.array(dtype=float),
+    left: wp.array(dtype=float),
+    seen: wp.array2d(dtype=float),
+):
+    _forward_ray(first + wp.tid(), tau, color, t, normal, offsets, weight, left, seen)
+
+
+@wp.kernel(enable_backward=False)
+def _backward(
+    first: int,
+    color: wp.array2d(dtype=float),
+    t: wp.array(dtype=float),
+    offsets: wp.array(dtype=int),
+    weight: wp.array(dtype=float),
+    left: wp.array(dtype=float),
+    grad_seen: wp.array2d(dtype=float),
+    grad_left: wp.array(dtype=float),
+    grad_tau: wp.array(dtype=float),
+    grad_color: wp.array2d(dtype=float),
+):
+    _backward_ray(first + wp.tid(), color, t, offsets, weight, left, grad_seen, grad_left, grad_tau, grad_color)

@@ -1,0 +1,323 @@
+"""The ray sampler: steps along rays through the occupied cells of a grid."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from models.kernels.runtime.lanes import TYPES, lanes
+from models.kernels.runtime.launch import launch
+
+ROOM = 16  # runs of steps per ray that the first pass keeps for the second, which walks on its own beyond them
+
+
+def blocks(occupied: Tensor) -> Tensor:
+    """Which blocks of up to 8^3 cells hold an occupied one: [L, N, N, N] uint8 -> [L, B, B, B], B = N / gcd(N, 8)."""
+    levels, cells = occupied.shape[:2]
+    side = math.gcd(cells, 8)
+    n = cells // side
+    return occupied.view(levels, n, side, n, side, n, side).amax((2, 4, 6))
+
+
+class Marched(NamedTuple):
+    """Intervals [M] of R rays: ray r owns offsets[r] .. offsets[r+1]-1; what lies behind offsets[R] is zero."""
+
+    starts: Tensor  # [M] ray distances, ascending within a ray
+    ends: Tensor  # [M]
+    ray_index: Tensor  # [M] int32
+    offsets: Tensor  # [R+1] int32
+    total: Tensor  # [] int32, all intervals, whether they had room or not
+
+
+def march(
+    origins: Tensor,
+    directions: Tensor,
+    *,
+    near: Tensor,
+    far: Tensor,
+    jitter: Tensor,
+    cells: tuple[Tensor, Tensor],
+    steps: Tensor,
+    room: int | None = None,
+) -> Marched:
+    """Intervals on a lattice of steps whose mid-points lie in occupied cells.
+
+    origins, directions: [R, 3] float32, unit directions, in the frame of the cube [-1, 1]^3. near, far: [R], ray
+    distances; far may be infinite, a ray with near >= far is empty. jitter: [R] in [0, 1), shift of the ray's lattice.
+    cells: [L, N, N, N] uint8 indexed [level, x, y, z], 1 where samples are wanted, and its `blocks`; level l covers the
+    cube [-2^l, 2^l]^3, and a point asks the finest level that covers it. Points beyond the last are never sampled. With
+    L > 1 N is a multiple of 32. steps: [2] float32 (length, cone), length > 0, cone >= 0: intervals at ray distance t
+    are max(length, cone t) long. room: the length M of the result, which otherwise is that of all intervals, and waits
+    for a GPU to say how many there are; what does not fit is cut off, the rest is zero.
+
+    Empty blocks and cells are crossed in one step, which does not shift the lattice: the result is the whole lattice,
+    filtered. Without a cone it is near + (k + jitter - 1) length.
+    Not differentiable. Skipping, levels and cones as in "Instant Neural Graphics Primitives", appendix E.
+    """
+    rays, device, (occupied, coarse) = len(origins), origins.device, cells
+    grids = [occupied.reshape(-1), occupied.shape[1], coarse.reshape(-1), coarse.shape[1], len(occupied)]
+    per_block = lanes(device)
+    blocks_of_rays = -(-rays // per_block)
+    found = torch.empty(blocks_of_rays * (2 * ROOM + 2) * per_block, dtype=torch.int32, device=device)
+    vectors = [x.contiguous() for x in (origins, directions, near, far, jitter)]
+    inputs = [*vectors, *grids, steps, ROOM, found]
+    offsets = torch.zeros(rays + 1, dtype=torch.int32, device=device)
+    launch(_count, blocks_of_rays, [*inputs, offsets[1:]], device=device, grain=16)
+    offsets.cumsum_(0)
+    total = offsets[-1]
+    if room is None:
+        columns = torch.empty(3, int(total), device=device)
+    else:
+        offsets, columns = offsets.clamp_max(room), torch.zeros(3, room, device=device)
+    starts, ends, ray_index = columns[0], columns[1], columns[2].view(torch.int32)
+    launch(_fill, blocks_of_rays, [*inputs, offsets, starts, ends, ray_index], device=device, grain=16)
+    return Marched(starts, ends, ray_index, offsets, total)
+
+
+# Rays of a block, `LANES` of them, and their lattices: interval k of a ray, from `k` on, begins k + shift steps behind
+# `near`.
+_RAYS = (
+    TYPES
+    + """
+    const float length = steps.data[0], cone = steps.data[1];
+    const vi NEVER = 1 << 30;  // a step beyond the end of any ray
+    const int count = near.shape[0], start = block * LANES;
+    const int rays = count - start < LANES ? count - start : LANES;
+    vf o[3], d[3], inverse[3], begin = 0.0f, end = 0.0f, shift = 0.0f;
+    for (int axis = 0; axis < 3; ++axis) { o[axis] = 0.0f; d[axis] = 1.0f; }
+    for (int l = 0; l < rays; ++l) {
+        const size_t r = start + l;
+        for (int axis = 0; axis < 3; ++axis) {
+            LANE(o[axis], l) = origins.data[3 * r + axis];
+            LANE(d[axis], l) = directions.data[3 * r + axis];
+        }
+        LANE(begin, l) = near.data[r]; LANE(end, l) = far.data[r]; LANE(shift, l) = jitter.data[r] - 1.0f;
+    }
+    // A ray leaves the cube of the last level for good at `leaves`; one that never enters has none. A ray parallel to
+    // a wall never meets it; the sign of the huge number does not matter, walls lie at both sides.
+    vf enters = 0.0f, leaves = 1e10f;
+    const float last = (float)(1 << (levels - 1));
+    for (int axis = 0; axis < 3; ++axis) {
+        inverse[axis] = SELECT(ABS(d[axis]) > 1e-9f, 1.0f / d[axis], (vf)1e10f);
+        const vf a = (-last - o[axis]) * inverse[axis], b = (last - o[axis]) * inverse[axis];
+        enters = VMAX(enters, VMIN(a, b));
+        leaves = VMIN(leaves, VMAX(a, b));
+    }
+    vf forward[3];
+    for (int axis = 0; axis < 3; ++axis) forward[axis] = SELECT(inverse[axis] > 0.0f, (vf)1.0f, (vf)0.0f);
+    const int powers[2][3] = {{blocks * blocks, blocks, 1}, {n * n, n, 1}};
+    end = VMIN(end, SELECT(enters < leaves, leaves, (vf)0.0f));
+    // Places of distances t on a lattice that begins at 0: steps of `length`, from length / cone on steps of cone t.
+    const float per_step = 1.0f / length, turn = cone > 0.0f ? length / cone : 0.0f;
+    #define PLACE(t) SELECT((t) * cone <= length, (t) * per_step, \\
+        (1.0f + LOG(VMAX((t) * (cone * per_step), (vf)1.0f))) / cone)
+    const vf base = cone > 0.0f ? PLACE(begin) : (vf)0.0f;
+    #define DISTANCE(u) (cone == 0.0f ? begin + (u) * length : SELECT((base + (u)) * cone <= 1.0f, \\
+        (base + (u)) * length, turn / EXP2(VMIN(1.0f - (base + (u)) * cone, (vf)0.0f) * 1.44269504f)))
+    const vf until = VMIN(cone > 0.0f ? PLACE(end) - base : (end - begin) * per_step, (vf)1e9f);
+    vi k = SELECT(shift < -0.5f, (vi)1, (vi)0);
+"""
+)
+# All rays of the block in lockstep, from cell to cell.
+_LOOK = """
+    for (;;) {
+        const vf place = TO_FLOAT(k) + (shift + 0.5f), middle = DISTANCE(place);  // of the interval
+        const vi active = place < until;
+        if (!ANY(active)) break;
+        vf p[3];
+        for (int axis = 0; axis < 3; ++axis) p[axis] = o[axis] + d[axis] * middle;
+        const vf most = VMAX(VMAX(ABS(p[0]), ABS(p[1])), ABS(p[2]));
+        vi level = 0;
+        vf scale = 1.0f, half_side = 1.0f;  // of the point, so that the level's cube is [-1, 1]^3; its inverse
+        for (int l = 1; l < levels; ++l) {
+            const vi beyond = most > (float)(1 << (l - 1));
+            level = SELECT(beyond, (vi)l, level);
+            scale = SELECT(beyond, (vf)(1.0f / (float)(1 << l)), scale);
+            half_side = SELECT(beyond, (vf)(float)(1 << l), half_side);
+        }
+        vi at_block = level * (blocks * blocks * blocks), at_cell = level * (n * n * n);
+        vf to_block = 1e10f, to_cell = 1e10f;  // to the nearest wall ahead, in sides of a block and of a cell
+        for (int axis = 0; axis < 3; ++axis) {
+            p[axis] = p[axis] * (scale * 0.5f) + 0.5f;
+            const vf u = p[axis] * (float)blocks, v = p[axis] * (float)n;
+            at_block += VMAX(VMIN(TO_INT(u), (vi)(blocks - 1)), (vi)0) * powers[0][axis];
+            at_cell += VMAX(VMIN(TO_INT(v), (vi)(n - 1)), (vi)0) * powers[1][axis];
+            to_block = VMIN(to_block, (FLOOR(u) + forward[axis] - u) * inverse[axis]);
+            to_cell = VMIN(to_cell, (FLOOR(v) + forward[axis] - v) * inverse[axis]);
+        }
+        vi here, around;
+        LOOK_UP_BYTES(around, coarse.data, at_block, coarse.shape[0]);
+        LOOK_UP_BYTES(here, occupied.data, at_cell, occupied.shape[0]);
+        const vi fine = active & (around != 0) & (most <= last);
+        const vi hit = fine & (here != 0);
+        const vf out = half_side * SELECT(fine, to_cell * (2.0f / (float)n), to_block * (2.0f / (float)blocks));
+        const vf ahead = cone > 0.0f ? PLACE(middle + out) - (place + base) : out * per_step;
+        const vi run = VMAX(TO_INT(CEIL(VMIN(ahead, until - place))), (vi)1);  // how many have their middles here
+"""
+_GO_ON = """
+        k += SELECT(active, run, (vi)0);
+    }
+"""
+
+
+def _walk(begin: str, emit: str) -> str:
+    """The way of a block of rays through the grids.
+
+    begin: what comes first; it may move `k`. emit: what becomes of intervals k .. k + run - 1 of the rays in `hit`.
+    """
+    return _RAYS + begin + _LOOK + emit + _GO_ON
+
+
+# What the first pass found, for the second: per block of rays the first `room` runs of each ray, as `k` and `run`, then
+# the `k` from which a ray had no room left, and its number of runs.
+@wp.func_native(
+    _walk(
+        """
+    vi total = 0, runs = 0, ray = 0, more = NEVER;
+    for (int l = 0; l < LANES; ++l) LANE(ray, l) = l;
+    int* kept = found.data + (size_t)block * (2 * room + 2) * LANES;
+""",
+        """
+        const vi fits = hit & (runs < room), at = runs * (int)(2 * LANES) + ray;
+        STORE_WHERE(fits, kept, at, k);
+        STORE_WHERE(fits, kept, at + (int)LANES, run);
+        more = SELECT(hit & (runs == room), k, more);
+        runs += SELECT(hit, (vi)1, (vi)0);
+        total += SELECT(hit, run, (vi)0);
+""",
+    )
+    + """
+    ((vi*)kept)[2 * room] = more;
+    ((vi*)kept)[2 * room + 1] = runs;
+    for (int l = 0; l < rays; ++l) counts.data[start + l] = LANE(total, l);
+"""
+)
+def _count_block(
+    block: int,
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    near: wp.array(dtype=float),
+    far: wp.array(dtype=float),
+    jitter: wp.array(dtype=float),
+    occupied: wp.array(dtype=wp.uint8),
+    n: int,
+    coarse: wp.array(dtype=wp.uint8),
+    blocks: int,
+    levels: int,
+    steps: wp.array(dtype=float),
+    room: int,
+    found: wp.array(dtype=int),
+    counts: wp.array(dtype=int),
+): ...
+
+
+@wp.kernel(enable_backward=False)
+def _count(
+    first: int,
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    near: wp.array(dtype=float),
+    far: wp.array(dtype=float),
+    jitter: wp.array(dtype=float),
+    occupied: wp.array(dtype=wp.uint8),
+    n: int,
+    coarse: wp.array(dtype=wp.uint8),
+    blocks: int,
+    levels: int,
+    steps: wp.array(dtype=float),
+    room: int,
+    found: wp.array(dtype=int),
+    counts: wp.array(dtype=int),
+):
+    _count_block(
+        first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, steps,
+        room, found, counts,
+    )
+
+
+_EMIT = """
+        const vi hits = VMIN(SELECT(hit, run, (vi)0), (int)starts.shape[0] - next);  // what has room
+        for (int step = 0;; ++step) {
+            const vi more = step < hits;
+            if (!ANY(more)) break;
+            const vf begins = TO_FLOAT(k + step) + shift;
+            const vf from = DISTANCE(begins), to = DISTANCE(begins + 1.0f);
+            STORE_WHERE(more, starts.data, next + step, from);
+            STORE_WHERE(more, ends.data, next + step, to);
+            STORE_WHERE(more, ray_index.data, next + step, ray);
+        }
+        next += hits;
+"""
+
+
+@wp.func_native(
+    _walk(
+        """
+    vi next = 0, ray = 0;
+    for (int l = 0; l < rays; ++l) { LANE(next, l) = offsets.data[start + l]; LANE(ray, l) = start + l; }
+    const vi* kept = (const vi*)found.data + (size_t)block * (2 * room + 2);
+    const vi runs = kept[2 * room + 1];
+    for (int i = 0; i < room; ++i) {
+        const vi hit = i < runs, run = kept[2 * i + 1];
+        if (!ANY(hit)) break;
+        k = kept[2 * i];
+"""
+        + _EMIT
+        + """
+    }
+    k = kept[2 * room];
+""",
+        _EMIT,
+    )
+)
+def _fill_block(
+    block: int,
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    near: wp.array(dtype=float),
+    far: wp.array(dtype=float),
+    jitter: wp.array(dtype=float),
+    occupied: wp.array(dtype=wp.uint8),
+    n: int,
+    coarse: wp.array(dtype=wp.uint8),
+    blocks: int,
+    levels: int,
+    steps: wp.array(dtype=float),
+    room: int,
+    found: wp.array(dtype=int),
+    offsets: wp.array(dtype=int),
+    starts: wp.array(dtype=float),
+    ends: wp.array(dtype=float),
+    ray_index: wp.array(dtype=int),
+): ...
+
+
+@wp.kernel(enable_backward=False)
+def _fill(
+    first: int,
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    near: wp.array(dtype=float),
+    far: wp.array(dtype=float),
+    jitter: wp.array(dtype=float),
+    occupied: wp.array(dtype=wp.uint8),
+    n: int,
+    coarse: wp.array(dtype=wp.uint8),
+    blocks: int,
+    levels: int,
+    steps: wp.array(dtype=float),
+    room: int,
+    found: wp.array(dtype=int),
+    offsets: wp.array(dtype=int),
+    starts: wp.array(dtype=float),
+    ends: wp.array(dtype=float),
+    ray_index: wp.array(dtype=int),
+):
+    _fill_block(
+        first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, steps,
+        room, found, offsets, starts, ends, ray_index,
+    )

@@ -1,0 +1,288 @@
+"""Choosing among packed samples: which are left of each ray, what is known of them, where they are.
+
+Ray r owns the samples offsets[r] .. offsets[r+1]-1. In torch this takes a dozen passes over all samples.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from models.kernels.runtime.lanes import TYPES, launch_blocks
+from models.kernels.runtime.launch import launch
+
+GRAIN = 256  # rays, or blocks of samples, that are worth a second thread
+
+
+class Chosen(NamedTuple):
+    """Samples of R rays among M: ray r has those at places[offsets[r]] .. places[offsets[r+1]-1]."""
+
+    places: Tensor  # [K] int64, ascending; M behind offsets[R]
+    offsets: Tensor  # [R+1] int32
+    total: Tensor  # [] int32, how many there are, whether they had room or not
+
+
+def choose(mask: Tensor, offsets: Tensor, room: int | None = None) -> Chosen:
+    """Where mask [M] bool is true, ray by ray; what lies behind offsets[R] is never chosen.
+
+    room: the length K of the result, which otherwise is their number, and waits for a GPU to count them; what does not
+    fit is cut off.
+    """
+    rays, device, words = len(offsets) - 1, mask.device, mask.view(torch.uint8)
+    upto, kept = torch.empty(2, rays + 1, dtype=torch.int32, device=device)
+    launch(_count, rays + 1, [words, offsets, upto], device=device, grain=GRAIN)
+    upto.cumsum_(0)
+    if room is None:
+        places = torch.empty(int(upto[-1]), dtype=torch.int64, device=device)
+    else:
+        places = torch.full((room,), len(mask), dtype=torch.int64, device=device)
+    launch(_list, rays + 1, [words, offsets, upto, kept, places], device=device, grain=GRAIN)
+    return Chosen(places, kept, upto[-1])
+
+
+def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Four columns [M] float32 and the rays of samples [M] int32 at index [K] int64; for M the last stands in."""
+    out, rays = columns[0].new_empty(4, len(index)), ray_index.new_empty(len(index))
+    given = [index, *(x.contiguous() for x in columns), ray_index]
+    launch_blocks(_gather, len(index), [*given, out, rays], device=index.device, grain=GRAIN)
+    return list(out), rays
+
+
+def points(origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, index: Tensor | None = None) -> Tensor:
+    """Where samples are: origin + t direction of their rays; [M, 3], or at index [K] alone, [K, 3].
+
+    origins, directions: [R, 3] float32. ray_index: [M] int32. t: [M]. index: int64; for M the last sample stands in.
+    Not differentiable.
+    """
+    out = t.new_empty(len(t) if index is None else len(index), 3)
+    chosen = torch.empty(0, dtype=torch.int64, device=t.device) if index is None else index
+    given = [origins.contiguous(), directions.contiguous(), ray_index, t.contiguous(), chosen]
+    launch_blocks(_points, len(out), [*given, out], device=t.device, grain=GRAIN)
+    return out
+
+
+def preceding(values: Tensor, ray_index: Tensor) -> Tensor:
+    """[M] float32: the value of the sample before on the same ray; the first of a ray keeps its own. ray_index: [M]."""
+    out = torch.empty_like(values)
+    launch_blocks(_preceding, len(out), [values.contiguous(), ray_index, out], device=values.device, grain=GRAIN)
+    return out
+
+
+def crossings(
+    value: Tensor, t: Tensor, ray_index: Tensor, index: Tensor, starts: Tensor, ends: Tensor, *, steep: float
+) -> Tensor:
+    """Where the value meets zero, if it does within the interval of a sample, else where it was known; [K].
+
+    value, t: [M] float32, values at distances. ray_index: [M] int32. index: [K] int64, samples that are asked for; for
+    M the last stands in. starts, ends: [K], their intervals. The value is taken as linear from the sample before on,
+    falling by `steep` per unit of distance at least; the first of a ray has none before and stays. Not differentiable.
+    """
+    out = torch.empty_like(starts)
+    given = [value.contiguous(), t.contiguous(), ray_index, index, starts.contiguous(), ends.contiguous(), -steep]
+    launch_blocks(_crossings, len(out), [*given, out], device=t.device, grain=GRAIN)
+    return out
+
+
+# Item 0 stands in front of the first ray, item r + 1 for ray r.
+@wp.func_native("""
+    int n = 0;
+    for (int i = offsets.data[item > 0 ? item - 1 : 0]; i < offsets.data[item]; ++i) n += mask.data[i];
+    counts.data[item] = n;
+""")
+def _count_of_ray(
+    item: int, mask: wp.array(dtype=wp.uint8), offsets: wp.array(dtype=int), counts: wp.array(dtype=int)
+): ...
+
+
+@wp.func_native("""
+    const int room = places.shape[0];
+    const int end = upto.data[item] < room ? upto.data[item] : room;
+    kept.data[item] = end;
+    if (item == 0) return;
+    int k = upto.data[item - 1];
+    for (int i = offsets.data[item - 1]; k < end; ++i)
+        if (mask.data[i]) places.data[k++] = i;
+""")
+def _list_of_ray(
+    item: int,
+    mask: wp.array(dtype=wp.uint8),
+    offsets: wp.array(dtype=int),
+    upto: wp.array(dtype=int),
+    kept: wp.array(dtype=int),
+    places: wp.array(dtype=wp.int64),
+): ...
+
+
+@wp.func_native(
+    TYPES
+    + """
+    BLOCK_OF(out);
+    for (int i = (int)start; i < (int)start + end; ++i)
+        out.data[i] = values.data[i > 0 && ray_index.data[i - 1] == ray_index.data[i] ? i - 1 : i];
+"""
+)
+def _preceding_block(
+    block: int, values: wp.array(dtype=float), ray_index: wp.array(dtype=int), out: wp.array(dtype=float)
+): ...
+
+
+@wp.kernel(enable_backward=False)
+def _preceding(
+    first: int, values: wp.array(dtype=float), ray_index: wp.array(dtype=int), out: wp.array(dtype=float)
+):
+    _preceding_block(first + wp.tid(), values, ray_index, out)
+
+
+@wp.kernel(enable_backward=False)
+def _count(first: int, mask: wp.array(dtype=wp.uint8), offsets: wp.array(dtype=int), counts: wp.array(dtype=int)):
+    _count_of_ray(first + wp.tid(), mask, offsets, counts)
+
+
+@wp.kernel(enable_backward=False)
+def _list(
+    first: int,
+    mask: wp.array(dtype=wp.uint8),
+    offsets: wp.array(dtype=int),
+    upto: wp.array(dtype=int),
+    kept: wp.array(dtype=int),
+    places: wp.array(dtype=wp.int64),
+):
+    _list_of_ray(first + wp.tid(), mask, offsets, upto, kept, places)
+
+
+# Of a block of chosen samples each: i is the k-th, the last one for what fills a room.
+_EACH = """
+    const int last = ray_index.shape[0] - 1;
+    for (int l = 0; l < end; ++l) {
+        const size_t k = start + l;
+        const int i = index.shape[0] == 0 ? (int)k : index.data[k] < last ? (int)index.data[k] : last;
+"""
+
+
+@wp.func_native(
+    TYPES
+    + "BLOCK_OF(rays);\n"
+    + _EACH
+    + """
+        out.data[k] = a.data[i];
+        out.data[count + k] = b.data[i];
+        out.data[2 * count + k] = c.data[i];
+        out.data[3 * count + k] = d.data[i];
+        rays.data[k] = ray_index.data[i];
+    }
+"""
+)
+def _gather_block(
+    block: int,
+    index: wp.array(dtype=wp.int64),
+    a: wp.array(dtype=float),
+    b: wp.array(dtype=float),
+    c: wp.array(dtype=float),
+    d: wp.array(dtype=float),
+    ray_index: wp.array(dtype=int),
+    out: wp.array2d(dtype=float),
+    rays: wp.array(dtype=int),
+): ...
+
+
+@wp.func_native(
+    TYPES
+    + "BLOCK_OF(out);\n"
+    + _EACH
+    + """
+        const size_t ray = 3 * (size_t)ray_index.data[i];
+        const float *o = origins.data + ray, *d = directions.data + ray;
+        for (int axis = 0; axis < 3; ++axis) out.data[3 * k + axis] = o[axis] + t.data[i] * d[axis];
+    }
+"""
+)
+def _points_block(
+    block: int,
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    ray_index: wp.array(dtype=int),
+    t: wp.array(dtype=float),
+    index: wp.array(dtype=wp.int64),
+    out: wp.array2d(dtype=float),
+): ...
+
+
+@wp.func_native(
+    TYPES
+    + """
+    alignas(4 * LANES) float found[6][LANES] = {};
+    #undef ALL
+    #define ALL(k) *(const vf*)found[k]
+"""
+    + "BLOCK_OF(out);\n"
+    + _EACH
+    + """
+        const int before = i > 0 && ray_index.data[i - 1] == ray_index.data[i] ? i - 1 : i;
+        found[0][l] = t.data[i]; found[1][l] = t.data[before];
+        found[2][l] = value.data[i]; found[3][l] = value.data[before];
+        found[4][l] = starts.data[k]; found[5][l] = ends.data[k];
+    }
+    const vf here = ALL(0), there = ALL(1), now = ALL(2), low = ALL(4), high = ALL(5);
+    const vf slope = (now - ALL(3)) / VMAX(here - there, (vf)1e-6f);
+    const vf meets = here - now / VMIN(slope, (vf)least);
+    const vf at = SELECT((here > there) & (low <= meets) & (meets <= high), meets, here);
+    STORE_BLOCK(out.data + start, at, end);
+"""
+)
+def _crossings_block(
+    block: int,
+    value: wp.array(dtype=float),
+    t: wp.array(dtype=float),
+    ray_index: wp.array(dtype=int),
+    index: wp.array(dtype=wp.int64),
+    starts: wp.array(dtype=float),
+    ends: wp.array(dtype=float),
+    least: float,
+    out: wp.array(dtype=float),
+): ...
+
+
+@wp.kernel(enable_backward=False)
+def _gather(
+    first: int,
+    index: wp.array(dtype=wp.int64),
+    a: wp.array(dtype=float),
+    b: wp.array(dtype=float),
+    c: wp.array(dtype=float),
+    d: wp.array(dtype=float),
+    ray_index: wp.array(dtype=int),
+    out: wp.array2d(dtype=float),
+    rays: wp.array(dtype=int),
+):
+    _gather_block(first + wp.tid(), index, a, b, c, d, ray_index, out, rays)
+
+
+@wp.kernel(enable_backward=False)
+def _points(
+    first: int,
+    origins: wp.array2d(dtype=float),
+    directions: wp.array2d(dtype=float),
+    ray_index: wp.array(dtype=int),
+    t: wp.array(dtype=float),
+    index: wp.array(dtype=wp.int64),
+    out: wp.array2d(dtype=float),
+):
+    _points_block(first + wp.tid(), origins, directions, ray_index, t, index, out)
+
+
+@wp.kernel(enable_backward=False)
+def _crossings(
+    first: int,
+    value: wp.array(dtype=float),
+    t: wp.array(dtype=float),
+    ray_index: wp.array(dtype=int),
+    index: wp.array(dtype=wp.int64),
+    starts: wp.array(dtype=float),
+    ends: wp.array(dtype=float),
+    least: float,
+    out: wp.array(dtype=float),
+):
+    _crossings_block(first + wp.tid(), value, t, ray_index, index, starts, ends, least, out)

@@ -1,0 +1,139 @@
+"""How a Warp kernel is started on torch tensors: on torch's stream on CUDA, by a team of threads on a CPU."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import warp as wp
+
+from models.kernels.runtime.compiled import Compiled
+from models.kernels.runtime.thread_pool import Team
+
+wp.config.log_level = wp.LOG_ERROR  # no banner, and no warning on machines without a CUDA driver
+wp.config.enable_backward = False  # every backward is written by hand
+
+
+def _initialize() -> None:
+    """Start Warp; its native part writes to stderr on every machine without a GPU, which says nothing new."""
+    if torch.cuda.is_available():
+        wp.init()
+        return
+    sys.stderr.flush()
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        wp.init()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nothing)
+
+
+_initialize()
+
+GRAIN = 2048  # fewer items than this are not worth a second thread
+PIECES = 16  # of a kernel per thread, which takes the next when it has done one
+
+
+def launch(
+    kernel: Any,
+    count: int,
+    inputs: Sequence[Any],
+    *,
+    device: torch.device,
+    block: int = 1,
+    grain: int = GRAIN,
+    threads: int = 1,
+) -> None:
+    """Run `kernel` for the items 0 .. count-1.
+
+    The kernel's first argument is the index of the first item of its piece, to be added to `wp.tid()`; `inputs` are the
+    other arguments (torch tensors or numbers). On a CPU the threads (`set_threads`) take pieces of the items from one
+    another, cut at multiples of `block`, of one block each where it is given: a kernel that scatters within blocks is
+    free of races and sums in the same order however many threads there are. grain: fewer items than this are not worth
+    a second thread. threads: of a GPU that share an item, as a block; each has a number of its own then.
+
+    Raises whatever Warp raises for arguments that do not fit the kernel's signature; on a CPU, where it has been
+    compiled before, TypeError.
+    """
+    if count == 0:
+        return
+    arguments = [0, *(as_warp(x) if isinstance(x, torch.Tensor) else x for x in inputs)]
+    if device.type == "cuda":
+        stream = wp.stream_from_torch(torch.cuda.current_stream(device))
+        shape = {"block_dim": threads} if threads > 1 else {}
+        wp.launch(kernel, dim=count * threads, inputs=arguments, device=stream.device, stream=stream, **shape)
+        return
+    compiled = _own.kernels.get(kernel)
+    if compiled is None:
+        compiled = _own.kernels[kernel] = Compiled(kernel, arguments)
+    blocks = -(-count // block)
+    team = min(_own.count or _threads, blocks, count // grain)
+    if team <= 1:
+        compiled.call(count, arguments)()
+    else:
+        pieces = blocks if block > 1 else min(blocks, PIECES * team)
+        _own.team_of(team).run(compiled, count, -(-blocks // pieces) * block, arguments)
+
+
+def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
+    """The same memory as the argument of a kernel; with a vector `dtype` the last axis becomes the vector.
+
+    A bare descriptor: it does not keep the tensor alive. Raises TypeError for numbers that no kernel knows.
+    """
+    if dtype is not None:
+        return wp.from_torch(tensor.detach(), dtype=dtype, requires_grad=False, return_ctype=True)
+    size = _SIZES.get(tensor.dtype)
+    if size is None:
+        raise TypeError(f"a kernel's argument is {tensor.dtype}: expected one of {[*map(str, _SIZES)]}")
+    shape, strides = tensor.shape, tensor.stride()
+    if len(shape) == 1:
+        return _Array.from_buffer_copy(_pack(tensor.data_ptr(), 0, *shape, 0, 0, 0, size * strides[0], 0, 0, 0, 1))
+    if len(shape) == 2:
+        steps = size * strides[0], size * strides[1]
+        return _Array.from_buffer_copy(_pack(tensor.data_ptr(), 0, *shape, 0, 0, *steps, 0, 0, 2))
+    return wp.from_torch(tensor.detach(), requires_grad=False, return_ctype=True)
+
+
+# As `wp.from_torch` does it, in a quarter of its time: address, gradient, shape, steps in bytes, axes.
+_SIZES = {torch.float32: 4, torch.int32: 4, torch.int64: 8, torch.uint8: 1}
+_Array: Any = type(wp.from_torch(torch.zeros(1), return_ctype=True))
+_pack = struct.Struct("QQ4i4ii4x").pack
+
+
+def set_threads(count: int) -> None:
+    """Let kernels use `count` >= 1 threads of the CPU; at first as many as torch finds.
+
+    Torch's own threads are another matter: its operations on small networks are too short to share, the kernels' not.
+    """
+    global _threads
+    _threads = count
+
+
+def set_own_threads(count: int) -> None:
+    """As `set_threads`, for the kernels that the calling thread starts."""
+    _own.count = count
+
+
+class _Own(threading.local):
+    """What a thread that starts kernels has for itself."""
+
+    def __init__(self) -> None:
+        self.count = 0  # threads; 0: as `set_threads` says
+        self.kernels: dict[Any, Compiled] = {}
+        self.team: Team | None = None
+
+    def team_of(self, threads: int) -> Team:
+        if self.team is None or self.team.threads < threads:
+            self.team = Team(threads)
+        return self.team
+
+
+_threads = torch.get_num_threads()
+_own = _Own()

@@ -1,0 +1,63 @@
+"""Losses on squares of neighboring pixels: what single rays cannot say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.losses.losses import LossConfig, shared_mean
+from models.model import Model
+from models.volume import Rendering
+from utils.evaluation.image_metrics import gaussian_window, structural_similarity
+
+if TYPE_CHECKING:
+    from dataio.batches import RayBatch
+
+
+class StructureLoss(LossConfig):
+    """1 - SSIM of each patch, mean over the windows that lie wholly in it and over channels; in [0, 2].
+
+    K1 = 0.01, K2 = 0.03, data range 1, covariances of the population. Wang et al. (2004), eq. 13.
+    """
+
+    type: Literal["structure"] = "structure"
+    window: int = Field(7, ge=2, description="side of the windows, pixels")
+    sigma: float | None = Field(None, gt=0, description="of a Gaussian window, pixels; null: all pixels count alike")
+
+    @property
+    def least_patch(self) -> int:
+        return self.window
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        color, target = (in_patches(each, batch.patch) for each in (rendering.color, batch.color))
+        window = color.new_full((self.window,), 1 / self.window)
+        if self.sigma is not None:
+            window = gaussian_window(self.window, self.sigma).to(color)
+        return shared_mean(1 - structural_similarity(color, target, window))
+
+
+class ColorGradientLoss(LossConfig):
+    """L1 between the differences of neighboring pixels, rendered and seen, mean over neighbors and channels.
+
+    The gradient term of Mathieu et al., "Deep multi-scale video prediction" (2016), eq. 6, for alpha = 1; signed.
+    """
+
+    type: Literal["color_gradient"] = "color_gradient"
+
+    @property
+    def least_patch(self) -> int:
+        return 2
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        off = in_patches(rendering.color - batch.color, batch.patch)
+        return shared_mean(torch.cat([off.diff(dim=-1).flatten(), off.diff(dim=-2).flatten()]).abs())
+
+
+def in_patches(per_ray: Tensor, patch: int | None) -> Tensor:
+    """[R, C] of rays that stand patch by patch, row by row -> [P, C, patch, patch]. Differentiable."""
+    if patch is None:
+        raise TypeError("a loss on patches needs a batch of patches")
+    return per_ray.view(len(per_ray) // patch**2, patch, patch, per_ray.shape[-1]).movedim(-1, 1)

@@ -1,0 +1,1 @@
+"""Multi-layer perceptrons and their activations, with input gradients."""

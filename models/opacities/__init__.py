@@ -1,0 +1,1 @@
+"""Field values to optical depth: one file per opacity."""

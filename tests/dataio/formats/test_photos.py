@@ -1,0 +1,281 @@
+"""Raw photographs up to and after pycolmap: what is compared, what is copied, what is said, what is kept."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from dataio.alignment import fit_similarity
+from dataio.formats import photos
+from dataio.formats.photos import PhotosData, prepare, upright
+from dataio.formats.transforms import TransformsData
+from dataio.pictures.exif import ORIENTATION, Exif, Position, read_exif
+from dataio.pictures.images import read_image
+from dataio.scene import AutoData
+from dataio.sfm import structure_from_motion
+from dataio.sfm.structure_from_motion import Effort, Limits, camera_groups, choose_pairs, find_models
+from tests.support import made_data
+from tests.support.made_data import picture
+from utils.errors import InputError
+
+
+def here(latitude: float, longitude: float) -> Exif:
+    return Exif(position=Position(latitude, longitude, None))
+
+
+def test_few_photographs_are_all_compared():
+    assert len(choose_pairs([Exif()] * 60, "auto")) == 60 * 59 // 2
+
+
+def test_many_photographs_are_compared_with_the_next_and_for_loops():
+    pairs = choose_pairs([Exif()] * 100, "auto")
+    assert all((i, j) in pairs for i in range(90) for j in range(i + 1, i + 11))
+    assert {(0, 16), (0, 32), (0, 64), (35, 99)} <= pairs and (0, 50) not in pairs and len(pairs) < 1300
+    assert all(0 <= i < j < 100 for i, j in pairs)
+
+
+def test_photographs_that_know_their_place_are_compared_with_neighbors():
+    """A grid of ten rows, flown to and fro: the neighbor in the next row is far in the order of names."""
+    places = [(row, column if row % 2 else 9 - column) for row in range(10) for column in range(10)]
+    exifs = [here(47 + 1e-4 * row, 8 + 1.5e-4 * column) for row, column in places]
+    pairs = choose_pairs([*exifs, Exif()], "auto")
+    number = {place: i for i, place in enumerate(places)}
+    assert all(tuple(sorted((number[r, c], number[r + 1, c]))) in pairs for r in range(9) for c in range(10))
+    assert (99, 100) in pairs and (0, 99) not in pairs and len(pairs) < 2200
+
+
+def test_neighbors_want_places():
+    with pytest.raises(InputError, match="do not say where"):
+        choose_pairs([Exif()] * 5, "gps")
+
+
+def test_photographs_of_one_lens_share_a_camera():
+    lens = Exif(camera="A", focal=800.4, focal_millimeters=4.3)
+    groups = camera_groups("abcd", [lens, Exif(), lens, lens], [(100, 75)] * 3 + [(75, 100)], "OPENCV")
+    assert [group.names for group in groups] == [["a", "c"], ["b"], ["d"]]
+    assert groups[0].parameters == [800.4, 800.4, 50.0, 37.5, 0, 0, 0, 0] and groups[1].parameters == []
+    assert camera_groups("a", [lens], [(100, 75)], "SIMPLE_RADIAL")[0].parameters == [800.4, 50.0, 37.5, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_copies_are_upright(orientation: int, suffix: str, tmp_path: Path):
+    """As the standard says, for which Pillow's own transposition stands."""
+    picture_at = tmp_path / f"a{suffix}"
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    blocks = np.kron(np.arange(24, dtype=np.uint8).reshape(4, 6) * 10, np.ones((16, 16), np.uint8))
+    Image.fromarray(np.stack([blocks] * 3, axis=-1)).save(picture_at, exif=exif, quality=95)
+    before = picture_at.read_bytes()
+    copy = upright(picture_at, read_exif(picture_at), tmp_path / "out")
+    with Image.open(picture_at) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert np.abs(read_image(copy)[0].astype(int) - expected).max() <= 6
+    assert read_exif(copy).orientation == 1 and picture_at.read_bytes() == before
+
+
+def make(folder: Path, count: int = 4) -> Path:
+    for view in range(count):
+        picture(folder / f"{view}.png", view)
+    return folder
+
+
+def test_a_folder_of_nothing_but_photographs_is_recognized(tmp_path: Path):
+    make(tmp_path / "a")
+    (tmp_path / "a/.DS_Store").touch()
+    assert isinstance(AutoData(path=str(tmp_path / "a")).resolve(), PhotosData)
+    (tmp_path / "a/notes.txt").touch()
+    assert not PhotosData.recognizes(tmp_path / "a")
+    assert not PhotosData.recognizes(make(tmp_path / "two", 2))
+
+
+def test_photographs_in_a_folder_called_images_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    make(tmp_path / "images")
+    (tmp_path / "notes.txt").touch()
+    found = AutoData(path=str(tmp_path)).resolve()
+    assert isinstance(found, PhotosData) and found.folder() == tmp_path / "images"
+    assert PhotosData(path=str(tmp_path / "images")).folder() == tmp_path / "images"
+    made_data.transforms(tmp_path)  # somebody knows the poses
+    assert isinstance(AutoData(path=str(tmp_path)).resolve(), TransformsData)
+    assert "also possible" not in capsys.readouterr().err
+    (tmp_path / "images/notes.txt").touch()
+    assert not PhotosData.recognizes(tmp_path)
+
+
+def test_without_pycolmap_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    monkeypatch.setattr(structure_from_motion, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install -r requirements-prepare\.txt"):
+        PhotosData(path=str(make(tmp_path / "in")), prepared=str(tmp_path / "out")).parse()
+    assert not (tmp_path / "out/images").exists()
+
+
+class Finder:
+    """Stands for pycolmap: writes models with so many photographs each."""
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self.counts, self.calls = counts, 0
+
+    def __call__(self, images: Path, groups, pairs, *, work: Path, **options) -> list[Path]:
+        self.calls += 1
+        names = [name for group in groups for name in group.names]
+        folders = []
+        for number, count in enumerate(self.counts):
+            folder = work / "models" / str(number)
+            folder.mkdir(parents=True)
+            (folder / "cameras.txt").write_text("1 PINHOLE 24 16 30 30 12 8\n")
+            lines = [f"{i + 1} 1 0 0 0 {i} 0 0 1 {name}\n\n" for i, name in enumerate(names[:count])]
+            (folder / "images.txt").write_text("".join(lines))
+            (folder / "points3D.txt").write_text("")
+            folders.append(folder)
+        return folders
+
+
+@pytest.fixture
+def finder(monkeypatch: pytest.MonkeyPatch) -> Finder:
+    finder = Finder([10])
+    monkeypatch.setattr(photos, "find_models", finder)
+    monkeypatch.setattr(photos, "need_pycolmap", lambda: None)
+    return finder
+
+
+def test_poses_are_found_once(tmp_path: Path, finder: Finder, capsys: pytest.CaptureFixture[str]):
+    source = make(tmp_path / "in", 10)
+    config = AutoData(path=str(source), cache=str(tmp_path / "cache")).resolve()
+    for _ in range(2):
+        assert len(config.load().names) == 10
+        assert "10 of 10 registered" in capsys.readouterr().err
+    assert finder.calls == 1
+    assert "10 photographs" in AutoData(path=str(source), cache=str(tmp_path / "other")).check()
+    assert finder.calls == 1  # a check does not look for poses
+    picture(source / "3.png", 77, size=(24, 16))
+    config.parse()
+    assert finder.calls == 2  # a photograph changed
+    assert sorted(path.name for path in source.iterdir()) == [f"{i}.png" for i in range(10)]
+
+
+def test_the_largest_of_several_models_and_advice(tmp_path: Path, finder: Finder, capsys: pytest.CaptureFixture[str]):
+    finder.counts = [5, 3]
+    config = PhotosData(path=str(make(tmp_path / "in", 10)), prepared=str(tmp_path / "out"))
+    assert len(config.parse().names) == 5
+    said = capsys.readouterr().err
+    assert "5 of 10 registered" in said and "2 models that were not joined, of 5, 3 photographs" in said
+    assert all(f"{number}. " in said for number in (1, 2, 3))
+
+
+def test_nothing_registered_is_an_error_with_advice(tmp_path: Path, finder: Finder):
+    finder.counts = []
+    with pytest.raises(InputError, match=r"(?s)0 of 4 registered.*1\. .*2\. .*3\. "):
+        PhotosData(path=str(make(tmp_path / "in")), prepared=str(tmp_path / "out")).parse()
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path, finder: Finder):
+    source = make(tmp_path / "in")
+    with pytest.raises(InputError, match="lies in the folder of the photographs"):
+        prepare(PhotosData(path=str(source)), source / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="not empty"):
+        prepare(PhotosData(path=str(source)), tmp_path / "full")
+    assert (tmp_path / "full/thesis.tex").read_text() == "x"
+    other = make(tmp_path / "others" / "images")
+    with pytest.raises(InputError, match="not empty"):
+        prepare(PhotosData(path=str(source)), other.parent)
+    assert len(list(other.iterdir())) == 4
+    with pytest.raises(InputError, match="got 2 photographs"):
+        prepare(PhotosData(path=str(make(tmp_path / "two", 2))), tmp_path / "out")
+    make(tmp_path / "odd")
+    picture(tmp_path / "odd/a b.png")
+    with pytest.raises(InputError, match="without spaces"):
+        prepare(PhotosData(path=str(tmp_path / "odd")), tmp_path / "out")
+
+
+EFFORT = Effort("exhaustive", "SIMPLE_RADIAL", 400, 500)
+
+
+def run_child(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch, **limits) -> list[Path]:
+    worker = folder / "worker.py"
+    worker.write_text(code)
+    monkeypatch.setattr(structure_from_motion, "WORKER", worker)
+    return find_models(
+        folder,
+        [],
+        set(),
+        work=folder / "work",
+        effort=EFFORT,
+        limits=Limits(**{"memory": 0, "minutes": 1.0, "threads": 1} | limits),
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        ("import sys; sys.exit('no good')", "no good"),
+        ("import os; os.abort()", "out of memory"),
+        ("x = bytearray(2**62)", "out of memory"),
+        (
+            "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**29,) * 2); x = bytearray(2**30)",
+            "out of memory",
+        ),
+    ],
+)
+def test_a_child_that_fails_is_one_line(code: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(InputError, match=word):
+        run_child(tmp_path, code, monkeypatch)
+
+
+def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(InputError, match="more than 0.01 minutes"):
+        run_child(tmp_path, "import time; print('pairs 1 2', flush=True); time.sleep(60)", monkeypatch, minutes=0.01)
+
+
+def test_noise_for_progress_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    code = (
+        r"import sys; sys.stdout.buffer.write(b'\xff\xfe a b\nfeatures x 3\nfeatures 3 3\n' + b'pairs 1 99999999999\n')"
+    )
+    assert run_child(tmp_path, code, monkeypatch) == []
+
+
+def corner(folder: Path, count: int) -> np.ndarray:
+    """Views of a floor and a wall with textures, drawn exactly; returns where they were taken, [count,3]."""
+    random = np.random.default_rng(0)
+    grain = [cv2.resize(random.random((n, n)), (800, 800), interpolation=cv2.INTER_CUBIC) for n in (10, 40, 160)]
+    texture = np.clip(sum(grain) / 3 * 255, 0, 255).astype(np.uint8)
+    lens = np.array([[340.0, 0, 200], [0, 340, 150], [0, 0, 1]])
+    centers = np.array(
+        [[2 * np.sin(a), -3.5 + 0.3 * np.cos(3 * a), 2 + 0.3 * a] for a in np.linspace(-0.6, 0.6, count)]
+    )
+    folder.mkdir()
+    to_floor = np.array([[0.005, 0, -2], [0, -0.005, 0], [0, 0, 0], [0, 0, 1]])
+    to_wall = np.array([[0.005, 0, -2], [0, 0, 0], [0, 0.005, 0], [0, 0, 1]])
+    for view, center in enumerate(centers):
+        forward = np.array([0, -0.3, 0.3]) - center
+        forward /= np.linalg.norm(forward)
+        right = np.cross(forward, [0, 0, 1])
+        right /= np.linalg.norm(right)
+        to_camera = np.stack([right, np.cross(forward, right), forward])
+        projection = lens @ np.column_stack([to_camera, -to_camera @ center])
+        drawn = np.zeros((300, 400), np.uint8)
+        # Texels to a floor of 4 by 4 before the wall, and to the wall above its edge.
+        for plane, pattern in ((to_floor, texture), (to_wall, texture.T)):
+            warped = cv2.warpPerspective(pattern + 1, projection @ plane, (400, 300))
+            drawn = np.maximum(drawn, warped)
+        Image.fromarray(drawn).save(folder / f"{view}.png")
+    return centers
+
+
+def test_made_photographs_end_where_they_were_taken(tmp_path: Path):
+    """The real thing, small, against the cameras that made the pictures."""
+    pytest.importorskip("pycolmap")
+    truth = corner(tmp_path / "in", 4)
+    config = PhotosData(path=str(tmp_path / "in"), prepared=str(tmp_path / "out"), threads=1, features=800)
+    views = config.parse()
+    assert views.names == [f"{view}.png" for view in range(4)]
+    centers = views.camera_to_world[:, :3, 3]
+    fit = fit_similarity(centers, truth)
+    error = np.linalg.norm(centers @ fit[:3, :3].T + fit[:3, 3] - truth, axis=1)
+    assert error.max() < 0.03  # of about four

@@ -1,0 +1,101 @@
+"""Runs that go wrong on purpose, each in one way: the warning for it comes, once, and no other."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dataio.batches import RayBatch
+from engine.diagnostics import Health
+from models.losses.losses import ColorLoss, Objective, Report
+from models.model import Model
+from tests.support.analytic import Sphere, rays_at_sphere, sphere_model
+
+
+def batch(*, mask: float | None = None) -> RayBatch:
+    count = 300
+    seen = None if mask is None else torch.full((count,), mask)
+    return RayBatch(rays_at_sphere(count, spread=0.5), torch.full((count, 3), 0.5), seen)
+
+
+def looked(model: Model, *, progress: float, health: Health | None = None, mask: float | None = None) -> list[str]:
+    rays = batch(mask=mask)
+    report: Report = Objective(model, {"color": ColorLoss()})(rays)
+    return (health or Health(distances=True)).look(model, report, rays, progress)
+
+
+class Inverted(Sphere):
+    """Seen from inside."""
+
+    def value(self, x: Tensor) -> Tensor:
+        return -super().value(x)
+
+
+class Away(Sphere):
+    """Nothing within the unit sphere."""
+
+    def value(self, x: Tensor) -> Tensor:
+        return super().value(x) * 0 + 1.0
+
+
+class Steep(Sphere):
+    """No distance: three times too steep."""
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return 3 * super().gradient(x)
+
+
+def test_a_sound_run_gives_no_warning() -> None:
+    health = Health(distances=True)
+    assert looked(sphere_model(), progress=0.0, health=health) == []
+    model = sphere_model()
+    with torch.no_grad():
+        model.foreground.opacity.get_parameter("log_s").add_(0.05)
+    assert looked(model, progress=0.8, health=health) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "words", "key"),
+    [
+        (Inverted(), "inside the surface", "foreground.field.inside_out"),
+        (Away(), "the object has vanished", "losses.mask.weight"),
+        (Steep(), "no distance", "losses.eikonal.weight"),
+    ],
+    ids=["inside out", "vanished", "steep"],
+)
+def test_each_mistake_is_told_once_with_its_key(field: Sphere, words: str, key: str) -> None:
+    model, health = sphere_model(sampler={"type": "stratified", "samples": 64}), Health(distances=True)
+    model.foreground.field = field
+    found = looked(model, progress=0.3, health=health)
+    assert [line for line in found if words in line and key in line], found
+    assert looked(model, progress=0.4, health=health) == []
+
+
+def test_masks_say_where_the_object_should_be() -> None:
+    model = sphere_model(sampler={"type": "stratified", "samples": 64})
+    model.foreground.field = Away()
+    assert any("within the masks" in line for line in looked(model, progress=0.3, mask=1.0))
+    assert any("almost no ray hits" in line for line in looked(model, progress=0.3, mask=0.0))
+
+
+def test_a_background_that_shows_the_object() -> None:
+    model = sphere_model(sampler={"type": "stratified", "samples": 64})
+    model.foreground.field, model.background = Away(), None
+    report: Report = Objective(model, {"color": ColorLoss()})(batch())
+    model.background = model.foreground  # that there is one is all that counts
+    said = Health(distances=True).look(model, report, batch(), 0.3)
+    assert any("background" in line and "foreground.field.radius" in line for line in said)
+
+
+def test_a_width_that_does_not_change_or_goes_astray() -> None:
+    for s, progress, words in ((500.0, 0.7, "does not sharpen"), (1e-1, 0.2, ""), (9e5, 0.2, "too sharp")):
+        said = [line for line in looked(sphere_model(s=s), progress=progress) if "width" in line]
+        assert bool(said) == bool(words) and all(words in line for line in said), (s, said)
+
+
+def test_a_loss_that_is_not_finite_is_named() -> None:
+    model, rays = sphere_model(), batch()
+    report: Report = Objective(model, {"color": ColorLoss()})(rays)
+    broken = replace(report, terms={"color": torch.tensor(torch.nan)})
+    assert any("losses.color" in line for line in Health(distances=True).look(model, broken, rays, 0.0))

@@ -1,0 +1,120 @@
+"""Ranks: what the environment says, which device is chosen, and that two of them agree."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.sources import ROOT
+from utils import distributed
+from utils.distributed import any_rank, barrier, broadcast_from_main, cleanup, mean_across_ranks, setup
+from utils.errors import InputError
+
+TWO_RANKS = """
+import json, sys, torch
+from utils import distributed
+ranks = distributed.setup("cpu")
+value = torch.tensor([1.0, 10.0], requires_grad=True) * (ranks.rank + 1)
+mean = distributed.mean_across_ranks(value)
+said = {
+    "rank": ranks.rank, "world": ranks.world, "main": ranks.is_main, "mean": mean.tolist(),
+    "detached": not mean.requires_grad, "untouched": value.tolist(),
+    "one": distributed.any_rank(ranks.rank == 1), "none": distributed.any_rank(False),
+    "text": distributed.broadcast_from_main(f"from {ranks.rank}"),
+}
+distributed.barrier()
+distributed.cleanup()
+print(json.dumps(said))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_two_ranks_agree() -> None:
+    common = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", TWO_RANKS],
+            cwd=ROOT,
+            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    for rank, process in enumerate(ranks):
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert json.loads(output.splitlines()[-1]) == {
+            "rank": rank, "world": 2, "main": rank == 0, "mean": [1.5, 15.0], "detached": True,
+            "untouched": [rank + 1.0, 10.0 * (rank + 1)], "one": True, "none": False, "text": "from 0",
+        }  # fmt: skip
+
+
+def test_a_single_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    ranks = setup("cpu")
+    assert (ranks.rank, ranks.world, ranks.local_rank, ranks.is_main) == (0, 1, 0, True)
+    assert ranks.device == torch.device("cpu")
+    value = torch.ones(2, requires_grad=True)
+    assert torch.equal(mean_across_ranks(value), value) and not mean_across_ranks(value).requires_grad
+    assert any_rank(True) and not any_rank(False)
+    assert broadcast_from_main(Path("x")) == Path("x")
+    barrier()
+    cleanup()
+
+
+@pytest.mark.parametrize(
+    ("environment", "what"),
+    [
+        ({"RANK": "0"}, "WORLD_SIZE=, LOCAL_RANK= - expected whole numbers"),
+        ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK=x"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK=2 - expected less than WORLD_SIZE=2"),
+    ],
+)
+def test_a_wrong_environment_is_named(
+    environment: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(InputError, match=what):
+        setup("cpu")
+
+
+@pytest.mark.parametrize("device", ["cpux", "meta", "", "cuda:99"])
+def test_a_wrong_device_is_named(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(InputError, match="^device: "):
+        setup(device)
+
+
+def test_ranks_that_do_not_meet_are_told_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = str(free_port())
+    names = {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    for name, text in names.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setattr(distributed, "RENDEZVOUS_SECONDS", 1)
+    with pytest.raises(InputError, match=f"rank 1 of 2 could not join the others at .* 127.0.0.1:{port}"):
+        setup("cpu")

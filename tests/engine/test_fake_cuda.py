@@ -1,0 +1,80 @@
+"""The whole product on a GPU that is not there: scripts, configs, and where a host would wait for it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models.kernels.test_other_machines import in_form
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "fakecuda"  # as in fake_cuda, which changes the process that imports it
+FOLDERS = ("benchmarks", "configs", "dataio", "engine", "models", "utils")
+# All methods, the published ones with networks that fit a CPU.
+CONFIGS = [
+    path.relative_to(ROOT / "configs").with_suffix("").as_posix()
+    for folder, names in ((ROOT / "configs", "*_hash*.yaml"), (ROOT / "configs" / "reduced", "*.yaml"))
+    for path in sorted(folder.glob(names))
+]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a copy of the product says, in which the device has another name and kernels the form of a GPU."""
+    copy = tmp_path_factory.mktemp("product")
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for script in [*ROOT.glob("*.py"), *(ROOT / "tests" / "support").glob("fake_*.py")]:
+        shutil.copy(script, copy)
+    for path in copy.rglob("*.py"):
+        text = path.read_text("utf-8")
+        if "kernels" in path.parts:
+            text = in_form(path.stem, text, one_point=True)
+        if not path.name.startswith("fake_"):
+            text = text.replace('"cuda"', f'"{NAME}"').replace("(auto|cpu|cuda(", f"(auto|cpu|{NAME}(")
+        path.write_text(text, "utf-8")
+    command = [sys.executable, "fake_cuda.py", *CONFIGS]
+    done = subprocess.run(
+        command, cwd=copy, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    answer: dict[str, Any] = json.loads(done.stdout)
+    answer["said"] = done.stderr
+    return answer
+
+
+def test_what_meets_across_devices_is_refused(found: dict[str, Any]) -> None:
+    operation, kernel = found["refusals"]
+    assert operation.startswith("aten::add: tensors [(3,)] on the CPU") and "are not on fakecuda:0" in kernel
+
+
+def test_every_script_runs_there(found: dict[str, Any]) -> None:
+    assert len(found["codes"]) == 7 and not any(found["codes"].values()), found["said"][-4000:]
+    assert "resumed at step 4" in found["said"]
+
+
+def test_every_config_trains_there_as_on_a_cpu(found: dict[str, Any]) -> None:
+    """The same random numbers are drawn, so that the errors of the first step's colors agree."""
+    assert list(found["errors"]) == CONFIGS
+    for name, (here, there) in found["errors"].items():
+        assert there == pytest.approx(here, rel=1e-4), name
+
+
+def test_what_the_host_waits_for(found: dict[str, Any]) -> None:
+    """For the lengths of packed arrays, the march's one and the pruning's three, until there is room for them."""
+    waits = {place.split(":")[0]: count for place, count in found["waits"]["neus_hash"].items()}
+    assert waits == {"models/kernels/rays/march.py": 1, "models/kernels/rays/packed.py": 3}
+    assert found["waits"]["reduced/nerf"] == {}  # dense samples need no lengths
+
+
+def test_recorded_steps_are_the_same_steps(found: dict[str, Any]) -> None:
+    """A graph is recorded anew when rooms or levels change; VolSDF's bound has to be asked whether it holds."""
+    for name, run in found["recorded"].items():
+        waits = name == "reduced/volsdf"
+        assert run["difference"] == 0 and bool(run["waits"]) == waits and bool(run["graphs"]) != waits, (name, run)
+    assert len(found["recorded"]) == 4

@@ -1,0 +1,219 @@
+"""The scripts that write videos, meshes and numbers: their parts that need no trained run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+import evaluate
+import extract_mesh
+import render
+from dataio.cameras import Cameras
+from models.rendering.frames import Frame
+from tests.support.sources import ROOT
+from utils.errors import InputError
+from utils.meshing.mesh import read_mesh, write_mesh
+from utils.paths.camera_paths import look_at
+from utils.paths.path_file import read_path
+
+WORLD = np.array([[0.0, -2.0, 0.0, 5.0], [2.0, 0.0, 0.0, -1.0], [0.0, 0.0, 2.0, 3.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+def made_up_run(folder: Path) -> Any:
+    """What the scripts ask of a run: ten cameras around a red sphere of radius 0.5, in a world of its own."""
+    turn = np.linspace(0.0, 2.0 * np.pi, 10, endpoint=False)
+    centers = 3.0 * np.stack([np.cos(turn), np.sin(turn), 0.4 + 0.0 * turn], 1)
+    poses = look_at(centers, [0.0, 0.0, 0.0], [0.0, 0.0, 1.0])
+    focal = np.arange(60.0, 70.0)
+    intrinsics = np.stack([focal, focal, np.full(10, 30.0), np.full(10, 20.0)], 1)
+    return SimpleNamespace(
+        folder=folder,
+        device=torch.device("cpu"),
+        cameras=Cameras.make(poses, intrinsics, [60, 40]),
+        splits={"train": np.arange(9), "test": np.array([9])},
+        world_from_scene=WORLD,
+        up=np.array([0.0, 0.0, 1.0]),
+        surface_value=lambda points: points.norm(dim=1) - 0.5,
+        surface_color=lambda points, normals: torch.tensor([1.0, 0.0, 0.0]).expand(len(points), 3),
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["render.py", "{}"],
+        ["render.py", "{}", "--frames", "0"],
+        ["render.py", "{}", "--baked"],
+        ["render.py", "{}", "--modes", "rgb,dpeth"],
+        ["extract_mesh.py", "{}", "--out", "mesh.stl"],
+        ["extract_mesh.py", "{}", "--keep", "most"],
+        ["evaluate.py", "{}"],
+    ],
+)
+def test_mistakes_end_with_code_2_and_one_line(tmp_path: Path, command: list[str]) -> None:
+    words = [word.format(tmp_path) for word in command]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("path", ["spiral", "interpolate"])
+def test_path_cameras_have_median_intrinsics(tmp_path: Path, path: str) -> None:
+    cameras = render.path_cameras(made_up_run(tmp_path), path, 7)
+    assert len(cameras) == 7
+    assert cameras.intrinsics.tolist() == [[64.0, 64.0, 30.0, 20.0]] * 7
+    assert cameras.size.tolist() == [[60, 40]] * 7
+    inward = -(cameras.centers * cameras.forward).sum(1) / cameras.centers.norm(dim=1)
+    assert inward.min() > 0.99
+
+
+def test_unknown_path_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="spiral, interpolate"):
+        render.path_cameras(made_up_run(tmp_path), "circle", 5)
+
+
+def written_path(folder: Path, **changes: Any) -> Path:
+    """A path of two cameras in the world, as nerfstudio writes it."""
+    matrix = np.eye(4)  # OpenGL axes: looks along -z, y is up
+    matrix[:3, 3] = [5.0, -1.0, 9.0]
+    camera = {"camera_to_world": matrix.ravel().tolist(), "fov": 90.0, "aspect": 1.5}
+    data = {"render_width": 60, "render_height": 40, "fps": 24, "camera_path": [camera, camera]} | changes
+    (folder / "path.json").write_text(json.dumps(data))
+    return folder / "path.json"
+
+
+def test_path_file_is_read_in_the_world_frame(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path)
+    cameras = render.path_cameras(run, str(written_path(tmp_path)), 99)
+    assert len(cameras) == 2, "the file says how many"
+    assert cameras.size.tolist() == [[60, 40]] * 2
+    assert cameras.intrinsics[0].tolist() == pytest.approx([20.0, 20.0, 30.0, 20.0]), "vertical field of view"
+    pixel, depth = cameras.project(torch.tensor([[0.0, 0.0, 0.0]]), 0)
+    assert pixel[0].tolist() == pytest.approx([30.0, 20.0], abs=1e-4), "it looks at the scene's center"
+    assert depth.item() == pytest.approx(3.0, abs=1e-5), "six world units are three of the scene"
+
+
+@pytest.mark.parametrize(
+    "changes, key",
+    [
+        ({"camera_path": []}, "camera_path"),
+        ({"camera_path": [{"fov": 50.0}]}, "camera_to_world"),
+        ({"camera_path": [{"camera_to_world": [0.0] * 16, "fov": 50.0}]}, "rotation"),
+        ({"camera_path": [{"camera_to_world": np.eye(4).ravel().tolist(), "fov": 180.0}]}, "fov"),
+        ({"render_width": 0}, "render_width"),
+        ({"render_height": float("nan")}, "render_height"),
+    ],
+)
+def test_wrong_path_files_are_named(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(InputError, match=key) as caught:
+        read_path(written_path(tmp_path, **changes))
+    assert "path.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, "\x00"])
+def test_broken_path_files_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "path.json").write_text(content)
+    with pytest.raises(InputError, match=r"path\.json"):
+        read_path(tmp_path / "path.json")
+    with pytest.raises(InputError, match="missing"):
+        read_path(tmp_path / "missing.json")
+
+
+def test_panel_shows_the_modes_in_order() -> None:
+    opacity = torch.ones(4, 6)
+    opacity[0] = 0.0
+    frame = Frame(torch.zeros(4, 6, 3), torch.full((4, 6), 2.0), torch.ones(4, 6, 3), opacity)
+    picture = render.panel(frame, ("normal", "rgb", "depth"), (1.0, 3.0))
+    assert picture.shape == (4, 18, 3)
+    assert (picture[:, 6:12] == 0).all()
+    assert (picture[0, :6] == 255).all() and (picture[0, 12:] == 255).all(), "empty is white"
+    assert (picture[1:, :6] == 201).all()
+    assert render.modes("depth, rgb") == ("depth", "rgb")
+
+
+def test_surface_of_a_run(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path)
+    mesh = extract_mesh.scene_surface(run, 70)
+    assert mesh.is_watertight and mesh.volume == pytest.approx(4 / 3 * np.pi * 0.125, rel=1e-2)
+    colors = extract_mesh.surface_colors(run, mesh, batch=1000)
+    assert colors.shape == (len(mesh.vertices), 3) and (colors == (255, 0, 0)).all()
+
+
+def test_what_to_keep() -> None:
+    assert [extract_mesh.keep(text) for text in ("all", "largest", "0.5")] == ["all", "largest", 0.5]
+    for wrong in ("some", "-1", "nan", "2"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected"):
+            extract_mesh.keep(wrong)
+
+
+def scene_with(truth: trimesh.Trimesh | None) -> Any:
+    return SimpleNamespace(reference=None if truth is None else lambda: truth)
+
+
+def test_mesh_is_measured_against_what_is_known(tmp_path: Path) -> None:
+    run, ball = made_up_run(tmp_path), trimesh.creation.icosphere(subdivisions=3)
+    assert evaluate.measure_mesh(run, scene_with(None), None, None, None) is None
+    assert evaluate.measure_mesh(run, scene_with(ball), None, None, None) is None, "no mesh was extracted yet"
+    assert read_mesh(tmp_path / "meshes" / "reference.ply").faces.shape == ball.faces.shape
+    write_mesh(tmp_path / "meshes" / "mesh.ply", ball)
+    score = evaluate.measure_mesh(run, scene_with(ball), None, None, None)
+    assert score is not None and score["chamfer"] < 1e-6 and score["file"] == "mesh.ply"
+    write_mesh(tmp_path / "turned.glb", ball, up=run.up)
+    score = evaluate.measure_mesh(run, scene_with(ball), tmp_path / "turned.glb", None, None)
+    assert score is not None and score["chamfer"] < 1e-6
+    other = tmp_path / "other.obj"
+    write_mesh(other, trimesh.creation.icosphere(subdivisions=3, radius=1.05))
+    score = evaluate.measure_mesh(run, scene_with(None), tmp_path / "meshes" / "mesh.ply", other, None)
+    assert score is not None and score["accuracy"] == pytest.approx(0.05 / 1.05, rel=0.05)
+    with pytest.raises(InputError, match="--reference"):
+        evaluate.measure_mesh(run, scene_with(None), other, None, None)
+
+
+def test_mean_leaves_out_what_was_not_measured() -> None:
+    assert evaluate.mean((1.0, None, 3.0)) == 2.0
+    assert evaluate.mean((None, None)) is None
+
+
+def test_images_of_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Views that are rendered 0.1 too bright score 20 dB; within the mask they are exact."""
+    run = made_up_run(tmp_path)
+    run.model = SimpleNamespace(background_color=torch.zeros(3))
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:20] = 255
+    scene = SimpleNamespace(
+        splits={"test": np.array([9]), "val": np.array([], np.int64)},
+        background=(1.0, 1.0, 1.0),
+        cameras=run.cameras,
+        images=[np.full((40, 60, 3), 51, np.uint8)] * 10,
+        masks=[mask] * 10,
+        depths=None,
+        names=[f"view_{i}" for i in range(10)],
+    )
+
+    def rendered(model: Any, cameras: Cameras, index: int) -> Frame:
+        assert model.background_color.tolist() == [1.0, 1.0, 1.0], "as the photographs were composited"
+        color = torch.full((40, 60, 3), 0.3)
+        color[10:20] = 0.2
+        return Frame(color, torch.zeros(40, 60), torch.zeros(40, 60, 3), torch.zeros(40, 60))
+
+    monkeypatch.setattr("models.rendering.frames.render_image", rendered)
+    score = evaluate.measure_images(run, cast(Any, scene), "test")
+    assert score is not None and score["views"] == 1
+    assert score["psnr"] == pytest.approx(20.0 + 10.0 * np.log10(40 / 30), abs=1e-3)
+    assert score["psnr_masked"] > 90.0
+    assert 0.0 < score["ssim"] < 1.0
+    assert "view_9" in capsys.readouterr().out
+    assert evaluate.measure_images(run, cast(Any, scene), "val") is None
+    with pytest.raises(InputError, match="test, val"):
+        evaluate.measure_images(run, cast(Any, scene), "tets")

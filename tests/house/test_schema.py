@@ -1,0 +1,33 @@
+"""configs/schema.json, from which editors complete and check a config."""
+
+import json
+
+import pytest
+
+from engine import experiment
+from tests.support.sources import ROOT
+
+FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def test_the_schema_is_current() -> None:
+    committed = (ROOT / "configs/schema.json").read_text("utf-8")
+    assert committed == experiment.schema_text(), "run: make schema"
+
+
+def test_the_schema_knows_keys_parts_and_ranges() -> None:
+    schema = json.loads(experiment.schema_text())
+    assert {"base", "data", "model", "losses", "optimizer", "train", "output"} <= schema["properties"].keys()
+    parts = schema["$defs"]
+    assert {"DataConfig.dtu", "SamplerConfig.occupancy_grid", "LossConfig.mask"} <= parts.keys()
+    assert parts["OptimizerConfig"]["properties"]["lr"]["exclusiveMinimum"] == 0
+    assert parts["OptimizerConfig"]["additionalProperties"] is False
+    references = {word for word in json.dumps(schema).split('"') if word.startswith("#/$defs/")}
+    assert {reference.removeprefix("#/$defs/") for reference in references} <= parts.keys()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_config_names_the_schema_in_line_1(path) -> None:
+    first = path.read_text("utf-8").splitlines()[0]
+    up = "../" * (len(path.relative_to(ROOT / "configs").parts) - 1)
+    assert first == f"# yaml-language-server: $schema={up}schema.json"

@@ -1,0 +1,1 @@
+"""YAML to strict configs: reading, merging, exchangeable parts, schedules, mistakes as lines."""

@@ -1,0 +1,260 @@
+"""YAML files and command-line overrides -> one validated config, or all mistakes at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from utils.config.mistakes import describe, did_you_mean
+from utils.config.parts import CHOICE_MARK, Choice, Part, StrictModel, discover, kind_named, parts
+from utils.config.yaml_text import MAX_BYTES, Node, Place, merge, parse, write
+from utils.errors import InputError
+
+__all__ = [
+    "Choice",
+    "Part",
+    "StrictModel",
+    "differences",
+    "discover",
+    "json_schema",
+    "load_config",
+    "parts",
+    "to_yaml",
+]
+
+ModelT = TypeVar("ModelT", bound=StrictModel)
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def load_config(path: str | Path, overrides: Sequence[str], model: type[ModelT]) -> ModelT:
+    """The config in the YAML file `path` as a `model`.
+
+    `base: FILE` (or a list, later ones win) names the files that this one completes; each is looked up
+    beside the file, then in the project's `configs/` and `configs/data/`. `overrides` are
+    `key.sub=value` with values in YAML; they win over all files.
+
+    Raises `InputError` with one line per mistake: `file:line:column: key: what (got X); did you mean 'y'?`.
+    """
+    mistakes: list[str] = []
+    tree = _Files(mistakes).read(Path(path))
+    tree = merge(tree, _parse_overrides(overrides, mistakes))
+    if mistakes:
+        raise InputError("\n".join(mistakes))
+    try:
+        # JSON mode is strict about kinds (no "on" for true) and yet takes a list for a tuple.
+        return model.model_validate_json(json.dumps(tree.plain()), strict=True)
+    except ValidationError as error:
+        raise InputError("\n".join(describe(error, tree, model))) from None
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The whole config as YAML, defaults included; `load_config` reads it back to an equal config."""
+    return write(_type_first(config.model_dump(mode="json")))
+
+
+def differences(a: BaseModel, b: BaseModel) -> list[str]:
+    """`key: old -> new` for each value that differs between two configs, in the order of their fields."""
+    old, new = (dict(_leaves(config.model_dump(mode="json"))) for config in (a, b))
+    keys = dict.fromkeys((*old, *new))
+    shown = ((key, old.get(key, "(absent)"), new.get(key, "(absent)")) for key in keys)
+    return [f"{key}: {before} -> {after}" for key, before, after in shown if before != after]
+
+
+def json_schema(model: type[StrictModel]) -> dict[str, Any]:
+    """JSON schema for editors: every part registered by now, and `base:`.
+
+    Nothing but a part's `type` is required in it, since a file may leave the rest to its base.
+    """
+    definitions: dict[str, Any] = {}
+    schema = _adopt(model.model_json_schema(), definitions)
+    schema["properties"]["base"] = {"type": ["string", "array"], "items": {"type": "string"}}
+    schema["$defs"] = dict(sorted(definitions.items()))
+    return schema
+
+
+class _Files:
+    """Reads a config file and the files that it names as its base."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        self.mistakes = mistakes
+        self.done: dict[Path, Node] = {}
+        self.roots = [_real(CONFIGS)]
+
+    def read(self, path: Path) -> Node:
+        if not path.is_file():
+            raise InputError(_no_file(path))
+        self.roots.append(_real(path).parent)
+        return self.complete(path, ())
+
+    def complete(self, path: Path, chain: tuple[Path, ...]) -> Node:
+        """The tree of `path` merged over its bases; `chain` holds the files that led here."""
+        file = _real(path)
+        if file not in self.done:
+            tree = parse(_read_text(path), _shown(path), self.mistakes)
+            self.done[file] = self.with_bases(_as_mapping(tree, path), path, (*chain, file))
+        return self.done[file]
+
+    def with_bases(self, tree: Node, path: Path, chain: tuple[Path, ...]) -> Node:
+        entries = dict(tree.value) if isinstance(tree.value, dict) else {}
+        base = entries.pop("base", None)
+        merged = Node({}, tree.place, tree.key)
+        for name in self.base_names(base) if base else ():
+            found = self.find(str(name.value), path, name.place)
+            if _real(found) in chain:
+                circle = " -> ".join(file.name for file in (*chain, found))
+                raise InputError(f"{name.place}: base: files name each other in a circle: {circle}")
+            merged = merge(merged, self.complete(found, chain))
+        return merge(merged, Node(entries, tree.place, tree.key))
+
+    def base_names(self, base: Node) -> list[Node]:
+        names = base.value if isinstance(base.value, list) else [base]
+        wrong = [name for name in names if not isinstance(name.value, str) or not name.value.isprintable()]
+        self.mistakes += [f"{name.place}: base: should be a file or a list of files" for name in wrong]
+        return [name for name in names if name not in wrong]
+
+    def find(self, name: str, path: Path, place: Place) -> Path:
+        """The file that `name`, written in the file `path`, means; it must lie in a folder of configs."""
+        folders = (path.parent, CONFIGS, CONFIGS / "data")
+        for candidate in (folder / name for folder in folders):
+            inside = any(_real(candidate).is_relative_to(root) for root in self.roots)
+            if not inside:
+                raise InputError(f"{place}: base: {name!r} lies outside the config's folder and configs/")
+            if candidate.is_file():
+                return candidate
+        near = [file.name for folder in folders for file in sorted(folder.glob("*.yaml"))]
+        raise InputError(f"{place}: base: no file {name!r}{did_you_mean(name, near)}")
+
+
+def _no_file(path: Path) -> str:
+    if path.is_dir():
+        return f"{_shown(path)}: a folder - expected a config file (.yaml)"
+    near = did_you_mean(path.name, [file.name for file in sorted(path.parent.glob("*.yaml"))])
+    return f"{_shown(path)}: no such config file{near}"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
+    except OSError as error:
+        raise InputError(f"{_shown(path)}: cannot be read: {error.strerror}") from None
+    if data is None:
+        raise InputError(f"{_shown(path)}: larger than {MAX_BYTES >> 20} MB, which no config is")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{_shown(path)}:{line}: not UTF-8 text") from None
+
+
+def _real(path: Path) -> Path:
+    # Path.resolve() raises on a loop of links; this leaves it to the reading.
+    return Path(os.path.realpath(path))
+
+
+def _shown(path: Path) -> str:
+    """`path` as short as it can be said from the current folder."""
+    absolute = os.path.abspath(path)
+    return absolute.removeprefix(os.path.join(os.getcwd(), ""))
+
+
+def _as_mapping(tree: Node, path: Path) -> Node:
+    if tree.value is None:
+        return Node({}, tree.place, tree.key)
+    if not isinstance(tree.value, dict):
+        raise InputError(f"{_shown(path)}:1:1: a config is a mapping of keys to values")
+    return tree
+
+
+def _parse_overrides(overrides: Sequence[str], mistakes: list[str]) -> Node:
+    """All overrides as one tree, so that `a.type=x a.b=y` means the same in any order."""
+    place = Place("command line")
+    tree = Node({}, place, place)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        path = key.strip().split(".")
+        if not equals or not all(path):
+            mistakes.append(f"{place}: expected key.sub=value (got {override!r})")
+            continue
+        try:
+            value = parse(text, str(place), mistakes, in_file=False)
+        except InputError as error:
+            reason = str(error).removeprefix(f"{place}: ")
+            mistakes.append(f"{place}: {key}: {reason}; quote the value (got {text!r})")
+            continue
+        _insert(tree, path, value)
+    return tree
+
+
+def _insert(tree: Node, path: Sequence[str], value: Node) -> None:
+    for part in path[:-1]:
+        entries = tree.value
+        assert isinstance(entries, dict)
+        if not isinstance(getattr(entries.get(part), "value", None), dict):
+            entries[part] = Node({}, value.place, value.place)
+        tree = entries[part]
+    assert isinstance(tree.value, dict)
+    tree.value[path[-1]] = value
+
+
+def _type_first(value: Any) -> Any:
+    """`value` with the `type` of each mapping before its other keys, which it gives their meaning."""
+    if isinstance(value, list):
+        return [_type_first(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _type_first(value[key]) for key in sorted(value, key=lambda key: key != "type")}
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict) or not value:
+        yield key, value
+        return
+    for name, item in value.items():
+        yield from _leaves(item, f"{key}.{name}" if key else str(name))
+
+
+def _adopt(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """`schema` with its own definitions moved to `definitions` and its choices written out there."""
+    for name, inner in schema.pop("$defs", {}).items():
+        if name not in definitions:
+            definitions[name] = {}
+            definitions[name] = _adopt(inner, definitions)
+    loosened: dict[str, Any] = _write_out(schema, definitions)
+    return loosened
+
+
+def _write_out(schema: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_write_out(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    result = {k: _write_out(v, definitions) for k, v in schema.items() if k not in ("required", CHOICE_MARK)}
+    if result.get("default") in (math.inf, -math.inf):
+        del result["default"]  # JSON has no such number
+    if "required" in schema and not isinstance(schema["required"], list):
+        result["required"] = _write_out(schema["required"], definitions)  # a property of that name
+    if CHOICE_MARK in schema:
+        result["$ref"] = f"#/$defs/{_define_choice(schema[CHOICE_MARK], definitions)}"
+    return result
+
+
+def _define_choice(kind_name: str, definitions: dict[str, Any]) -> str:
+    if kind_name not in definitions:
+        definitions[kind_name] = {}
+        # A mapping without a type completes the one of the file's base.
+        options: list[Any] = [{"type": "object", "not": {"required": ["type"]}}]
+        for name, part in parts(kind_named(kind_name)).items():
+            definitions[f"{kind_name}.{name}"] = {}
+            schema = _adopt(part.model_json_schema(), definitions)
+            definitions[f"{kind_name}.{name}"] = {**schema, "required": ["type"]}
+            options.append({"$ref": f"#/$defs/{kind_name}.{name}"})
+        definitions[kind_name] = {"oneOf": options}
+    return kind_name

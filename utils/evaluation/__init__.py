@@ -1,0 +1,1 @@
+"""The numbers of a run: images, meshes, points, heights, and metrics.json."""

@@ -1,0 +1,1 @@
+"""Surfaces as triangle meshes: extraction, cleaning, files."""

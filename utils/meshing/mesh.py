@@ -1,0 +1,195 @@
+"""Surfaces as triangle meshes: extracted from a function, cleaned of crumbs, read and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from utils.errors import InputError
+from utils.files import replacing
+from utils.meshing.lattice import Floats, Lattice, Values, lattice_surface
+
+FORMATS = (".ply", ".obj", ".glb")
+Keep = str | float
+
+
+def extract_surface(
+    value: Values,
+    *,
+    resolution: int,
+    extent: float = 1.0,
+    radius: float | None = None,
+    safety: float = 1.5,
+    batch: int = 1 << 16,
+    solid_beyond: bool = False,
+) -> trimesh.Trimesh:
+    """Mesh of a function's zero level, by marching cubes on `resolution`^3 points over [-extent, extent]^3.
+
+    value: points [N, 3] float32 -> [N], positive outside; any units, its slope is measured. radius: places
+    farther from the origin count as outside, which closes the mesh at that sphere, and the function is not
+    called there; solid_beyond: they count as inside, as around a room, which is a hollow in a solid.
+    safety: factor on the steepest slope between points eight apart, when a region is passed over for being far
+    from zero; infinity evaluates every point. A surface that neither changes a sign there
+    nor comes within the margin is missed. batch: points per call.
+    Returns vertices in the function's units, float64, faces counter-clockwise from outside; closed wherever
+    the surface does not leave the cube. Raises InputError when there is no surface or a value is not finite,
+    ValueError for a resolution below 2. Source: Lorensen and Cline 1987.
+    """
+    if resolution < 2 or extent <= 0.0:
+        raise ValueError(f"resolution >= 2 and extent > 0 expected, got {resolution} and {extent}")
+    lattice = Lattice(resolution, extent)
+    vertices, faces = lattice_surface(
+        value, lattice, radius=radius, safety=safety, batch=batch, solid_beyond=solid_beyond
+    )
+    if len(faces) == 0:
+        raise InputError(
+            "surface - the field has one sign everywhere, so there is no surface yet - train longer or check "
+            "that the scene's center and radius enclose the object"
+        )
+    return trimesh.Trimesh(vertices, faces, process=False)
+
+
+def keep_pieces(mesh: trimesh.Trimesh, keep: Keep) -> tuple[trimesh.Trimesh, int]:
+    """The mesh without its small connected pieces, and how many were dropped.
+
+    keep: "all", "largest" (by area), or the least area of a piece as a share of the largest one's, 0 to 1.
+    Colors are dropped. Raises ValueError for other values of keep.
+    """
+    if keep not in ("all", "largest") and not (isinstance(keep, float) and 0.0 <= keep <= 1.0):
+        raise ValueError(f"keep: 'all', 'largest' or a share from 0 to 1 expected, got {keep!r}")
+    if keep == "all":
+        return mesh, 0
+    piece = pieces(mesh)
+    area = np.bincount(piece, weights=mesh.area_faces)
+    least = area.max() * keep if isinstance(keep, float) else area.max()
+    kept = area >= least
+    if keep == "largest":
+        kept = np.arange(len(area)) == area.argmax()
+    return submesh(mesh, kept[piece]), int(len(area) - kept.sum())
+
+
+def pieces(mesh: trimesh.Trimesh) -> NDArray[np.integer]:
+    """The number, from 0, of the connected piece of each face; faces connect through shared vertices."""
+    faces = np.asarray(mesh.faces)
+    ends = np.concatenate([faces[:, :2], faces[:, 1:]])
+    shape = (len(mesh.vertices), len(mesh.vertices))
+    graph = coo_matrix((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape)
+    _, label = connected_components(graph, directed=False)
+    _, piece = np.unique(label[faces[:, 0]], return_inverse=True)
+    return piece
+
+
+def submesh(mesh: trimesh.Trimesh, chosen: NDArray[np.bool_]) -> trimesh.Trimesh:
+    """The chosen faces [F] with the vertices that they use, in the old order."""
+    faces = np.asarray(mesh.faces)[chosen]
+    used, number = np.unique(faces, return_inverse=True)
+    return trimesh.Trimesh(mesh.vertices[used], number.reshape(-1, 3), process=False)
+
+
+def transformed(mesh: trimesh.Trimesh, similarity: ArrayLike) -> trimesh.Trimesh:
+    """A copy of the mesh moved by a 4x4 similarity; mirrored faces are turned, to stay outward."""
+    matrix = np.asarray(similarity, np.float64)
+    vertices = mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3]
+    faces = mesh.faces if np.linalg.det(matrix[:3, :3]) > 0 else mesh.faces[:, ::-1]
+    return with_colors(trimesh.Trimesh(vertices, faces, process=False), vertex_colors(mesh))
+
+
+def vertex_colors(mesh: trimesh.Trimesh) -> NDArray[np.uint8] | None:
+    """RGBA of the vertices, [V, 4], or None when the mesh has none of its own."""
+    visual = mesh.visual
+    if isinstance(visual, trimesh.visual.ColorVisuals) and visual.kind == "vertex":
+        return np.asarray(visual.vertex_colors, np.uint8)
+    return None
+
+
+def with_colors(mesh: trimesh.Trimesh, colors: NDArray[np.uint8] | None) -> trimesh.Trimesh:
+    """The same mesh, not a copy, with vertex colors [V, 3] or [V, 4]; None leaves it as it is."""
+    if colors is not None:
+        mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=colors)
+    return mesh
+
+
+def write_mesh(path: Path, mesh: trimesh.Trimesh, *, up: ArrayLike = (0.0, 0.0, 1.0)) -> None:
+    """Write .ply (binary), .obj or .glb with vertex normals and colors (if any), whole or not at all.
+
+    up: [3], the direction of the mesh's frame that is up. GLB fixes +Y as up, so there the mesh is turned;
+    the other formats keep the frame. GLB also wants linear colors, so sRGB is converted. Raises InputError
+    for other suffixes and for vertices that are not finite, StorageError where the disk refuses.
+    """
+    check_suffix(path)
+    if not np.isfinite(mesh.vertices).all():
+        raise InputError(f"{path}: the mesh has vertices that are not finite, nothing was written")
+    kind = path.suffix.lower()[1:]
+    with replacing(path) as temporary:
+        if kind == "glb":
+            for_glb(mesh, up).export(temporary, file_type="glb", include_normals=True)
+        elif kind == "obj":
+            mesh.export(temporary, file_type="obj", include_normals=True)
+        else:
+            mesh.export(temporary, file_type="ply", vertex_normal=True)
+
+
+def check_suffix(path: Path) -> None:
+    """Raise InputError unless the file's suffix names a format that `write_mesh` writes."""
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: one of {', '.join(FORMATS)} expected, got '{path.suffix}'")
+
+
+def for_glb(mesh: trimesh.Trimesh, up: ArrayLike) -> trimesh.Trimesh:
+    """A copy turned so that `up` [3] becomes +Y, with linear colors: as glTF 2.0 (3.3, 3.7.2.1) asks."""
+    turned = transformed(mesh, _to_y_up(up))
+    colors = vertex_colors(turned)
+    if colors is None:
+        return turned
+    srgb = colors[:, :3] / 255.0
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    return with_colors(turned, np.column_stack([np.rint(255.0 * linear).astype(np.uint8), colors[:, 3]]))
+
+
+def read_mesh(path: Path, *, up: ArrayLike | None = None) -> trimesh.Trimesh:
+    """Read a triangle mesh from any format that trimesh knows, its vertices as they are in the file.
+
+    up: [3], turns a .glb, whose up is +Y, back into the frame with this up: the inverse of `write_mesh`. Raises
+    InputError when the file is missing, unreadable, has no faces or vertices that are not finite.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, a mesh was expected")
+    try:
+        mesh = trimesh.load_mesh(path, process=False)
+    except Exception as error:  # trimesh's readers raise whatever their parsing stumbles over
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable mesh ({type(error).__name__}: {reason})") from error
+    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
+        raise InputError(f"{path}: the mesh has no faces")
+    if not np.isfinite(mesh.vertices).all():
+        raise InputError(f"{path}: the mesh has vertices that are not finite")
+    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
+        raise InputError(f"{path}: faces name vertices that do not exist")
+    if up is not None and path.suffix.lower() == ".glb":
+        return transformed(mesh, _to_y_up(up).T)
+    return mesh
+
+
+def _to_y_up(up: ArrayLike) -> Floats:
+    """The rotation [4, 4] that turns the direction `up` into +Y."""
+    turn = np.eye(4)
+    turn[:3, :3] = _rotation_between(np.asarray(up, np.float64), np.array([0.0, 1.0, 0.0]))
+    return turn
+
+
+def _rotation_between(start: Floats, end: Floats) -> Floats:
+    """The smallest rotation [3, 3] that turns the direction of `start` into that of `end`."""
+    from scipy.spatial.transform import Rotation
+
+    start, end = start / np.linalg.norm(start), end / np.linalg.norm(end)
+    axis = np.cross(start, end)
+    sine, cosine = np.linalg.norm(axis), start @ end
+    if sine < 1e-12:
+        axis = np.eye(3)[np.abs(start).argmin()]
+        axis = np.cross(start, axis)
+    return Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.arctan2(sine, cosine)).as_matrix()

@@ -1,0 +1,1 @@
+"""Camera paths: made ones, and those in files."""
