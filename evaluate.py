@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import trimesh
 
     from dataio.scene import Scene
-    from engine.experiment import Run
+    from engine.run import Run
 
 DEPTH_BOUND = 0.05  # world units: 5 cm where they are meters
 SEEN_MARGIN = 0.1  # world units: what lies no farther behind a measured depth counts as seen
@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
     args = parser.parse_intermixed_args()
 
-    from engine.experiment import Run
+    from engine.run import Run
     from utils.evaluation.point_metrics import has_faces
     from utils.evaluation.results import update_results
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dataio.georeference import Georeference
-    from engine.experiment import Run
+    from engine.run import Run
 
 SOLID_SHARE = 0.75  # of the unit sphere: from here on, what lies beyond it counts as solid too
 
@@ -47,7 +47,7 @@ def main() -> int:
     for path in args.out or ():
         check_suffix(path)  # before minutes of work
 
-    from engine.experiment import Run
+    from engine.run import Run
 
     began = time.perf_counter()
     run = Run.open(args.run, device=args.device)

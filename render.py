@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dataio.cameras import Cameras
-    from engine.experiment import Run
+    from engine.run import Run
     from models.model import Model
     from models.rendering.frames import Frame
 
@@ -50,7 +50,7 @@ def main() -> int:
     if args.baked and not (args.surface and args.modes == ("depth",)):
         raise InputError("--baked: only depth can be baked - expected --surface --modes depth with it")
 
-    from engine.experiment import Run
+    from engine.run import Run
     from utils.pictures.video import write_video
 
     run = Run.open(args.run, device=args.device)

@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
     args = parser.parse_intermixed_args()
 
-    from engine import experiment
+    from engine import build, experiment
     from models.model import Model
     from utils.config.loading import to_yaml
 
@@ -41,8 +41,8 @@ def main() -> int:
         print(to_yaml(config), end="")
         return 0
     if args.check:
-        experiment.choose_device(config.device)
-        experiment.build_optimizer(config.optimizer, Model(config.model))
+        build.choose_device(config.device)
+        build.build_optimizer(config.optimizer, Model(config.model))
         print(f"{args.config}: fits; {config.data.check()}")
         return 0
     return train(config, experiment.output_folder(config, args.config), args.allow_config_change)
@@ -52,15 +52,15 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
     """Train until the budget is used or a signal comes; returns the exit code."""
     import torch
 
-    from engine import trainer
+    from engine import resume, signals, trainer
     from utils import distributed
 
     ranks = distributed.setup(config.device)
     try:
-        run = trainer.open_training(config, folder, ranks, allow_config_change=allow_config_change)
+        run = resume.open_trainer(config, folder, ranks, allow_config_change=allow_config_change)
         if run is None:
             return 0
-        stop = trainer.StopSignals()
+        stop = signals.StopSignals()
         try:
             while run.progress < 1 and not distributed.any_rank(stop.received):
                 run.step_once()

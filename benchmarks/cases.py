@@ -17,7 +17,7 @@ from benchmarks.sample_cases import depth_cases, sample_cases, view_cases
 from dataio.cameras import Rays
 from models.encodings.hash_grid import HashGridConfig
 from models.kernels.encodings.harmonics import harmonics
-from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
+from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_vjp
 from models.kernels.networks.mlp import mlp, mlp_forward
 from models.kernels.rays.composite import composite
 from models.kernels.rays.march import blocks, march
@@ -125,11 +125,11 @@ def hash_cases(inputs: Inputs) -> Iterator[Case]:
         return (how(points, table, levels, active=active),)
 
     def with_gradient(how: Any) -> Results:
-        value, pullback = how(points, table, levels, active=active)
-        return value, pullback(weight)
+        value, vjp = how(points, table, levels, active=active)
+        return value, vjp(weight)
 
     forms = both(encoded, hash_encode, plain.hash_encode)
-    pulled = both(with_gradient, hash_encode_with_pullback, plain.hash_encode_with_pullback)
+    pulled = both(with_gradient, hash_encode_with_vjp, plain.hash_encode_with_vjp)
     yield Case("hash encoding", count, both(torch.no_grad()(encoded), hash_encode, plain.hash_encode), Least(read=rows))
     yield Case("  backward", count, backward(forms, [table], grads[:1]), Least(added=rows))
     yield Case("hash encoding with gradient", count, pulled, Least(read=2 * rows))

@@ -83,7 +83,7 @@ def measure(path: str, keys: list[str], steps: int, rays: int) -> Found:
     """Load a set, train on it. Raises InputError for unusable data."""
     from dataio.checks.reprojection import reprojection
     from dataio.scene import AutoData
-    from engine import trainer
+    from engine import resume
     from engine.experiment import read_config
     from utils import distributed
 
@@ -101,7 +101,7 @@ def measure(path: str, keys: list[str], steps: int, rays: int) -> Found:
     config = chosen[0] if chosen else "neus_hash_open" if scene.masks is None else "neus_hash"
     read = read_config(f"configs/{config}.yaml", [*overrides, *short, *silent])
     with tempfile.TemporaryDirectory() as folder:
-        run = trainer.open_training(read, Path(folder), distributed.setup("cpu"), allow_config_change=False)
+        run = resume.open_trainer(read, Path(folder), distributed.setup("cpu"), allow_config_change=False)
         if run is None:
             raise InputError(f"--steps: got {steps} - expected a positive number")
         while run.progress < 1:

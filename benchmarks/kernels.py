@@ -67,7 +67,8 @@ def measure(
     warmup, steps: training steps before those whose kernels are timed, and those. gemm: see `machine.roofs`.
     """
     from benchmarks.cases import cases, make_inputs
-    from engine.experiment import choose_device, read_config, use_threads
+    from engine.build import choose_device, use_threads
+    from engine.experiment import read_config
     from models.encodings.hash_grid import HashGridConfig
 
     read = read_config(config, overrides)

@@ -75,7 +75,7 @@ def _interpolated(table: Tensor, row: Tensor, fraction: Tensor) -> Tensor:
     return value.flatten(1)
 
 
-def hash_encode_with_pullback(
+def hash_encode_with_vjp(
     points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0, read: Tensor | None = None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The features, and their gradient in the points by nested automatic differentiation."""
@@ -84,10 +84,10 @@ def hash_encode_with_pullback(
         points = points if points.requires_grad else points.detach().requires_grad_()
         features = hash_encode(points, table, levels, active=active, lead=lead, read=read)
 
-    def pullback(weight: Tensor) -> Tensor:
+    def vjp(weight: Tensor) -> Tensor:
         return torch.autograd.grad(features, points, weight, create_graph=wanted, retain_graph=True)[0]
 
-    return features if wanted else features.detach(), pullback
+    return features if wanted else features.detach(), vjp
 
 
 def ray_index(offsets: Tensor) -> Tensor:
@@ -129,11 +129,11 @@ def below(values: Tensor, counted: Tensor, offsets: Tensor, *, most: float) -> T
     return exclusive_sum(torch.where(counted, values, torch.zeros_like(values)), offsets) < most
 
 
-def choose(mask: Tensor, offsets: Tensor, room: int | None = None) -> _packed.Chosen:
+def compact(mask: Tensor, offsets: Tensor, capacity: int | None = None) -> _packed.Compacted:
     """All true places, and how many of them lie before each ray's start."""
     index = (mask & (torch.arange(len(mask), device=mask.device) < offsets[-1])).nonzero()[:, 0]
     kept = torch.searchsorted(index, offsets.long(), out_int32=True)
-    return _packed.Chosen(index, kept, kept[-1])
+    return _packed.Compacted(index, kept, kept[-1])
 
 
 def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -224,9 +224,9 @@ def march(
     jitter: Tensor,
     cells: tuple[Tensor, Tensor],
     steps: Tensor,
-    room: int | None = None,
+    capacity: int | None = None,
 ) -> _march.Marched:
-    """Every step of the lattice of every ray is looked up, blocks or not. One level, even steps, any room."""
+    """Every step of the lattice of every ray is looked up, blocks or not. One level, even steps, any capacity."""
     (occupied,), (step, cone) = cells[0], steps.tolist()
     assert cone == 0
     n = len(occupied)
@@ -344,14 +344,14 @@ def _secant(values: Tensor, origins: Tensor, directions: Tensor, ends: list[Tens
 
 PAIRS: tuple[tuple[Any, Any], ...] = (
     (_hash_encode.hash_encode, hash_encode),
-    (_hash_encode.hash_encode_with_pullback, hash_encode_with_pullback),
+    (_hash_encode.hash_encode_with_vjp, hash_encode_with_vjp),
     (_scan.exclusive_sum, exclusive_sum),
     (_scan.total, total),
     (_march.march, march),
     (_composite.composite, composite),
     (_scan.unbroken, unbroken),
     (_scan.below, below),
-    (_packed.choose, choose),
+    (_packed.compact, compact),
     (_packed.gather, gather),
     (_packed.points, points),
     (_packed.preceding, preceding),

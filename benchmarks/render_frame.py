@@ -84,7 +84,7 @@ def main() -> int:
 
 def opened(path: str, device: str, overrides: Sequence[str]) -> Subject:
     """A run's model and its first held-out view. Raises InputError for what is no run."""
-    from engine.experiment import Run
+    from engine.run import Run
 
     run = Run.open(path, device=device, overrides=overrides)
     view = first_view(run.splits)
@@ -114,7 +114,7 @@ def first_view(splits: Any) -> int:
 
 def measure(subject: Subject, sizes: Sizes, *, threads: int, gemm: tuple[int, int, int] = GEMM) -> dict[str, Any]:
     """Everything the table shows. threads: of the CPU, for all but the depth, which uses all cores."""
-    from engine.experiment import use_threads
+    from engine.build import use_threads
     from models.rendering.frames import render_image
     from models.rendering.surface import Surface
 
@@ -177,7 +177,7 @@ def picture(look: Callable[[], Any], device: torch.device) -> tuple[Any, dict[st
 
 def depths(subject: Subject, sizes: Sizes, threads: int) -> tuple[Any, list[dict[str, Any]]]:
     """The baked lattice, and rows for baking it and for a frame of depth from it."""
-    from engine.experiment import use_threads
+    from engine.build import use_threads
     from models.rendering.baked import bake, render_depth
 
     baked, baking = picture(partial(bake, subject.model.foreground, sizes.lattice), subject.device)
@@ -207,7 +207,7 @@ def compared(subject: Subject, longer: int) -> list[dict[str, Any]]:
     import torch
 
     from benchmarks.plain import instead_of_kernels
-    from engine.trainer import resize
+    from engine.validation import resize
     from models.rendering.frames import render_image
     from utils.evaluation.image_metrics import psnr
 

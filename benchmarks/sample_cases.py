@@ -26,27 +26,27 @@ def sample_cases(inputs: Inputs) -> Iterator[Case]:
     index, t, value = of.int(), torch.rand(count, device=device), torch.randn(count, device=device)
     places = torch.arange(count, device=device) - offsets.index_select(0, of)
     mask = places < (offsets.diff() // 2).index_select(0, of)  # the front of each ray
-    kept = plain.choose(mask, offsets)
-    starts, s = t.index_select(0, kept.places) - 0.1, torch.tensor(100.0, device=device)
+    kept = plain.compact(mask, offsets)
+    starts, s = t.index_select(0, kept.indices) - 0.1, torch.tensor(100.0, device=device)
     columns, ways = [t, value, t, value], (rays.origins, rays.directions)
-    some, size = len(kept.places), FLOAT * count
+    some, size = len(kept.indices), FLOAT * count
 
     def pieces(how: Any) -> Results:
         return tuple(how(*ways, rays.near, rays.far))
 
-    def chosen(how: Any) -> Results:
+    def compacted(how: Any) -> Results:
         return tuple(how(mask, offsets)[:2])
 
     def gathered(how: Any) -> Results:
-        found, of = how(kept.places, columns, index)
+        found, of = how(kept.indices, columns, index)
         return (*found, of)
 
     def crossed(how: Any) -> Results:
-        return (how(value, t, index, kept.places, starts, starts + 0.2, steep=0.1),)
+        return (how(value, t, index, kept.indices, starts, starts + 0.2, steep=0.1),)
 
     yield Case("clipped rays", len(rays), both(pieces, sphere.clipped, plain.clipped))
-    forms = both(chosen, packed.choose, plain.choose)
-    yield Case("chosen samples", count, forms, Least(copied=count + 8 * some), differ=share_that_differs)
+    forms = both(compacted, packed.compact, plain.compact)
+    yield Case("compacted samples", count, forms, Least(copied=count + 8 * some), differ=share_that_differs)
     forms = both(lambda how: (how(*ways, index, t),), packed.points, plain.points)
     yield Case("points", count, forms, Least(copied=5 * size))
     yield Case("gathered samples", some, both(gathered, packed.gather, plain.gather), Least(copied=12 * FLOAT * some))

@@ -86,7 +86,8 @@ def measure(
 
     Raises InputError for a wrong config, and when training or evaluation ends with an error.
     """
-    from engine.experiment import choose_device, read_config
+    from engine.build import choose_device
+    from engine.experiment import read_config
 
     device = choose_device(read_config(config, overrides).device)
     found = {**machine.describe(device), "config": Path(config).stem, "overrides": list(overrides)}

@@ -15,7 +15,7 @@ from utils.errors import run_script
 
 if TYPE_CHECKING:
     from engine.experiment import ExperimentConfig
-    from engine.trainer import Training
+    from engine.trainer import Trainer
 
 PROCEDURAL = "data={type: procedural, size: 200}"
 NEVER = 1_000_000_000  # steps
@@ -73,7 +73,7 @@ def measure(
     warmup, steps: numbers of training steps, >= 1. plain: steps in plain PyTorch, 0 for none. gemm: rows, inner and
     columns of the matrix product.
     """
-    from engine.experiment import choose_device
+    from engine.build import choose_device
 
     read = short_run(config, overrides, warmup + steps, log_every=steps)
     device = choose_device(read.device)
@@ -103,14 +103,14 @@ def short_run(config: str, overrides: Sequence[str], steps: int, log_every: int 
 
 
 @contextmanager
-def running(config: ExperimentConfig) -> Iterator[Training]:
+def running(config: ExperimentConfig) -> Iterator[Trainer]:
     """A run in progress in a temporary folder, which is gone afterwards."""
-    from engine import trainer
+    from engine import resume
     from utils import distributed
 
     with tempfile.TemporaryDirectory() as folder:
         ranks = distributed.setup(config.device)
-        run = trainer.open_training(config, Path(folder), ranks, allow_config_change=False)
+        run = resume.open_trainer(config, Path(folder), ranks, allow_config_change=False)
         assert run is not None
         try:
             yield run
@@ -152,7 +152,7 @@ def train(config: ExperimentConfig, warmup: int, steps: int, plain: int) -> dict
     }
 
 
-def plain_step(run: Training, steps: int) -> float:
+def plain_step(run: Trainer, steps: int) -> float:
     """Mean cost of a step in plain PyTorch: CPU seconds, on CUDA wall seconds; one step before does not count."""
     from benchmarks.plain import instead_of_kernels
 

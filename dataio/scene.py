@@ -18,7 +18,7 @@ from dataio.pictures import cache, images
 from dataio.pictures.cache import SIZE_PATTERN
 from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
-from dataio.pictures.pixels import Look, read_pixels
+from dataio.pictures.pixels import DecodeOptions, read_pixels
 from dataio.placement import placed
 from dataio.views import Views, checked
 from utils.config.parts import Part, discover, parts
@@ -162,7 +162,7 @@ def assemble(config: DataConfig, views: Views) -> Scene:
     views = checked(views)
     if views.georeference is None:
         views = placed(views, move=False)
-    pixels = read_pixels(look_of(config), views)
+    pixels = read_pixels(decode_options(config), views)
     masks = pixels.mask
     splits = make_splits(views, holdout=config.holdout)
     world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=pixels.depth)
@@ -210,8 +210,8 @@ def make_splits(views: Views, *, holdout: int) -> dict[str, npt.NDArray[np.int64
     return {"train": np.sort(order[~held]), "test": np.sort(order[held])}
 
 
-def look_of(config: DataConfig) -> Look:
-    return Look(
+def decode_options(config: DataConfig) -> DecodeOptions:
+    return DecodeOptions(
         masks=config.masks,
         background=background_color(config),
         downscale=config.downscale,

@@ -1,4 +1,4 @@
-"""Looks over a training run's shoulder: one plain line, at most once per kind, when it goes a known wrong way."""
+"""Diagnostics of a run in training: one plain line, at most once per kind, when it goes a known wrong way."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from dataio.batches import RayBatch
-from models.losses.losses import Report
 from models.model import Model
+from models.objective import Report
 from models.volume import clip
 
 EVERY = 100  # steps between two looks
@@ -22,7 +22,7 @@ STUCK = 0.01  # relative change of the width
 SHARPEST, BLURRED = 1e-5, 0.3  # widths of the opacity's rise, scene units
 
 
-class Health:
+class Diagnostics:
     """Judges what a step found; says each thing once. Draws no random numbers and changes nothing."""
 
     def __init__(self, *, distances: bool) -> None:
@@ -32,11 +32,11 @@ class Health:
         self._first_width: float | None = None
 
     def due(self, step: int) -> bool:
-        """Whether it is time for a look."""
+        """Whether it is time."""
         return step % EVERY == 0
 
     @torch.no_grad()
-    def look(self, model: Model, report: Report, batch: RayBatch, progress: float) -> list[str]:
+    def warnings(self, model: Model, report: Report, batch: RayBatch, progress: float) -> list[str]:
         """What is wrong and was not said before, each with the key to change. progress: in [0, 1]."""
         found = [*self._numbers(report), *self._inside_out(model, batch)]
         if progress >= SETTLED:

@@ -16,8 +16,8 @@ from dataio.batches import RayBatch
 from engine.experiment import TrainConfig
 from engine.recording import Recording, settings
 from models.kernels.runtime.launch import set_own_threads
-from models.losses.losses import Objective, Report
 from models.networks.mlp import Mlp
+from models.objective import Objective, Report
 from utils.precision import fast_products
 from utils.random_stream import random_stream
 

@@ -1,4 +1,7 @@
-"""Steps of an optimizer that are not taken, decided and counted on the device, so that a host need not wait for it."""
+"""Steps of an optimizer that are not taken: decided and counted on the device, so that the host need not wait for it.
+
+As torch's GradScaler does it: a fused optimizer reads `found_inf` on the device, and changes nothing where it is set.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +13,51 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SkippedSteps:
-    """What was skipped since the last look; in_a_row: steps with broken numbers up to and with the last one."""
+    """Steps that were skipped since the last report.
 
-    broken: int
+    not_finite: a loss or gradient was not finite. in_a_row: such steps up to and with the last one. overflowed: samples
+    exceeded the static capacity (`models.capacity`).
+    """
+
+    not_finite: int
     in_a_row: int
-    cut: int
+    overflowed: int
 
 
-class Skipping:
-    """Says to a fused optimizer whether a step counts."""
+class StepGuard:
+    """Decides on the device whether a step of a fused optimizer counts, and counts those that do not."""
 
     def __init__(self, device: torch.device) -> None:
         self._counts = torch.zeros(3, dtype=torch.int64, device=device)
 
     @torch.no_grad()
-    def tell(self, optimizer: torch.optim.Optimizer, *, broken: Tensor, cut: Tensor) -> None:
-        """Let the next step of `optimizer` change nothing where one of both [] bool is true.
+    def guard(self, optimizer: torch.optim.Optimizer, *, not_finite: Tensor, overflowed: Tensor) -> None:
+        """Let the next step of `optimizer` change nothing where one of the two is true; both [] bool.
 
-        broken: a number is not finite. cut: nothing is wrong with the model, but the step saw a part of its rays.
+        not_finite: the loss or a gradient is not. overflowed: the step saw only a part of its samples, with nothing
+        wrong in the model.
         """
-        optimizer.found_inf = (broken | cut).float()  # type: ignore[attr-defined]  # as torch's GradScaler does
-        self._counts += torch.stack([broken, broken, cut])
-        self._counts[1] *= broken
+        optimizer.found_inf = (not_finite | overflowed).float()  # type: ignore[attr-defined]
+        self._counts += torch.stack([not_finite, not_finite, overflowed])
+        self._counts[1] *= not_finite
 
-    def look(self) -> SkippedSteps:
-        """Since the last look; waits for a GPU."""
-        broken, in_a_row, cut = self._counts.tolist()
+    def report(self) -> SkippedSteps:
+        """Counts since the last report; synchronizes with a GPU."""
+        not_finite, in_a_row, overflowed = self._counts.tolist()
         self._counts[::2] = 0
-        return SkippedSteps(broken, in_a_row, cut)
+        return SkippedSteps(not_finite, in_a_row, overflowed)
+
+
+def check_optimized(named: list[tuple[str, torch.nn.Parameter]], optimizer: torch.optim.Optimizer) -> None:
+    """Every parameter with a gradient must be in a group of the optimizer.
+
+    Raises RuntimeError with the names of those that are not: a parameter that was replaced after the optimizer was
+    built gets gradients and never moves, and its checkpoint is one of another model.
+    """
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    lost = [name for name, parameter in named if parameter.grad is not None and id(parameter) not in known]
+    if lost:
+        raise RuntimeError(
+            f"{', '.join(lost)}: a gradient, and no place in the optimizer - a parameter may be changed in place during"
+            " training, but not replaced by another one"
+        )

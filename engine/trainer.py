@@ -1,64 +1,41 @@
-"""The training loop's state: what one step does, what is written on the way, how a run resumes."""
+"""The training loop's state: what one step does, and what is written on the way."""
 
 from __future__ import annotations
 
-import inspect
 import math
-import os
 import resource
-import signal
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from dataio.batches import PixelSampler
 from dataio.scene import Scene
-from dataio.shapes.relief import one_side
-from engine.diagnostics import Health
-from engine.experiment import (
-    ExperimentConfig,
-    build_objective,
-    build_optimizer,
-    load_model,
-    read_config,
-    scene_state,
-    use_threads,
-)
+from engine.build import build_objective, build_optimizer, in_parallel
+from engine.diagnostics import Diagnostics
+from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
 from engine.plateau import Plateau
-from engine.step_guard import Skipping
-from models.losses.losses import Objective, Report
-from models.rendering.frames import Frame, render_image
+from engine.run import load_model, scene_state
+from engine.step_guard import StepGuard, check_optimized
+from engine.validation import validate
+from models.objective import Report
 from utils import distributed
-from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from utils.config.loading import differences, to_yaml
-from utils.errors import InputError
-from utils.evaluation.image_metrics import psnr
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.evaluation.results import update_results
 from utils.log import MetricsWriter, Progress
-from utils.pictures.images import Picture, color_depth, color_normal, depth_range, side_by_side, to_uint8, write_png
+from utils.pictures.images import write_png
 
 MAX_BAD_STEPS = 10
-LOOK_EVERY = 16  # steps after which a GPU is waited for, to hear what was skipped
-VALIDATION_PIXELS = 200 * 200  # a picture on the way may not cost more than this
-# What may differ between a run and its resumption: none of it changes what has been computed so far.
-FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
-             "train.keep_checkpoints", "train.threads", "train.cuda_graph", "train.rays_at_once", "output", "device",
-             "data.path", "data.ram", "data.cache")  # fmt: skip
+REPORT_EVERY = 16  # steps between two synchronizations with a GPU, which read what was skipped
 
 
 class NumbersError(ArithmeticError):
     """The loss stayed non-finite."""
 
 
-class Training:
+class Trainer:
     """A run in progress: scene, objective, optimizer, logs, and the budget that is used."""
 
     def __init__(
@@ -79,10 +56,10 @@ class Training:
             world=ranks.world,
             device=ranks.device,
         )
-        self.step, self.skipping = 0, Skipping(ranks.device)
+        self.step, self.step_guard = 0, StepGuard(ranks.device)
         plateau = config.optimizer.reduce_on_plateau
         self.plateau = Plateau(plateau) if plateau else None
-        self.health = Health(distances=config.model.foreground.field.value_kind == "sdf")
+        self.diagnostics = Diagnostics(distances=config.model.foreground.field.value_kind == "sdf")
 
     def start(self) -> None:
         """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
@@ -118,12 +95,12 @@ class Training:
             self._descend(report)
             self.sampler.learn(report.error)
         self.step += 1
-        if self.ranks.device.type == "cpu" or self.step % LOOK_EVERY == 0:
-            self._look_at_skipped()
+        if self.ranks.device.type == "cpu" or self.step % REPORT_EVERY == 0:
+            self._report_skipped()
         self.progress = self._progress()
         self._log(report)
-        if self.health.due(self.step) and self.ranks.is_main:
-            for warning in self.health.look(self.objective.model, report, batch, self.progress):
+        if self.diagnostics.due(self.step) and self.ranks.is_main:
+            for warning in self.diagnostics.warnings(self.objective.model, report, batch, self.progress):
                 self.line.message(f"step {self.step}: warning: {warning}")
         self._save_if_due()
         count = self.config.train.validations
@@ -144,25 +121,27 @@ class Training:
             group["lr"] = group["base_lr"] * factor
 
     def _descend(self, report: Report) -> None:
-        """Take the step, unless a number is not finite or samples had no room; that is decided on the device."""
-        parameters = list(self.objective.model.parameters())
+        """Take the step, unless a number is not finite or samples overflowed; that is decided on the device."""
+        named = list(self.objective.named_parameters())
+        check_optimized(named, self.optimizer)
+        parameters = [parameter for _, parameter in named]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.config.optimizer.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.gradient_clip, norm)
-        seen = torch.stack([report.loss.detach().double(), report.cut.double()])
-        loss, cut = distributed.mean_across_ranks(seen)  # so that all ranks decide alike
-        self.skipping.tell(self.optimizer, broken=~torch.isfinite(norm + loss), cut=cut > 0)
+        own = torch.stack([report.loss.detach().double(), report.overflowed.double()])
+        loss, overflowed = distributed.mean_across_ranks(own)  # so that all ranks decide alike
+        self.step_guard.guard(self.optimizer, not_finite=~torch.isfinite(norm + loss), overflowed=overflowed > 0)
         self.optimizer.step()
         if self.plateau and math.isfinite(value := float(loss)):
             self.plateau.observe(value)
 
-    def _look_at_skipped(self) -> None:
+    def _report_skipped(self) -> None:
         """Say which steps were skipped, and give up after a while."""
-        skipped = self.skipping.look()
-        if skipped.broken:
-            self.line.message(f"step {self.step}: loss or gradient not finite; steps skipped: {skipped.broken}")
-        if skipped.cut:
-            self.line.message(f"step {self.step}: more samples than room; steps skipped: {skipped.cut}")
+        skipped = self.step_guard.report()
+        if skipped.not_finite:
+            self.line.message(f"step {self.step}: loss or gradient not finite; steps skipped: {skipped.not_finite}")
+        if skipped.overflowed:
+            self.line.message(f"step {self.step}: more samples than capacity; steps skipped: {skipped.overflowed}")
         if skipped.in_a_row > MAX_BAD_STEPS:
             raise NumbersError(f"loss not finite in {skipped.in_a_row} steps in a row, last at step {self.step}")
 
@@ -237,18 +216,11 @@ class Training:
         return self.cpu_seconds + time.process_time() - self.cpu_clock
 
     def _validate(self) -> None:
-        """Render one held-out view: rgb | depth | normal beside the photograph, and its PSNR."""
+        """Show one held-out view, and its PSNR."""
         views = self.scene.splits["test"]
         if self.ranks.is_main and len(views):
             view = int(views[self.step % len(views)])
-            photograph = self.scene.images[view]
-            shrink = min(1.0, (VALIDATION_PIXELS / (photograph.shape[0] * photograph.shape[1])) ** 0.5)
-            cameras = self.scene.cameras.scaled(shrink).to(self.ranks.device)
-            frame = render_image(self.objective.model, cameras, view)
-            photograph = resize(photograph, frame.depth.shape)
-            truth = torch.from_numpy(photograph).float() / 255
-            quality = float(psnr(frame.color, truth))
-            picture = _panel(photograph, frame)
+            picture, quality = validate(self.objective.model, self.scene, view, self.ranks.device)
             write_png(self.folder / "images" / f"step_{self.step:08d}.png", picture)
             self.writer.image(self.step, "val/rgb_depth_normal", picture)
             self.writer.scalars(self.step, {"val/psnr": quality})
@@ -262,7 +234,7 @@ class Training:
 
     def finish(self) -> None:
         """The last checkpoint, and the run's own numbers in metrics.json."""
-        self._look_at_skipped()
+        self._report_skipped()
         self.save()
         if self.ranks.is_main:
             seconds = self.elapsed()
@@ -279,99 +251,6 @@ class Training:
         self.writer.close()
         if self.ranks.is_main:
             print(f"{self.folder}: {self.step} steps, {100 * self.progress:.0f} % of the budget")
-
-
-def in_parallel(objective: Objective) -> DistributedDataParallel:
-    """The objective under DDP. Grids are the same on every rank by construction: no broadcast at each step."""
-    known = inspect.signature(DistributedDataParallel.__init__).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in torch 2.13
-    options: dict[str, Any] = {name: False}
-    return DistributedDataParallel(objective, **options)
-
-
-def open_training(
-    config: ExperimentConfig, folder: Path, ranks: distributed.Ranks, *, allow_config_change: bool
-) -> Training | None:
-    """Load data and model, and resume what the folder holds; None when that run is complete already.
-
-    Raises InputError for unusable data, a folder of another run, or a config that differs from the run's own.
-    """
-    _compare_with_saved(config, folder, allow_config_change)
-    use_threads(config.train.threads)
-    scene = config.data.load()
-    _warn_about(config, scene, ranks)
-    checkpoint = newest_checkpoint(folder / "checkpoints")
-    training = Training(config, folder, ranks, scene, fresh=checkpoint is None)
-    if checkpoint is not None:
-        training.load(checkpoint)
-    if ranks.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(to_yaml(config), "utf-8")
-    training.start()
-    if checkpoint is not None:
-        training.line.message(f"{folder}: resumed at step {training.step}")
-    if training.progress >= 1:
-        print(f"{folder}: complete, {training.step} steps; raise train.steps or train.minutes to go on")
-        training.close()
-        return None
-    return training
-
-
-def _compare_with_saved(config: ExperimentConfig, folder: Path, allowed: bool) -> None:
-    saved = folder / "config.yaml"
-    if not saved.is_file():
-        return
-    changed = [line for line in differences(read_config(saved), config) if not line.startswith(FREE_KEYS)]
-    if changed and not allowed:
-        raise InputError(
-            f"{saved}: the run was started with another config - {'; '.join(changed)}"
-            " - name another output=FOLDER, or go on with --allow-config-change"
-        )
-
-
-def _warn_about(config: ExperimentConfig, scene: Scene, ranks: distributed.Ranks) -> None:
-    inside = getattr(config.model.foreground.field, "inside_out", False)  # the surface is around everything
-    if scene.masks is None and config.model.background is None and not inside and ranks.is_main:
-        print(
-            "warning: these photographs have no masks and the model has no background; what lies behind the object"
-            " will spoil it - configs/neus_hash_open.yaml has one",
-            file=sys.stderr,
-        )
-    field = config.model.foreground.field
-    sphere = getattr(field, "start", None) == "sphere" and not inside
-    if sphere and config.model.background is not None and one_side(scene) is not None and ranks.is_main:
-        print(
-            "warning: these photographs look from one side, where a background may explain the surface away - start"
-            " as what the sparse points say: model.foreground.field.start=relief, or configs/neus_hash_relief.yaml",
-            file=sys.stderr,
-        )
-
-
-def resize(picture: Picture, shape: Sequence[int]) -> Picture:
-    """[H, W, 3] to another (height, width) by area averages."""
-    return np.asarray(cv2.resize(picture, (shape[1], shape[0]), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _panel(photograph: Picture, frame: Frame) -> Picture:
-    depth, solid = frame.depth.numpy(), frame.opacity.numpy() > 0.5
-    low, high = depth_range(depth, solid)
-    colored = [color_depth(depth, solid, low, high), color_normal(frame.normal.numpy(), solid)]
-    return side_by_side([photograph, to_uint8(frame.color.numpy()), *colored])
-
-
-class StopSignals:
-    """SIGTERM, SIGINT and SIGUSR1 set a flag; a second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self.received, self.exit_code = False, 0
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: object) -> None:
-        if self.received:
-            os._exit(self.exit_code)
-        self.received = True
-        self.exit_code = 130 if number == signal.SIGINT else 75
 
 
 def peak_memory_mb(device: torch.device) -> float:

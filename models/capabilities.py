@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
     from models.fields.base import FieldConfig
-    from models.opacities.opacity import OpacityConfig
+    from models.opacities.base import OpacityConfig
     from models.samplers.base import SamplerConfig
 
 # sdf: distance in scene units, positive outside; density: raw, larger is inside; logit: of being inside.
@@ -47,7 +47,7 @@ def missing(needs: frozenset[Capability], offers: frozenset[Capability]) -> str:
     return " and ".join(WORDS[name] for name in sorted(needs - offers))
 
 
-def misfits_of_matter(field: FieldConfig, opacity: OpacityConfig) -> Iterator[str]:
+def misfits_of_volume(field: FieldConfig, opacity: OpacityConfig) -> Iterator[str]:
     """One line for each reason why this opacity makes no sense of this field: what does not fit, why, what would."""
     reason = opacity.misfit(field.value_kind)
     if reason:

@@ -1,87 +1,88 @@
-"""Rooms of fixed length on a GPU: what would otherwise be as long as there is something, and wait to hear how much."""
+"""Static shapes on a GPU: arrays of fixed capacity instead of lengths that the host would have to wait for."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from models.kernels.rays.packed import Chosen, choose
-from models.samples import places
+from models.kernels.rays.packed import Compacted, compact
+from models.samples import compact_indices
 
-FIT_EVERY = 16  # training steps between two choices of the rooms
-SPARE = 1.25  # how much larger they are than what was wanted of late
+FIT_EVERY = 16  # training steps between two choices of the capacities
+SPARE = 1.25  # capacity over the largest recent demand
 QUANTUM = 256
 
 
-class Rooms(nn.Module):
-    """The lengths of a few arrays that are made one after the other in each training step.
+class Capacity(nn.Module):
+    """The capacities of a few arrays that are made one after the other in each training step, its stages.
 
-    sizes: of the stages; None until something was counted, on a CPU, and in evaluation: each is then as long as it
-    needs to be.
+    sizes: of the stages, in elements; None on a CPU, in evaluation, and until a demand was counted: each array is then
+    as long as its data.
     """
 
-    wanted: Tensor
+    demand: Tensor
     limits: Tensor
 
     def __init__(self, stages: int) -> None:
         super().__init__()
         self.sizes: tuple[int, ...] | None = None
-        self.register_buffer("wanted", torch.zeros(stages, dtype=torch.int64), persistent=False)  # the most, of late
-        self.register_buffer("limits", torch.zeros(stages, dtype=torch.int64), persistent=False)  # as `sizes`
+        # The largest number of elements since the last fit, per stage; and `sizes` on the device.
+        self.register_buffer("demand", torch.zeros(stages, dtype=torch.int64), persistent=False)
+        self.register_buffer("limits", torch.zeros(stages, dtype=torch.int64), persistent=False)
 
-    def enter(self) -> Stages:
-        """The stages of one step, or of a part of it."""
+    def stages(self) -> Stages:
+        """The stages of one step, or of a micro-batch of it."""
         return Stages(self)
 
     def fit(self) -> None:
-        """Choose sizes for what was wanted since the last time, which is nothing on a CPU; waits for a GPU."""
-        wanted = [int(count) for count in self.wanted.tolist()]
-        self.wanted.zero_()
-        sizes = self.sizes or (0,) * len(wanted)
-        if any(wanted) and not all(n <= size <= 2 * (n + QUANTUM) for n, size in zip(wanted, sizes, strict=True)):
-            self.resize(*(QUANTUM * (int(SPARE * n / QUANTUM) + 1) for n in wanted))
+        """Choose capacities for the demand since the last fit; synchronizes. Nothing on a CPU, which counts none."""
+        demand = [int(count) for count in self.demand.tolist()]
+        self.demand.zero_()
+        sizes = self.sizes or (0,) * len(demand)
+        if any(demand) and not all(n <= size <= 2 * (n + QUANTUM) for n, size in zip(demand, sizes, strict=True)):
+            self.resize(*(QUANTUM * (int(SPARE * n / QUANTUM) + 1) for n in demand))
 
     def resize(self, *sizes: int) -> None:
-        """From now on rooms are so long."""
+        """Set the capacities of the stages, in elements."""
         self.sizes = sizes
         self.limits.copy_(torch.tensor(sizes))
 
 
 class Stages:
-    """Hands out the rooms in order, and notes how much each of them should have held."""
+    """The capacities of a step in order, and the demand that each of them met."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self.rooms = rooms
-        self.sizes = rooms.sizes if rooms.training else None
-        self.noting = rooms.training and (self.sizes is not None or rooms.wanted.device.type != "cpu")
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self.sizes = capacity.sizes if capacity.training else None
+        self.counting = capacity.training and (self.sizes is not None or capacity.demand.device.type != "cpu")
         self.counts: list[Tensor] = []
 
     def size(self) -> int | None:
-        """Of the stage that comes now; None: as long as it needs to be."""
+        """Capacity of the current stage; None: as long as its data."""
         return None if self.sizes is None else self.sizes[len(self.counts)]
 
-    def note(self, count: Tensor) -> None:
-        """The stage is done, and should have held `count`, []."""
-        if self.noting:
-            self.counts.append(count)
+    def count(self, demand: Tensor) -> None:
+        """End the current stage, whose data had `demand` [] elements."""
+        if self.counting:
+            self.counts.append(demand)
 
-    def places(self, mask: Tensor) -> Tensor:
-        """[K] int64, ascending: where mask [M] is true, in the room of this stage; `models.samples.places`."""
-        index = places(mask, self.size())
-        if self.noting:
-            self.note(mask.sum())
+    def compact_indices(self, mask: Tensor) -> Tensor:
+        """[K] int64, ascending: where mask [M] is true, within this stage's capacity; `samples.compact_indices`."""
+        index = compact_indices(mask, self.size())
+        if self.counting:
+            self.count(mask.sum())
         return index
 
-    def choose(self, mask: Tensor, offsets: Tensor) -> Chosen:
-        """Where mask [M] is true of packed samples, in the room of this stage; `models.kernels.rays.packed.choose`."""
-        chosen = choose(mask, offsets, self.size())
-        self.note(chosen.total)
-        return chosen
+    def compact(self, mask: Tensor, offsets: Tensor) -> Compacted:
+        """The packed samples where mask [M] is true, within this stage's capacity; `kernels.rays.packed.compact`."""
+        compacted = compact(mask, offsets, self.size())
+        self.count(compacted.total)
+        return compacted
 
-    def leave(self) -> Tensor | None:
-        """[] bool: whether a room was too short; None where there are none."""
-        if not self.noting:
+    def overflow(self) -> Tensor | None:
+        """End the step. [] bool: whether a demand exceeded its capacity; None where there is no capacity."""
+        if not self.counting:
             return None
-        now, before = torch.stack(self.counts), self.rooms.wanted[: len(self.counts)]
+        now, before = torch.stack(self.counts), self.capacity.demand[: len(self.counts)]
         torch.maximum(before, now, out=before)
-        return None if self.sizes is None else (now > self.rooms.limits[: len(self.counts)]).any()
+        return None if self.sizes is None else (now > self.capacity.limits[: len(self.counts)]).any()

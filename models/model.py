@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from models.capacity import FIT_EVERY, Rooms
+from models.capacity import FIT_EVERY, Capacity
 from models.fields.base import Distance
 from models.networks.mlp import Mlp
 from models.volume import Medium, MediumConfig, Rendering, render_rays
@@ -58,7 +58,7 @@ class Model(nn.Module):
         super().__init__()
         self.foreground = _built(config.foreground, "foreground")
         self.background = _built(config.background, "background") if config.background else None
-        self.rooms = Rooms(1) if config.background else None  # of the rays that reach the background
+        self.capacity = Capacity(1) if config.background else None  # of the rays that reach the background
         color = config.background_color
         if color == "data":
             color = data_color or COLORS["black"]
@@ -70,7 +70,7 @@ class Model(nn.Module):
         return [self.foreground] + ([self.background] if self.background is not None else [])
 
     def forward(self, rays: Rays) -> Rendering:
-        return render_rays(rays, self.media, self.background_color, self.rooms)
+        return render_rays(rays, self.media, self.background_color, self.capacity)
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
@@ -80,8 +80,8 @@ class Model(nn.Module):
     def refresh(self, step: int) -> None:
         """Bring the samplers' state up to date; called before every training step, the same on every rank."""
         if step % FIT_EVERY == 0:
-            for rooms in (part for part in self.modules() if isinstance(part, Rooms)):
-                rooms.fit()
+            for capacity in (part for part in self.modules() if isinstance(part, Capacity)):
+                capacity.fit()
         for medium in self.media:
             medium.sampler.refresh(medium, step)
 
@@ -94,8 +94,8 @@ class Model(nn.Module):
         """mixed: in training, matrix products in bfloat16: of gradients, and where a field tolerates it of values."""
         for medium in self.media:
             for network in (part for part in medium.field.modules() if isinstance(part, Mlp)):
-                network.mixed_pullback = mixed
-            for network in medium.field.tolerant():
+                network.mixed_vjp = mixed
+            for network in medium.field.low_precision_networks():
                 network.mixed = mixed
 
     def surface_value(self, points: Tensor) -> Tensor:

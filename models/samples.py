@@ -67,7 +67,7 @@ class RaySamples:
         return torch.exp(-self.exclusive_sum(tau)) * -torch.expm1(-tau)
 
     def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What rays see of samples with optical depth tau [*N], and the share of light that is left behind them, [R].
+        """What rays see of samples with optical depth tau [*N], and the transmittance [R] behind them.
 
         color: [*N, 3]. gradient: [*N, 3], whose direction is the normal; None: none. Returns [R, 7], color, distance t
         and normal, each times its `weight`, summed up. Differentiable once in color and tau, but not by way of the
@@ -85,8 +85,8 @@ class RaySamples:
         """[] float32: the number of samples."""
         return torch.full((), self.t.numel(), dtype=torch.float32, device=self.t.device)
 
-    def cut(self) -> Tensor | None:
-        """[] bool: whether rays miss samples that had no room; None: no."""
+    def overflow(self) -> Tensor | None:
+        """[] bool: whether rays miss samples that exceeded the capacity; None: there is none."""
         return None
 
     @cached_property
@@ -127,14 +127,14 @@ class DenseSamples(RaySamples):
 class PackedSamples(RaySamples):
     """All samples of all rays in one row: ray r owns offsets[r] .. offsets[r+1]-1.
 
-    ray_index: [M] int32. offsets: [R+1] int32. lacking: [] bool, of samples in a room of fixed length M: whether it was
-    too short. What fills the room behind offsets[R] has finite numbers and no meaning: no sum over a ray counts it, so
-    nothing is learned from it.
+    ray_index: [M] int32. offsets: [R+1] int32. overflowed: [] bool, of samples within a capacity of M: whether there
+    were more. The padding behind offsets[R] has finite numbers and no meaning: no sum over a ray counts it, so nothing
+    is learned from it.
     """
 
     ray_index: Tensor
     offsets: Tensor
-    lacking: Tensor | None = None
+    overflowed: Tensor | None = None
 
     @staticmethod
     def from_intervals(
@@ -144,17 +144,17 @@ class PackedSamples(RaySamples):
         *,
         ray_index: Tensor,
         offsets: Tensor,
-        lacking: Tensor | None = None,
+        overflowed: Tensor | None = None,
     ) -> PackedSamples:
         """Intervals from `starts` to `ends`, [M] each."""
         middle, length = (starts + ends) / 2, ends - starts
-        return PackedSamples(rays, starts, ends, middle, length, ray_index.int(), offsets, lacking)
+        return PackedSamples(rays, starts, ends, middle, length, ray_index.int(), offsets, overflowed)
 
     def count(self) -> Tensor:
         return self.offsets[-1].float()
 
-    def cut(self) -> Tensor | None:
-        return self.lacking
+    def overflow(self) -> Tensor | None:
+        return self.overflowed
 
     def spread(self, per_ray: Tensor) -> Tensor:
         return per_ray.index_select(0, self.ray_index)
@@ -183,18 +183,18 @@ class PackedSamples(RaySamples):
         """[M] bool: whether the samples of its ray up to this one lie close together, without half a step between."""
         return scan.unbroken(self.t0, self.t1, self.offsets)
 
-    def lit(self, tau: Tensor, counted: Tensor, least: float) -> Tensor:
-        """[M] bool: whether those of the samples before that are `counted` leave more than `least` of a ray's light.
+    def visible(self, tau: Tensor, counted: Tensor, least: float) -> Tensor:
+        """[M] bool: whether the transmittance in front of a sample, by the samples that are `counted`, exceeds `least`.
 
-        tau: [M] optical depth. counted: [M] bool. False for what fills a room.
+        tau: [M] optical depth. counted: [M] bool. False for padding.
         """
         return scan.below(tau, counted, self.offsets, most=-math.log(least))
 
     def at(self, index: Tensor, offsets: Tensor) -> PackedSamples:
-        """The samples `index` [K] int64, ray r's from offsets[r] on; M stands for what fills a room. As of `choose`."""
+        """The samples `index` [K] int64, ray r's from offsets[r] on; M for padding. As of `rays.packed.compact`."""
         columns = [self.t0, self.t1, self.t, self.length]
         (t0, t1, t, length), ray_index = packed.gather(index, columns, self.ray_index)
-        return PackedSamples(self.rays, t0, t1, t, length, ray_index, offsets, self.lacking)
+        return PackedSamples(self.rays, t0, t1, t, length, ray_index, offsets, self.overflowed)
 
     def with_crossings(self, value: Tensor, of: PackedSamples, index: Tensor, steep: float) -> PackedSamples:
         """These samples, those of `of` at `index`, evaluated where the value [M] there meets zero, if it does.
@@ -205,17 +205,17 @@ class PackedSamples(RaySamples):
         return replace(self, t=t)
 
 
-def places(mask: Tensor, room: int | None) -> Tensor:
+def compact_indices(mask: Tensor, capacity: int | None) -> Tensor:
     """[K] int64, ascending: where mask [M] is true.
 
-    room: K, which otherwise is their number, and waits for a GPU to count them; what does not fit is cut off, what is
-    left of the room is filled with M.
+    capacity: K; what exceeds it is dropped, the padding is M. None: their number, for which the host synchronizes with
+    a GPU.
     """
-    if room is None:
+    if capacity is None:
         return mask.nonzero()[:, 0]
-    return torch.nonzero_static(mask, size=room, fill_value=len(mask))[:, 0]
+    return torch.nonzero_static(mask, size=capacity, fill_value=len(mask))[:, 0]
 
 
-def picked(x: Tensor, index: Tensor) -> Tensor:
-    """x [M, ...] at index [K] <= M, ascending; for M itself, which fills up a room, the last row stands in."""
+def gather_padded(x: Tensor, index: Tensor) -> Tensor:
+    """x [M, ...] at index [K] <= M, ascending; for the padding M the last row stands in. Differentiable in x."""
     return x.index_select(0, index.clamp_max(len(x) - 1))

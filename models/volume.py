@@ -17,36 +17,36 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.capabilities import Bounds, misfits_of_matter, misfits_of_medium, refuse
-from models.capacity import Rooms
+from models.capabilities import Bounds, misfits_of_medium, misfits_of_volume, refuse
+from models.capacity import Capacity
 from models.fields.base import FieldConfig
 from models.kernels.rays.sphere import clipped
-from models.opacities.opacity import OpacityConfig
+from models.opacities.base import OpacityConfig
 from models.samplers.base import SamplerConfig
-from models.samples import FieldSample, RaySamples, picked, places
+from models.samples import FieldSample, RaySamples, compact_indices, gather_padded
 from utils.config.parts import Choice, StrictModel
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
 
-# A medium is not evaluated behind less light than this: it could not change an 8-bit color.
+# A medium is not evaluated behind less transmittance than this: it could not change an 8-bit color.
 VISIBLE = 1e-3
 
 
-class MatterConfig(StrictModel):
-    """What fills a stretch of a ray."""
+class VolumeConfig(StrictModel):
+    """A field and an opacity."""
 
     field: Choice[FieldConfig]
     opacity: Choice[OpacityConfig]
 
     @model_validator(mode="after")
-    def _matter_fits(self) -> Self:
-        refuse(misfits_of_matter(self.field, self.opacity))
+    def _volume_fits(self) -> Self:
+        refuse(misfits_of_volume(self.field, self.opacity))
         return self
 
 
-class MediumConfig(MatterConfig):
-    """A stretch of every ray, what fills it, and where to look."""
+class MediumConfig(VolumeConfig):
+    """Bounds on every ray, a sampler, and the volume within: field and opacity."""
 
     bounds: Bounds
     sampler: Choice[SamplerConfig]
@@ -57,10 +57,10 @@ class MediumConfig(MatterConfig):
         return self
 
 
-class Matter(nn.Module):
-    """A field and an opacity: what can be asked about points, and how samples along rays look."""
+class Volume(nn.Module):
+    """A field and an opacity: values at points, and renderings of samples along rays."""
 
-    def __init__(self, config: MatterConfig) -> None:
+    def __init__(self, config: VolumeConfig) -> None:
         super().__init__()
         self.field = config.field.build()
         self.opacity = config.opacity.build()
@@ -73,9 +73,9 @@ class Matter(nn.Module):
         """[*N] field values -> bool [*N]: may points within `reach` (one or [*N], scene units) matter to a ray?"""
         return self.opacity.occupied(value, reach)
 
-    def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
+    def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
         """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""
-        return self.opacity.probe(value, samples)
+        return self.opacity.estimated_optical_depth(value, samples)
 
     @property
     def has_width(self) -> bool:
@@ -102,7 +102,7 @@ class Matter(nn.Module):
         return MediumRendering(samples, field, tau, proposal, outward=self.opacity.outside_sign)
 
 
-class Medium(Matter):
+class Medium(Volume):
     """Bounds, sampler, field and opacity: the foreground, the background."""
 
     def __init__(self, config: MediumConfig) -> None:
@@ -133,12 +133,12 @@ class MediumRendering:
     outward: float = 1.0
 
     def weight(self) -> Tensor:
-        """[*N] share of a ray's light that ends in each interval, for light that enters the medium in full."""
+        """[*N] weights T_i (1 - exp(-tau_i)), with a transmittance of one in front of the medium."""
         return self.samples.weight(self.tau)
 
-    def seen(self) -> tuple[Tensor, Tensor]:
-        """[R, 7] per ray: color, mean distance and normal, each times the weight; no normal without a gradient. And the
-        share of light that is left behind the medium, [R].
+    def accumulate(self) -> tuple[Tensor, Tensor]:
+        """[R, 7] per ray: color, ray distance and normal, each times the weight; no normal without a gradient. And the
+        transmittance [R] of the medium. Differentiable in the color and in tau, not by way of the normals.
         """
         gradient = self.field.gradient
         if gradient is not None:
@@ -150,11 +150,12 @@ class MediumRendering:
 class Rendering:
     """What R rays see.
 
-    color: [R, 3] in [0, 1]. opacity: [R] share of light that ends in the first medium. depth: [R] mean ray distance
-    (scene units) of the light that ends anywhere, 0 where none does. normal: [R, 3] weighted mean of unit gradients
+    color: [R, 3] in [0, 1]. opacity: [R] of the first medium, 1 - transmittance. depth: [R] mean ray distance
+    (scene units) by the weights of all media, 0 where there are none. normal: [R, 3] weighted mean of unit gradients
     in the first medium, scene frame, not normalized. media: per medium its samples, for the losses; a medium behind
     others holds only the rays that reach it. proposed: [R, 3] the color by the media's proposals, None without any.
-    cut: [] bool, whether something is missing that had no room (`models.capacity`); None: nothing is.
+    overflowed: [] bool, whether samples or rays are missing that exceeded a capacity (`models.capacity`); None: there
+    is none.
     """
 
     color: Tensor
@@ -163,71 +164,79 @@ class Rendering:
     normal: Tensor
     media: list[MediumRendering]
     proposed: Tensor | None = None
-    cut: Tensor | None = None
+    overflowed: Tensor | None = None
 
 
 def render_rays(
     rays: Rays,
     media: Sequence[Callable[[Rays], MediumRendering]],
     background: Tensor,
-    rooms: Rooms | None = None,
+    capacity: Capacity | None = None,
 ) -> Rendering:
     """Compose media from near to far over a background color [3].
 
-    rooms: a stage for the rays that reach each medium but the first; None: as many as do.
+    capacity: a stage for the rays that reach each medium but the first; None: as many as do.
     Differentiable in everything the fields and opacities own.
     """
-    fine, coarse, opacity = Light.full(rays), None, rays.origins.new_zeros(len(rays))
+    fine, coarse, opacity = Accumulated.start(rays), None, rays.origins.new_zeros(len(rays))
     parts: list[MediumRendering] = []
-    stages = None if rooms is None else rooms.enter()
+    stages = None if capacity is None else capacity.stages()
     for medium in media:
-        left = fine.left if coarse is None else torch.maximum(fine.left, coarse.left)
+        transmittance = fine.transmittance
+        if coarse is not None:
+            transmittance = torch.maximum(transmittance, coarse.transmittance)
         reached = None
         if parts:
-            lit = left.detach() > VISIBLE
-            reached = places(lit, None) if stages is None else stages.places(lit)
+            visible = transmittance.detach() > VISIBLE
+            reached = compact_indices(visible, None) if stages is None else stages.compact_indices(visible)
         part = medium(rays if reached is None else rays[reached.clamp_max(len(rays) - 1)])
         if part.proposal is not None or coarse is not None:
             coarse = (coarse or fine).through(part.proposal or part, reached)
         fine = fine.through(part, reached)
-        opacity = opacity if parts else 1 - fine.left
+        opacity = opacity if parts else 1 - fine.transmittance
         parts.append(part)
-    ended = opacity if len(parts) == 1 else 1 - fine.left
-    depth = torch.where(ended > VISIBLE, fine.seen[:, 3] / ended.clamp_min(VISIBLE), torch.zeros_like(ended))
+    total = opacity if len(parts) == 1 else 1 - fine.transmittance
+    depth = torch.where(total > VISIBLE, fine.sums[:, 3] / total.clamp_min(VISIBLE), torch.zeros_like(total))
     proposed = None if coarse is None else coarse.color(background)
-    cuts = [part.samples.cut() for part in parts] + [None if stages is None else stages.leave()]
-    short = [cut for cut in cuts if cut is not None]
-    cut = torch.stack(short).any() if short else None
-    return Rendering(fine.color(background), opacity, depth, fine.seen[:, 4:].detach(), parts, proposed, cut)
+    overflows = [part.samples.overflow() for part in parts] + [None if stages is None else stages.overflow()]
+    known = [overflow for overflow in overflows if overflow is not None]
+    overflowed = torch.stack(known).any() if known else None
+    return Rendering(fine.color(background), opacity, depth, fine.sums[:, 4:].detach(), parts, proposed, overflowed)
 
 
 @dataclass(frozen=True)
-class Light:
-    """Of R rays: `seen` [R, 7], the sum of what was seen so far, and `left` [R], the share of light that goes on."""
+class Accumulated:
+    """What R rays have accumulated so far.
 
-    seen: Tensor
-    left: Tensor
+    sums: [R, 7] color, ray distance and normal, each times the weight of its sample. transmittance: [R] in [0, 1], of
+    all intervals so far.
+    """
+
+    sums: Tensor
+    transmittance: Tensor
 
     @staticmethod
-    def full(rays: Rays) -> Light:
-        """At the start of rays."""
-        return Light(rays.origins.new_zeros(len(rays), 7), rays.origins.new_ones(len(rays)))
+    def start(rays: Rays) -> Accumulated:
+        """In front of the first medium: sums [R, 7] of zero, transmittance [R] of one."""
+        return Accumulated(rays.origins.new_zeros(len(rays), 7), rays.origins.new_ones(len(rays)))
 
-    def through(self, part: MediumRendering, reached: Tensor | None) -> Light:
-        """Behind a medium that the rays `reached` [K] go through; None: the first one, which all light enters.
+    def through(self, part: MediumRendering, reached: Tensor | None) -> Accumulated:
+        """Behind a medium that the rays `reached` [K] go through; None: the first one, which all rays reach.
 
-        What fills up a room (`models.samples.places`) goes to one row more than there are rays, which is dropped.
+        The padding of `reached` (`models.samples.compact_indices`) goes to one row more than there are rays, which is
+        dropped. Differentiable in both.
         """
-        seen, left = part.seen()
+        sums, transmittance = part.accumulate()
         if reached is None:
-            return Light(seen, left)
-        ahead, rays = picked(self.left, reached), len(self.left)
-        seen = F.pad(self.seen, (0, 0, 0, 1)).index_add(0, reached, ahead[:, None] * seen)
-        return Light(seen[:rays], F.pad(self.left, (0, 1)).index_copy(0, reached, ahead * left)[:rays])
+            return Accumulated(sums, transmittance)
+        ahead, rays = gather_padded(self.transmittance, reached), len(self.transmittance)
+        sums = F.pad(self.sums, (0, 0, 0, 1)).index_add(0, reached, ahead[:, None] * sums)
+        behind = F.pad(self.transmittance, (0, 1)).index_copy(0, reached, ahead * transmittance)
+        return Accumulated(sums[:rays], behind[:rays])
 
     def color(self, background: Tensor) -> Tensor:
-        """[R, 3] before a background color [3]."""
-        return self.seen[:, :3] + self.left[:, None] * background
+        """[R, 3] in front of a background color [3]."""
+        return self.sums[:, :3] + self.transmittance[:, None] * background
 
 
 def clip(rays: Rays, bounds: str) -> Rays:

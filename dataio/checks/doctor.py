@@ -12,7 +12,7 @@ from dataio.checks.findings import SEVERITIES, Finding, Patient
 from dataio.checks.photo_checks import brightness, photo_findings, sharpness
 from dataio.files import Float64, shown
 from dataio.pictures.pixels import have_masks
-from dataio.scene import AutoData, DataConfig, assemble, look_of
+from dataio.scene import AutoData, DataConfig, assemble, decode_options
 from dataio.views import checked
 
 EXAMINED_SIZE = 1200  # pixels of the longer side of the pictures that are looked at
@@ -66,6 +66,6 @@ def admit(config: DataConfig) -> Patient:
     """The scene with small pictures, colors as they were photographed, masks beside them."""
     views = checked(config.parse())
     shrink = max(config.downscale, math.ceil(int(np.max(views.size)) / EXAMINED_SIZE))
-    masks = "keep" if have_masks(look_of(config), views) else "off"
+    masks = "keep" if have_masks(decode_options(config), views) else "off"
     small = config.model_copy(update={"downscale": shrink, "masks": masks})
     return Patient(config, views, assemble(small, views), shrink)

@@ -130,7 +130,7 @@ def _render(
     scale = float(np.cbrt(np.linalg.det(object_from_scene[:3, :3])))
     turn = (object_from_scene[:3, :3] / scale).astype(np.float32)
     origins = rays.origins.numpy() @ (scale * turn).T + object_from_scene[:3, 3].astype(np.float32)
-    picture = demo_object.look(origins, rays.directions.numpy() @ turn.T)
+    picture = demo_object.render(origins, rays.directions.numpy() @ turn.T)
     width, height = (int(n) for n in cameras.size[view])
     cosine = (rays.directions @ cameras.forward[view]).numpy()
     depth = (picture.t * cosine / np.float32(scale)).reshape(height, width)

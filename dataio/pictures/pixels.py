@@ -35,7 +35,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 @dataclass(frozen=True)
-class Look:
+class DecodeOptions:
     """How pictures are looked at, and how much memory they may take."""
 
     masks: str  # as DataConfig.masks
@@ -77,28 +77,28 @@ class _Layout:
         return self.mask_offset + (int(self.start[-1]) if self.mask else 0)
 
 
-def read_pixels(look: Look, views: Views) -> Pixels:
+def read_pixels(options: DecodeOptions, views: Views) -> Pixels:
     """Decode all pictures in parallel; what is cached on disk is taken from there. Raises InputError.
 
-    Raises StorageError when the pixels need more memory than `look.ram` and the cache cannot be written.
+    Raises StorageError when the pixels need more memory than `options.ram` and the cache cannot be written.
     """
-    layout = _plan(look, views)
+    layout = _plan(options, views)
     file = None
-    if layout.size <= look.ram:
+    if layout.size <= options.ram:
         buffer = np.empty(layout.size, dtype=np.uint8)
 
         def put(offset: int, part: UInt8) -> None:
             buffer[offset : offset + len(part)] = part
 
-        _fill(look, views, layout, put)
+        _fill(options, views, layout, put)
     else:
         state = [_states(views), _registration(views), layout.shapes.tolist(), str(layout.depth), layout.mask]
         file = cache.mapped(
-            look.cache,
-            kind=cache.digest([str(views.source.resolve()), look.masks, look.background, look.downscale]),
+            options.cache,
+            kind=cache.digest([str(views.source.resolve()), options.masks, options.background, options.downscale]),
             state=cache.digest(state),
             size=layout.size,
-            fill=lambda put: _fill(look, views, layout, put),
+            fill=lambda put: _fill(options, views, layout, put),
         )
         buffer = np.frombuffer(file, dtype=np.uint8)
     colors = buffer[layout.color_offset : layout.mask_offset].reshape(-1, 3)
@@ -113,15 +113,15 @@ def read_pixels(look: Look, views: Views) -> Pixels:
     )
 
 
-def _plan(look: Look, views: Views) -> _Layout:
+def _plan(options: DecodeOptions, views: Views) -> _Layout:
     """Everything that can be known from the headers."""
-    shapes = np.array([_scaled(size, look.downscale)[::-1] for size in views.size], dtype=np.int64)
+    shapes = np.array([_scaled(size, options.downscale)[::-1] for size in views.size], dtype=np.int64)
     depth = None
     if views.depths is not None:
         short = all(images.depth_is_short(path) for path in views.depths)
         depth = np.dtype(np.uint16 if short else np.float32)
     start = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-    return _Layout(shapes, start, depth, have_masks(look, views))
+    return _Layout(shapes, start, depth, have_masks(options, views))
 
 
 def _scaled(size: npt.NDArray[np.int64], downscale: int) -> tuple[int, int]:
@@ -129,15 +129,15 @@ def _scaled(size: npt.NDArray[np.int64], downscale: int) -> tuple[int, int]:
     return width, height
 
 
-def have_masks(look: Look, views: Views) -> bool:
+def have_masks(options: DecodeOptions, views: Views) -> bool:
     """Whether the scene will have masks, from files or alpha. Raises InputError when only some views have."""
-    if look.masks == "off":
+    if options.masks == "off":
         return False
     if views.masks is not None:
         return True
     lacking = [shown(path) for path in views.images if not images.has_alpha(path)]
-    if look.masks in ("composite", "keep") and len(lacking) == len(views.images):
-        raise InputError(f"data.masks: {look.masks} - {shown(views.source)} has neither masks nor alpha")
+    if options.masks in ("composite", "keep") and len(lacking) == len(views.images):
+        raise InputError(f"data.masks: {options.masks} - {shown(views.source)} has neither masks nor alpha")
     if lacking and len(lacking) < len(views.images):
         raise InputError(f"{lacking[0]} - has no mask or alpha, others have - expected all or none")
     return not lacking
@@ -160,11 +160,11 @@ def _registration(views: Views) -> list[Any]:
     return [views.depth_unit, camera.size, *(array.tolist() for array in numbers)]
 
 
-def _fill(look: Look, views: Views, layout: _Layout, put: Put) -> None:
+def _fill(options: DecodeOptions, views: Views, layout: _Layout, put: Put) -> None:
     """Decode every picture once and put its bytes where the layout says."""
 
     def work(view: int) -> None:
-        color, mask, depth = _read(look, views, view)
+        color, mask, depth = _read(options, views, view)
         first = int(layout.start[view])
         put(layout.color_offset + 3 * first, _bytes(color))
         if mask is not None:
@@ -204,18 +204,18 @@ def _progress(done: Iterable[None], count: int) -> Iterator[None]:
             notice(f"read {number} of {count} images")
 
 
-def _read(look: Look, views: Views, view: int) -> tuple[UInt8, UInt8 | None, Depth | None]:
+def _read(options: DecodeOptions, views: Views, view: int) -> tuple[UInt8, UInt8 | None, Depth | None]:
     color, mask = images.read_image(views.images[view])
-    if look.masks == "off":
+    if options.masks == "off":
         mask = None
     elif views.masks is not None:
         mask = images.read_mask(views.masks[view])
         _same_size(views.masks[view], mask, color)
-    size = _scaled(views.size[view], look.downscale)
+    size = _scaled(views.size[view], options.downscale)
     if mask is not None:
         # Composite first: straight colors must not be averaged without their alpha.
-        if look.masks != "keep":
-            color = images.composited(color, mask, look.background)
+        if options.masks != "keep":
+            color = images.composited(color, mask, options.background)
         mask = images.resized(mask, size)
     depth = None
     if views.depths is not None:

@@ -76,7 +76,7 @@ class Picture:
     t: Float32  # [N] distance along the ray, 0 where nothing is hit
 
 
-def look(origins: Float32, directions: Float32) -> Picture:
+def render(origins: Float32, directions: Float32) -> Picture:
     """What rays see of the object. origins, directions: [N,3], directions of unit length."""
     color = np.zeros_like(origins)
     t = np.zeros(len(origins), dtype=np.float32)

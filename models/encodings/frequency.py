@@ -45,13 +45,13 @@ class Frequency(Encoding):
         sin, cos, _ = self._waves(x)
         return torch.cat([x, torch.stack([sin, cos], -2).flatten(-3)], -1)
 
-    def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         sin, cos, scale = self._waves(x)
         features = torch.cat([x, torch.stack([sin, cos], -2).flatten(-3)], -1)
 
-        def pullback(weight: Tensor) -> Tensor:
+        def vjp(weight: Tensor) -> Tensor:
             of_waves = weight[..., self.dimensions :].unflatten(-1, (self.levels, 2, self.dimensions))
             slope = of_waves[..., 0, :] * cos - of_waves[..., 1, :] * sin
             return weight[..., : self.dimensions] + (slope * scale[:, None]).sum(-2)
 
-        return features, pullback
+        return features, vjp

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.fields.base import Encoding, EncodingConfig
-from models.kernels.encodings.hash_encode import FEATURES, HashLevels, hash_encode, hash_encode_with_pullback
+from models.kernels.encodings.hash_encode import FEATURES, HashLevels, hash_encode, hash_encode_with_vjp
 from utils.config.schedule import Schedule, constant
 
 Entries = Annotated[
@@ -39,7 +39,7 @@ class HashGridConfig(EncodingConfig):
 class HashGrid(Encoding):
     """[*N, 3] in [-1, 1]^3 -> [*N, 3 + 2 levels]: the point itself, then two features per level.
 
-    Differentiable once in x and the table; `with_pullback` also makes the input gradient differentiable.
+    Differentiable once in x and the table; `with_vjp` also makes the input gradient differentiable.
     """
 
     keeps_input = True
@@ -87,11 +87,11 @@ class HashGrid(Encoding):
         features = hash_encode(flat, self.table, self._layout(), active=self.active, lead=3, read=self._read())
         return features.reshape(*x.shape[:-1], self.width)
 
-    def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        features, pullback = hash_encode_with_pullback(
+    def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        features, vjp = hash_encode_with_vjp(
             x.reshape(-1, 3), self.table, self._layout(), active=self.active, lead=3, read=self._read()
         )
         return (
             features.reshape(*x.shape[:-1], self.width),
-            lambda weight: pullback(weight.reshape(-1, self.width)).reshape(x.shape),
+            lambda weight: vjp(weight.reshape(-1, self.width)).reshape(x.shape),
         )

@@ -34,7 +34,7 @@ class Encoding(nn.Module):
     width: int
     keeps_input: bool = False
 
-    def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Features [*N, width], and a function from feature weights [*N, width] to their gradient [*N, 3] in x.
 
         Features and gradient are differentiable in the parameters, once.
@@ -77,7 +77,7 @@ class Field(nn.Module):
         not: hull, from masks; ground and relief, from sparse points.
         """
 
-    def tolerant(self) -> list[Mlp]:
+    def low_precision_networks(self) -> list[Mlp]:
         """The networks whose matrix products may be rounded to bfloat16 in training: never those of a distance."""
         return []
 

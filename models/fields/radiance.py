@@ -58,7 +58,7 @@ class Radiance(Field):
     def update(self, progress: float) -> None:
         self.encoding.update(progress)
 
-    def tolerant(self) -> list[Mlp]:
+    def low_precision_networks(self) -> list[Mlp]:
         return [self.density, self.color]
 
     def coordinates(self, x: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ class Sdf(Field):
         if self.config.numerical is not None and self.unit_taps is not None:
             torch.mul(self.unit_taps, self.config.numerical.step(progress), out=self.taps)
 
-    def tolerant(self) -> list[Mlp]:
+    def low_precision_networks(self) -> list[Mlp]:
         return [self.color]
 
     def value(self, x: Tensor) -> Tensor:
@@ -163,9 +163,9 @@ class Sdf(Field):
             output = self.geometry(self.encoding(x))
             gradient = self._differences(x, self.taps)
         else:
-            encoded, encoding_pullback = self.encoding.with_pullback(x)
+            encoded, encoding_vjp = self.encoding.with_vjp(x)
             output, at_features = self.geometry.with_gradient(encoded, 0)
-            gradient = encoding_pullback(at_features)
+            gradient = encoding_vjp(at_features)
         wall = self.config.wall
         if wall is None:
             return output, gradient

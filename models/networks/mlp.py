@@ -80,7 +80,7 @@ class Mlp(nn.Module):
         self.value_only = value_only(config.activation, self.activation)
         self.activation_name = config.activation
         self.mixed = False  # in training, matrix products in bfloat16
-        self.mixed_pullback = False  # those of the gradient at the input
+        self.mixed_vjp = False  # those of the gradient at the input
         if config.skip and config.width <= inputs:
             raise InputError(
                 f"a network of width {config.width} with skip {list(config.skip)} - its input of {inputs} numbers"
@@ -171,7 +171,7 @@ class Mlp(nn.Module):
             if i < len(self.layers) - 1:
                 h, slope = self.activation(h)
                 slopes.append(slope)
-        with fast_products(x.device.type) if self.mixed_pullback else nullcontext():
+        with fast_products(x.device.type) if self.mixed_vjp else nullcontext():
             return h, self._sweep(weights, slopes, channel)
 
     def _sweep(self, weights: list[Tensor], slopes: list[Tensor], channel: int) -> Tensor:
@@ -238,7 +238,9 @@ def level_initialization(mlp: Mlp, *, feature_scale: float) -> None:
         if i in mlp.skip:
             linear = linear / math.sqrt(2)
         if i == last:
-            row = torch.linalg.lstsq(linear.T, torch.tensor([[0.0], [0.0], [1.0]])).solution[:, 0]
+            # In float64: the last digit of a float32 solution depends on where the matrix lies in memory.
+            target = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)
+            row = torch.linalg.lstsq(linear.T.double(), target).solution[:, 0].float()
             weight[0] = 0.0
         else:
             weight[: 2 * half] = 0.0

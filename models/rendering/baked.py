@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.kernels.rays.trace import trace
 from models.rendering.frames import Frame
-from models.volume import Matter, clip
+from models.volume import Volume, clip
 
 if TYPE_CHECKING:
     from dataio.cameras import Cameras
@@ -30,15 +30,15 @@ class Baked:
 
 
 @torch.no_grad()
-def bake(matter: Matter, resolution: int = 128) -> Baked:
+def bake(volume: Volume, resolution: int = 128) -> Baked:
     """The surface of a field on resolution^3 lattice points, at least 2^3; float32, on the field's device."""
-    device = next(iter(matter.parameters()), torch.zeros(())).device
+    device = next(iter(volume.parameters()), torch.zeros(())).device
     axis = torch.linspace(-1, 1, resolution, device=device)
     values = torch.empty(resolution**3, device=device)
     for part in torch.arange(resolution**3, device=device).split(BAKED_AT_ONCE):
         index = (part // resolution**2, part // resolution % resolution, part % resolution)
-        values[part] = matter.surface_value(torch.stack([axis[i] for i in index], -1)).float()
-    return Baked(values.view(3 * (resolution,)), 1.0 if matter.opacity.reads_distance else 0.0)
+        values[part] = volume.surface_value(torch.stack([axis[i] for i in index], -1)).float()
+    return Baked(values.view(3 * (resolution,)), 1.0 if volume.opacity.reads_distance else 0.0)
 
 
 @torch.no_grad()

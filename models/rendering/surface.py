@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.model import Model
 from models.samplers.root_finding import secant
-from models.volume import Matter, Rendering, clip, render_rays
+from models.volume import Rendering, Volume, clip, render_rays
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -48,52 +48,52 @@ class Surface(nn.Module):
         return Rendering(color, meets.to(color.dtype), depth, normal, behind.media)
 
 
-def shade(rays: Rays, t: Tensor, matter: Matter) -> tuple[Tensor, Tensor]:
+def shade(rays: Rays, t: Tensor, volume: Volume) -> tuple[Tensor, Tensor]:
     """Color [R, 3] and outward unit normal [R, 3] at distances t [R]."""
     points = rays.at(t)
-    seen = matter.field(points, rays.directions)
-    slope = seen.gradient * matter.opacity.outside_sign if seen.gradient is not None else _slope(points, matter)
+    seen = volume.field(points, rays.directions)
+    slope = seen.gradient * volume.opacity.outside_sign if seen.gradient is not None else _slope(points, volume)
     return seen.color, F.normalize(slope, dim=-1)
 
 
-def _slope(points: Tensor, matter: Matter) -> Tensor:
+def _slope(points: Tensor, volume: Volume) -> Tensor:
     """Central differences, for fields without a gradient."""
     aside = LEAST_STEP * torch.eye(3, device=points.device)
-    return torch.stack([matter.surface_value(points + d) - matter.surface_value(points - d) for d in aside], -1)
+    return torch.stack([volume.surface_value(points + d) - volume.surface_value(points - d) for d in aside], -1)
 
 
 @torch.no_grad()
-def intersect(rays: Rays, matter: Matter) -> Tensor:
+def intersect(rays: Rays, volume: Volume) -> Tensor:
     """[R] distance at which each ray first goes from outside to inside within [near, far]; infinite for a miss.
 
     Sphere tracing where values are distances, even steps elsewhere, until the sign changes, then the secant. A ray
     whose last point is not within `TOLERANCE` of the surface, or that ran out of steps, is a miss; one that starts
     inside has to come out first. Only rays that are still on their way are evaluated.
     """
-    found, ends = _brackets(rays, matter)
+    found, ends = _brackets(rays, volume)
     hit, bracket = rays[found], list(ends)
-    t = secant(hit, matter, *bracket, steps=4)
-    off = ~_converged(hit, matter, t, ends)
+    t = secant(hit, volume, *bracket, steps=4)
+    off = ~_converged(hit, volume, t, ends)
     if off.any():
-        t[off] = secant(hit[off], matter, *(x[off] for x in bracket), steps=20)
-        off[off.clone()] = ~_converged(hit[off], matter, t[off], ends[:, off])
+        t[off] = secant(hit[off], volume, *(x[off] for x in bracket), steps=20)
+        off[off.clone()] = ~_converged(hit[off], volume, t[off], ends[:, off])
     result = torch.full_like(rays.near, torch.inf)
     result[found] = torch.where(off, torch.inf, t)
     return result
 
 
-def _brackets(rays: Rays, matter: Matter) -> tuple[Tensor, Tensor]:
+def _brackets(rays: Rays, volume: Volume) -> tuple[Tensor, Tensor]:
     """Rays that enter the surface [K], and [4, K]: two distances around it and the values there."""
     index = (rays.far > rays.near).nonzero()[:, 0]
     found, ends = [index[:0]], [rays.near.new_empty(4, 0)]
     going, t = rays[index], rays.near[index]
-    value = matter.surface_value(going.at(t))
+    value = volume.surface_value(going.at(t))
     for _ in range(MOST_STEPS):
         if len(index) == 0:
             break
-        step = value.abs().clamp(LEAST_STEP, MOST_STEP) if matter.opacity.reads_distance else MARCH_STEP
+        step = value.abs().clamp(LEAST_STEP, MOST_STEP) if volume.opacity.reads_distance else MARCH_STEP
         ahead = torch.minimum(t + step, going.far)
-        below = matter.surface_value(going.at(ahead))
+        below = volume.surface_value(going.at(ahead))
         enters = (value > 0) & (below <= 0)
         found.append(index[enters])
         ends.append(torch.stack([x[enters] for x in (t, ahead, value, below)]))
@@ -102,7 +102,7 @@ def _brackets(rays: Rays, matter: Matter) -> tuple[Tensor, Tensor]:
     return torch.cat(found), torch.cat(ends, 1)
 
 
-def _converged(rays: Rays, matter: Matter, t: Tensor, ends: Tensor) -> Tensor:
+def _converged(rays: Rays, volume: Volume, t: Tensor, ends: Tensor) -> Tensor:
     """Whether the value at t is as near to zero as `TOLERANCE` is on the slope between the ends."""
     low, high, above, below = ends
-    return matter.surface_value(rays.at(t)).abs() * (high - low) <= TOLERANCE * (above - below)
+    return volume.surface_value(rays.at(t)).abs() * (high - low) <= TOLERANCE * (above - below)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from models.volume import MediumRendering
 
 
-class Probed(Protocol):
+class Queryable(Protocol):
     """What a sampler may ask of the medium it samples."""
 
     def value(self, x: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ class Probed(Protocol):
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         """[*N] field values -> bool [*N]: may points within `reach`, one or [*N], of there matter to a ray?"""
 
-    def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
+    def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
         """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""
 
     def surface_value(self, x: Tensor) -> Tensor:
@@ -55,15 +55,15 @@ class Sampler(nn.Module):
     function of the rays alone. Not differentiable.
     """
 
-    def forward(self, rays: Rays, medium: Probed) -> RaySamples:
+    def forward(self, rays: Rays, medium: Queryable) -> RaySamples:
         raise TypeError("a sampler defines forward")
 
-    def propose(self, rays: Rays, medium: Probed) -> tuple[RaySamples, MediumRendering | None]:
+    def propose(self, rays: Rays, medium: Queryable) -> tuple[RaySamples, MediumRendering | None]:
         """The samples, and the rendering by which they were placed if it wants a loss on its color."""
         return self(rays, medium), None
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
 
-    def refresh(self, medium: Probed, step: int) -> None:
+    def refresh(self, medium: Queryable, step: int) -> None:
         """Called before every training step: bring state up to date. Must be the same on all ranks."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capabilities import Capability
-from models.samplers.base import Probed, Sampler, SamplerConfig
+from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.stratified import even_edges
 from models.samples import DenseSamples
@@ -49,7 +49,7 @@ class ErrorBound(Sampler):
         self.config = config
 
     @torch.no_grad()
-    def forward(self, rays: Rays, medium: Probed) -> DenseSamples:
+    def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
         config = self.config
         near, far = rays.near[:, None], torch.maximum(rays.far, rays.near)[:, None]
         inner = near.new_empty(len(rays), config.samples + min(config.extra, config.uniform + 1))
@@ -86,13 +86,13 @@ class ErrorBound(Sampler):
         """[R, samples + extra] distances: by weight, and a share of all."""
         tau = _density(sdf[:, :-1], beta) * t.diff(dim=1)
         weights = torch.exp(-_before(tau)) * -torch.expm1(-tau)
-        matter = sample_pdf(t, weights, self.config.samples, random=self.training)
+        important = sample_pdf(t, weights, self.config.samples, random=self.training)
         count = min(self.config.extra, self.config.uniform + 1)
         if self.training:
             some = permutation(t.shape[1], t.device)[:count]
         else:
             some = torch.linspace(0, t.shape[1] - 1, count, device=t.device).long()
-        return torch.cat([matter, t[:, some]], 1)
+        return torch.cat([important, t[:, some]], 1)
 
 
 def error_bound(t: Tensor, sdf: Tensor, beta: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.samplers.base import Probed, Sampler, SamplerConfig
+from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.stratified import even_edges, in_bins
 from models.samples import DenseSamples, RaySamples
-from models.volume import Matter, MatterConfig, MediumRendering
+from models.volume import MediumRendering, Volume, VolumeConfig
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -24,7 +24,7 @@ class ImportanceConfig(SamplerConfig):
     type: Literal["importance"] = "importance"
     coarse: int = Field(64, ge=1, description="even intervals")
     fine: int = Field(128, ge=1, description="further edges, by weight")
-    proposal: MatterConfig | None = Field(
+    proposal: VolumeConfig | None = Field(
         None, description="a coarse field of its own that learns from the colors; without one, the medium's own values"
     )
 
@@ -38,16 +38,16 @@ class Importance(Sampler):
     def __init__(self, config: ImportanceConfig) -> None:
         super().__init__()
         self.coarse, self.fine = config.coarse, config.fine
-        self.proposal = Matter(config.proposal) if config.proposal else None
+        self.proposal = Volume(config.proposal) if config.proposal else None
 
     def update(self, progress: float) -> None:
         if self.proposal is not None:
             self.proposal.update(progress)
 
-    def forward(self, rays: Rays, medium: Probed) -> RaySamples:
+    def forward(self, rays: Rays, medium: Queryable) -> RaySamples:
         return self.propose(rays, medium)[0]
 
-    def propose(self, rays: Rays, medium: Probed) -> tuple[RaySamples, MediumRendering | None]:
+    def propose(self, rays: Rays, medium: Queryable) -> tuple[RaySamples, MediumRendering | None]:
         edges = even_edges(rays.near, rays.far, self.coarse).detach()
         first = in_bins(rays, edges, self.training)
         proposal = self.proposal.render(first) if self.training and self.proposal is not None else None
@@ -58,6 +58,6 @@ class Importance(Sampler):
             samples = in_bins(rays, torch.cat([edges, more], 1).sort(1).values, self.training)
         return samples, proposal
 
-    def _optical_depth(self, samples: DenseSamples, medium: Probed) -> Tensor:
+    def _optical_depth(self, samples: DenseSamples, medium: Queryable) -> Tensor:
         source = medium if self.proposal is None else self.proposal
-        return source.probe(source.value(samples.positions), samples)
+        return source.estimated_optical_depth(source.value(samples.positions), samples)

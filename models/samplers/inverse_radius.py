@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from models.capabilities import Bounds
-from models.samplers.base import Probed, Sampler, SamplerConfig
+from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samples import DenseSamples
 from utils.random_stream import uniform
 
@@ -39,7 +39,7 @@ class InverseRadius(Sampler):
         self.config = config
 
     @torch.no_grad()
-    def forward(self, rays: Rays, medium: Probed) -> DenseSamples:
+    def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
         nearest = -(rays.origins * rays.directions).sum(-1, keepdim=True)
         height = (rays.origins + nearest * rays.directions).norm(dim=-1, keepdim=True)
         along = (rays.near[:, None] - nearest).clamp_min(0)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capabilities import Capability
-from models.samplers.base import Probed, Sampler, SamplerConfig
+from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samples import DenseSamples
 from utils.random_stream import uniform
@@ -44,7 +44,7 @@ class NeusSampler(Sampler):
         self.config = config
 
     @torch.no_grad()
-    def forward(self, rays: Rays, medium: Probed) -> DenseSamples:
+    def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
         count = self.config.uniform
         far = torch.maximum(rays.far, rays.near)
         span = (far - rays.near)[:, None]

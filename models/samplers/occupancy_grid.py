@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.capabilities import Bounds
-from models.capacity import Rooms, Stages
+from models.capacity import Capacity, Stages
 from models.kernels.rays.march import blocks, march
-from models.samplers.base import Probed, Sampler, SamplerConfig
+from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samples import PackedSamples
 from utils.random_stream import uniform
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dataio.cameras import Rays
 
 
-# Samples behind less light than this are dropped.
+# Samples behind less transmittance than this are dropped.
 HIDDEN = 1e-3
 # Values that fall less than this per unit of distance say nothing about where the ray meets the surface.
 STEEP = 0.1
@@ -76,7 +76,7 @@ class OccupancyGrid(Sampler):
     def __init__(self, config: OccupancyGridConfig) -> None:
         super().__init__()
         self.config = config
-        self.rooms = Rooms(4)  # of the march and of pruning, which takes three steps
+        self.capacity = Capacity(4)  # of the march and of pruning, which takes three steps
         self.register_buffer("steps", torch.tensor([config.step[1], config.cone]), persistent=False)
         self.register_buffer("share", torch.zeros(()), persistent=False)
         n = config.resolution
@@ -99,10 +99,10 @@ class OccupancyGrid(Sampler):
         self.coarse.copy_(blocks(self.grids()))  # the occupied cells have been loaded by now
 
     @torch.no_grad()
-    def forward(self, rays: Rays, medium: Probed) -> PackedSamples:
+    def forward(self, rays: Rays, medium: Queryable) -> PackedSamples:
         jitter = uniform(rays.near.shape, rays.near.device) if self.training else torch.full_like(rays.near, 0.5)
-        stages = self.rooms.enter()
-        room = stages.size()
+        stages = self.capacity.stages()
+        capacity = stages.size()
         starts, ends, ray_index, offsets, total = march(
             rays.origins,
             rays.directions,
@@ -111,43 +111,43 @@ class OccupancyGrid(Sampler):
             jitter=jitter,
             cells=(self.grids(), self.coarse),
             steps=self.steps,
-            room=room,
+            capacity=capacity,
         )
-        lacking = None if room is None else total > room
+        overflowed = None if capacity is None else total > capacity
         samples = PackedSamples.from_intervals(
-            rays, starts, ends, ray_index=ray_index, offsets=offsets, lacking=lacking
+            rays, starts, ends, ray_index=ray_index, offsets=offsets, overflowed=overflowed
         )
-        stages.note(total)
+        stages.count(total)
         if self.config.measure == "inverse_radius":
             samples = replace(samples, length=_in_inverse_radius(samples))
         if self.config.prune:
             samples = self._prune(samples, medium, stages)
-        return replace(samples, lacking=stages.leave())
+        return replace(samples, overflowed=stages.overflow())
 
-    def _prune(self, samples: PackedSamples, medium: Probed, stages: Stages) -> PackedSamples:
+    def _prune(self, samples: PackedSamples, medium: Queryable, stages: Stages) -> PackedSamples:
         """Drop what a value alone shows to be transparent or hidden, before gradients and colors are computed.
 
         What is left is evaluated where its interval meets the surface, if it does: there the color is seen.
         """
         value, known = self._values(samples, medium, stages)
-        lit = samples.lit(medium.probe(value, samples), known, HIDDEN)
-        index, offsets, _ = stages.choose(known & lit & medium.occupied(value, samples.length), samples.offsets)
+        visible = samples.visible(medium.estimated_optical_depth(value, samples), known, HIDDEN)
+        index, offsets, _ = stages.compact(known & visible & medium.occupied(value, samples.length), samples.offsets)
         kept = samples.at(index, offsets)
         return kept.with_crossings(value, samples, index, STEEP) if medium.has_width else kept
 
-    def _values(self, samples: PackedSamples, medium: Probed, stages: Stages) -> tuple[Tensor, Tensor]:
-        """Values [M], and which are known: not those behind the first gap of a ray that has lost its light by then."""
-        value = samples.t.new_zeros(len(samples.t) + 1)  # one more for what fills a room
+    def _values(self, samples: PackedSamples, medium: Queryable, stages: Stages) -> tuple[Tensor, Tensor]:
+        """Values [M], and which are known: not those behind a ray's first gap once it is opaque."""
+        value = samples.t.new_zeros(len(samples.t) + 1)  # one more for padding
         front = samples.before_gap()
-        first = stages.choose(front, samples.offsets).places
+        first = stages.compact(front, samples.offsets).indices
         value.index_copy_(0, first, medium.value(samples.positions_at(first)))
-        behind = samples.lit(medium.probe(value[:-1], samples), front, HIDDEN) & ~front
-        rest = stages.choose(behind, samples.offsets).places
+        behind = samples.visible(medium.estimated_optical_depth(value[:-1], samples), front, HIDDEN) & ~front
+        rest = stages.compact(behind, samples.offsets).indices
         value.index_copy_(0, rest, medium.value(samples.positions_at(rest)))
         return value[:-1], front | behind
 
     @torch.no_grad()
-    def refresh(self, medium: Probed, step: int) -> None:
+    def refresh(self, medium: Queryable, step: int) -> None:
         if step % self.config.every:
             return
         width = medium.width()
@@ -162,11 +162,11 @@ class OccupancyGrid(Sampler):
             cells = cells[turn % self.config.share :: self.config.share]
         flat = self.occupied.view(-1)
         for part in cells.split(65536):
-            center, reach = self._places(part)
+            center, reach = self._centers(part)
             flat[part] = medium.occupied(medium.value(center), reach).to(torch.uint8)
         self.coarse.copy_(blocks(self.grids()))
 
-    def _places(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def _centers(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Centers [K, 3] of cells, and half their diagonals [K] as intervals are measured; cells: [K] int64."""
         n = self.config.resolution
         place = torch.stack([cells // (n * n) % n, cells // n % n, cells % n], -1)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capabilities import Capability
-from models.samplers.base import Probed, Sampler, SamplerConfig
+from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samplers.stratified import even_edges, in_bins
 from models.samples import DenseSamples
 from utils.config.schedule import ExponentialSchedule, Schedule
@@ -56,7 +56,7 @@ class RootFinding(Sampler):
         self.interval.fill_(max(self.config.interval(progress), self.config.floor))
 
     @torch.no_grad()
-    def forward(self, rays: Rays, medium: Probed) -> DenseSamples:
+    def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
         free, count = self.config.free, self.config.samples
         far = torch.maximum(rays.near, rays.far)
         surface = first_surface(rays, medium, self.config.march, self.config.secant_steps)
@@ -67,7 +67,7 @@ class RootFinding(Sampler):
         return in_bins(rays, torch.where(surface.isfinite()[:, None], around, whole), self.training)
 
 
-def first_surface(rays: Rays, medium: Probed, march: int, secant_steps: int) -> Tensor:
+def first_surface(rays: Rays, medium: Queryable, march: int, secant_steps: int) -> Tensor:
     """[R] distance at which each ray first goes from outside to inside; infinite where it does not.
 
     Sees what is thicker than (far - near) / (march - 1). A ray that starts inside has to come out first.
@@ -85,7 +85,7 @@ def first_surface(rays: Rays, medium: Probed, march: int, secant_steps: int) -> 
 
 
 def secant(
-    rays: Rays, medium: Probed, low: Tensor, high: Tensor, above: Tensor, below: Tensor, *, steps: int
+    rays: Rays, medium: Queryable, low: Tensor, high: Tensor, above: Tensor, below: Tensor, *, steps: int
 ) -> Tensor:
     """[R] distances between low and high [R] at which the value is zero, by the secant within a shrinking bracket.
 

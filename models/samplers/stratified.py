@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.samplers.base import Probed, Sampler, SamplerConfig
+from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samples import DenseSamples
 from utils.random_stream import uniform
 
@@ -35,7 +35,7 @@ class Stratified(Sampler):
         self.samples = config.samples
 
     @torch.no_grad()
-    def forward(self, rays: Rays, medium: Probed) -> DenseSamples:
+    def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
         return in_bins(rays, even_edges(rays.near, rays.far, self.samples), self.training)
 
 

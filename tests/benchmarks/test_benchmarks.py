@@ -158,7 +158,7 @@ def test_the_product_runs_in_plain_pytorch_and_gets_its_kernels_back() -> None:
         with plain.instead_of_kernels(), launches.watched() as watched:
             instead = medium(inputs.rays)
         assert not watched and len(before.tau) > 20
-        torch.testing.assert_close(instead.seen(), before.seen(), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(instead.accumulate(), before.accumulate(), atol=1e-5, rtol=1e-4)
         with launches.watched() as watched:
             medium(inputs.rays)
     assert {"hash_encode._encode", "march._fill", "scan._below"} <= set(watched)

@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from dataio.shapes.relief import Relief, relief_of
-from engine import trainer
+from engine import resume
 from engine.experiment import read_config
 from models.encodings.hash_grid import HashGridConfig
 from models.fields.sdf import SdfConfig
@@ -100,5 +100,5 @@ def test_a_sphere_before_a_background_is_warned_of_where_all_look_from_one_side(
     ):
         scene = scene_of(looks, wall)
         scene.masks = None
-        trainer._warn_about(read_config(ROOT / f"configs/{config}.yaml"), scene, distributed.setup("cpu"))
+        resume._warn_about(read_config(ROOT / f"configs/{config}.yaml"), scene, distributed.setup("cpu"))
         assert ("look from one side" in capsys.readouterr().err) == said

@@ -15,8 +15,8 @@ from dataio.batches import PixelSampler
 from dataio.formats.procedural import ProceduralData
 from dataio.scene import Scene
 from engine import experiment
-from models.losses.losses import Objective
-from models.model import Model
+from models.model import Model, ModelConfig
+from models.objective import Objective
 from tests.support.sources import ROOT
 from utils.errors import InputError
 
@@ -151,10 +151,10 @@ def test_a_medium_stays_in_its_place() -> None:
     inside = {"bounds": "sphere", "opacity": OPACITIES["density"], "sampler": SAMPLERS["stratified"]}
     swapped = {**inside, "field": {"type": "outside"}}
     with pytest.raises(ValidationError, match="field.type: outside works beyond the unit sphere only"):
-        experiment.ModelConfig.model_validate({"foreground": swapped})
+        ModelConfig.model_validate({"foreground": swapped})
     with pytest.raises(ValidationError, match="sampler.type: inverse_radius works beyond the unit sphere only"):
         sampled = {**inside, "field": FIELDS["radiance"], "sampler": {"type": "inverse_radius"}}
-        experiment.ModelConfig.model_validate({"foreground": sampled})
+        ModelConfig.model_validate({"foreground": sampled})
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from dataio.batches import RayBatch
-from engine.diagnostics import Health
-from models.losses.losses import ColorLoss, Objective, Report
+from engine.diagnostics import Diagnostics
+from models.losses.color import ColorLoss
 from models.model import Model
+from models.objective import Objective, Report
 from tests.support.analytic import Sphere, rays_at_sphere, sphere_model
 
 
@@ -19,10 +20,12 @@ def batch(*, mask: float | None = None) -> RayBatch:
     return RayBatch(rays_at_sphere(count, spread=0.5), torch.full((count, 3), 0.5), seen)
 
 
-def looked(model: Model, *, progress: float, health: Health | None = None, mask: float | None = None) -> list[str]:
+def looked(
+    model: Model, *, progress: float, diagnostics: Diagnostics | None = None, mask: float | None = None
+) -> list[str]:
     rays = batch(mask=mask)
     report: Report = Objective(model, {"color": ColorLoss()})(rays)
-    return (health or Health(distances=True)).look(model, report, rays, progress)
+    return (diagnostics or Diagnostics(distances=True)).warnings(model, report, rays, progress)
 
 
 class Inverted(Sphere):
@@ -47,12 +50,12 @@ class Steep(Sphere):
 
 
 def test_a_sound_run_gives_no_warning() -> None:
-    health = Health(distances=True)
-    assert looked(sphere_model(), progress=0.0, health=health) == []
+    diagnostics = Diagnostics(distances=True)
+    assert looked(sphere_model(), progress=0.0, diagnostics=diagnostics) == []
     model = sphere_model()
     with torch.no_grad():
         model.foreground.opacity.get_parameter("log_s").add_(0.05)
-    assert looked(model, progress=0.8, health=health) == []
+    assert looked(model, progress=0.8, diagnostics=diagnostics) == []
 
 
 @pytest.mark.parametrize(
@@ -65,11 +68,11 @@ def test_a_sound_run_gives_no_warning() -> None:
     ids=["inside out", "vanished", "steep"],
 )
 def test_each_mistake_is_told_once_with_its_key(field: Sphere, words: str, key: str) -> None:
-    model, health = sphere_model(sampler={"type": "stratified", "samples": 64}), Health(distances=True)
+    model, diagnostics = sphere_model(sampler={"type": "stratified", "samples": 64}), Diagnostics(distances=True)
     model.foreground.field = field
-    found = looked(model, progress=0.3, health=health)
+    found = looked(model, progress=0.3, diagnostics=diagnostics)
     assert [line for line in found if words in line and key in line], found
-    assert looked(model, progress=0.4, health=health) == []
+    assert looked(model, progress=0.4, diagnostics=diagnostics) == []
 
 
 def test_masks_say_where_the_object_should_be() -> None:
@@ -84,7 +87,7 @@ def test_a_background_that_shows_the_object() -> None:
     model.foreground.field, model.background = Away(), None
     report: Report = Objective(model, {"color": ColorLoss()})(batch())
     model.background = model.foreground  # that there is one is all that counts
-    said = Health(distances=True).look(model, report, batch(), 0.3)
+    said = Diagnostics(distances=True).warnings(model, report, batch(), 0.3)
     assert any("background" in line and "foreground.field.radius" in line for line in said)
 
 
@@ -98,4 +101,4 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     model, rays = sphere_model(), batch()
     report: Report = Objective(model, {"color": ColorLoss()})(rays)
     broken = replace(report, terms={"color": torch.tensor(torch.nan)})
-    assert any("losses.color" in line for line in Health(distances=True).look(model, broken, rays, 0.0))
+    assert any("losses.color" in line for line in Diagnostics(distances=True).warnings(model, broken, rays, 0.0))

@@ -73,7 +73,7 @@ def test_what_the_host_waits_for(found: dict[str, Any]) -> None:
 
 
 def test_recorded_steps_are_the_same_steps(found: dict[str, Any]) -> None:
-    """A graph is recorded anew when rooms or levels change; VolSDF's bound has to be asked whether it holds."""
+    """A graph is recorded anew when capacity or levels change; VolSDF's bound has to be asked whether it holds."""
     for name, run in found["recorded"].items():
         waits = name == "reduced/volsdf"
         assert run["difference"] == 0 and bool(run["waits"]) == waits and bool(run["graphs"]) != waits, (name, run)

@@ -8,13 +8,14 @@ import torch
 
 import train
 from dataio.batches import RayBatch
-from engine import experiment, trainer
+from engine import experiment, signals
 from engine.experiment import TrainConfig
 from engine.gradients import Gradients, part_size
 from models.kernels.runtime import launch
-from models.losses.losses import ColorLoss, Objective
+from models.losses.color import ColorLoss
 from models.model import Model
 from models.networks.mlp import Mlp, MlpConfig
+from models.objective import Objective
 from models.volume import Rendering
 from tests.engine.test_training import ROOT, SMALL, SPHERE, quick_hulls, trained
 from utils.random_stream import normal, permutation, random_stream, uniform
@@ -144,7 +145,7 @@ def test_a_run_that_fits_nowhere_ends_with_a_line(
         raise torch.OutOfMemoryError("out of memory\nand where it was")
 
     monkeypatch.setattr(Objective, "forward", full)
-    monkeypatch.setattr(trainer, "StopSignals", lambda: SimpleNamespace(received=False, exit_code=0))
+    monkeypatch.setattr(signals, "StopSignals", lambda: SimpleNamespace(received=False, exit_code=0))
     config = experiment.read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, "train.steps=2", SPHERE])
     assert train.train(config, tmp_path, False) == 5
     lines = capsys.readouterr().err.splitlines()

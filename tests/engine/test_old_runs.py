@@ -13,7 +13,8 @@ import torch
 
 import evaluate
 from engine import trainer
-from engine.experiment import Run, read_config
+from engine.experiment import read_config
+from engine.run import Run
 from tests.support.sources import ROOT
 from utils import distributed
 
@@ -34,7 +35,7 @@ def test_an_old_run_shows_what_it_showed(folder: Path) -> None:
 def test_an_old_run_goes_on(folder: Path, tmp_path: Path) -> None:
     config = read_config(folder / "config.yaml", ["train.steps=8", f"output={tmp_path}"])
     scene = config.data.load()
-    run = trainer.Training(config, tmp_path, distributed.setup("cpu"), scene, fresh=False)
+    run = trainer.Trainer(config, tmp_path, distributed.setup("cpu"), scene, fresh=False)
     run.load(next((folder / "checkpoints").glob("step_*")))
     run.start()
     before = [parameter.clone() for parameter in run.objective.parameters()]

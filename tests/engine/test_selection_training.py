@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import experiment, trainer
+from engine import experiment, resume
 from tests.engine.test_training import ROOT, SMALL, SPHERE, assert_equal, log_of, run_script, state_of, trained
 from utils import distributed
 
@@ -22,7 +22,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(name: str, tmp_path: Pa
     overrides = (SPHERE, "train.checkpoint_every=5", "train.validations=0", *SELECTIONS[name])
     trained(tmp_path / "whole", 11, *overrides)
     read = experiment.read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, "train.steps=11", *overrides])
-    first = trainer.open_training(read, tmp_path / "parts", distributed.setup("cpu"), allow_config_change=False)
+    first = resume.open_trainer(read, tmp_path / "parts", distributed.setup("cpu"), allow_config_change=False)
     assert first is not None
     while first.step < 7:
         first.step_once()

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from dataio.batches import RayBatch
-from engine import experiment, trainer
+from engine import build, experiment, resume, trainer
+from engine.run import Run
 from models.fields import shape_fit
+from models.objective import Objective
 from utils import distributed
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.errors import InputError
@@ -43,10 +45,10 @@ def quick_hulls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shape_fit, "HULL_GRID", 16)
 
 
-def trained(folder: Path, steps: int, *overrides: str, config: str = "neus_hash") -> trainer.Training:
+def trained(folder: Path, steps: int, *overrides: str, config: str = "neus_hash") -> trainer.Trainer:
     settings = [*SMALL, f"train.steps={steps}", *overrides]
     read = experiment.read_config(ROOT / "configs" / f"{config}.yaml", settings)
-    run = trainer.open_training(read, folder, distributed.setup("cpu"), allow_config_change=False)
+    run = resume.open_trainer(read, folder, distributed.setup("cpu"), allow_config_change=False)
     assert run is not None
     while run.progress < 1:
         run.step_once()
@@ -62,7 +64,7 @@ def test_every_config_trains_two_steps(config: Path, tmp_path: Path) -> None:
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert run.step == 2 and len(losses) == 2 and all(torch.isfinite(torch.tensor(losses)))
     assert list((tmp_path / "images").glob("*.png"))
-    opened = experiment.Run.open(tmp_path)
+    opened = Run.open(tmp_path)
     assert opened.step == 2 and len(opened.cameras) == 5
 
 
@@ -110,7 +112,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(config: str, tmp_path: 
     trained(tmp_path / "whole", 40, *overrides, config=config)
     settings = [*SMALL, "train.steps=40", *overrides]
     read = experiment.read_config(ROOT / "configs" / f"{config}.yaml", settings)
-    first = trainer.open_training(read, tmp_path / "parts", distributed.setup("cpu"), allow_config_change=False)
+    first = resume.open_trainer(read, tmp_path / "parts", distributed.setup("cpu"), allow_config_change=False)
     assert first is not None
     while first.step < 23:
         first.step_once()
@@ -145,7 +147,7 @@ def gradients_of_a_share(out: str, config: str) -> None:
     """One rank: its half of one batch through DDP; rank 0 writes the averaged gradients."""
     ranks = distributed.setup("cpu")
     objective, whole = objective_and_batch(config)
-    module = trainer.in_parallel(objective) if ranks.world > 1 else objective
+    module = build.in_parallel(objective) if ranks.world > 1 else objective
     share = len(whole.rays) // ranks.world
     mine = slice(ranks.rank * share, (ranks.rank + 1) * share)
     assert whole.mask is not None
@@ -158,12 +160,12 @@ def gradients_of_a_share(out: str, config: str) -> None:
     distributed.cleanup()
 
 
-def objective_and_batch(config: str) -> tuple[experiment.Objective, RayBatch]:
+def objective_and_batch(config: str) -> tuple[Objective, RayBatch]:
     """A model after its first grid refresh, without jitter, and a batch of rays; the same in every process."""
     settings = [*SMALL, SPHERE, "losses.eikonal.random_points=0", "model.foreground.field.feature_scale=1"]
     read = experiment.read_config(ROOT / "configs" / f"{config}.yaml", settings)
     scene = read.data.load()
-    objective = experiment.build_objective(read, scene, torch.device("cpu"))
+    objective = build.build_objective(read, scene, torch.device("cpu"))
     objective.update(0.0, 0)
     objective.eval()
     sampler = trainer.PixelSampler(scene, rays=128, seed=0, rank=0, world=1, device=torch.device("cpu"))
@@ -220,7 +222,8 @@ def test_a_single_step_that_is_not_finite_changes_nothing(
     run = trained(tmp_path, 3)
     before = copy.deepcopy([run.objective.model.state_dict(), run.optimizer.state_dict()["state"]])
     nan, usual = torch.tensor(float("nan")), run.gradients._of
-    for change, said in ({"loss": nan}, "not finite"), ({"cut": torch.tensor(True)}, "more samples than room"):
+    overflow = {"overflowed": torch.tensor(True)}
+    for change, said in ({"loss": nan}, "not finite"), (overflow, "more samples than capacity"):
         with monkeypatch.context() as patch:
             patch.setattr(run.gradients, "_of", lambda batch, change=change: replace(usual(batch), **change))
             run.step_once()
@@ -236,7 +239,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     trained(tmp_path, 3)
     before = (tmp_path / "checkpoints" / "latest").read_text()
     read = experiment.read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, "train.steps=50"])
-    run = trainer.open_training(read, tmp_path, distributed.setup("cpu"), allow_config_change=False)
+    run = resume.open_trainer(read, tmp_path, distributed.setup("cpu"), allow_config_change=False)
     assert run is not None
     with torch.no_grad():
         weights = [p.clone() for p in run.objective.model.parameters()]

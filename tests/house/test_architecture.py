@@ -21,7 +21,7 @@ ALLOWED = {
 # Parts that never know one another; they meet in models/volume.py.
 PARTS = ("models.fields", "models.samplers", "models.opacities")
 # Types that may be named in annotations, but not imported when the program runs.
-TYPES_ONLY = {"models.losses": ("dataio.batches",)}
+TYPES_ONLY = dict.fromkeys(("models.losses", "models.objective"), ("dataio.batches",))
 
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 60, 8
 METHODS = {"nerf", "nerfpp", "nerf++", "nerf_pp", "neus", "volsdf", "unisurf"}

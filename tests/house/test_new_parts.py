@@ -16,8 +16,8 @@ from dataio.selection.base import Chosen, Selection, SelectionConfig
 from dataio.selection.permutation import Permutation
 from engine import experiment
 from models.model import Model, ModelConfig
-from models.opacities.opacity import Opacity, OpacityConfig
-from models.samplers.base import Probed, Sampler, SamplerConfig
+from models.opacities.base import Opacity, OpacityConfig
+from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samples import DenseSamples, FieldSample, RaySamples
 from tests.dataio.test_batches import identity, made_scene
 from tests.support.analytic import FOREGROUND, Sphere, color_at, hit_distance, rays_at_sphere
@@ -36,7 +36,7 @@ class Wall(Opacity):
 class Thirds(Sampler):
     """Three hundred intervals, each third of the ray in a hundred."""
 
-    def forward(self, rays: Rays, medium: Probed) -> DenseSamples:
+    def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
         share = torch.linspace(0, 1, 301)
         return DenseSamples.from_edges(rays, torch.lerp(rays.near[:, None], rays.far[:, None], share))
 

@@ -168,24 +168,24 @@ def test_mlp_tiles_do_not_change_the_output() -> None:
 def test_frequencies_and_their_pullback() -> None:
     encoding = FrequencyConfig(levels=3).build()
     x = points(6).double().requires_grad_()
-    features, pullback = encoding.with_pullback(x)
+    features, vjp = encoding.with_vjp(x)
     assert features.shape == (6, encoding.width) == (6, 21)
     torch.testing.assert_close(features[:, 3:6], torch.sin(x))
     torch.testing.assert_close(features[:, 18:21], torch.cos(4 * x))
     weight = torch.randn(6, 21, dtype=torch.float64)
     truth = torch.autograd.grad((features * weight).sum(), x)[0]
-    torch.testing.assert_close(pullback(weight), truth)
+    torch.testing.assert_close(vjp(weight), truth)
 
 
 def test_hash_grid_pullback_and_coarse_to_fine() -> None:
     torch.manual_seed(0)
     encoding = SMALL_GRID.build()
     x = points(50).requires_grad_()
-    features, pullback = encoding.with_pullback(x)
+    features, vjp = encoding.with_vjp(x)
     torch.testing.assert_close(features, encoding(x))
     weight = torch.randn(50, encoding.width)
     truth = torch.autograd.grad((features * weight).sum(), x)[0]
-    torch.testing.assert_close(pullback(weight), truth, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(vjp(weight), truth, atol=1e-4, rtol=1e-4)
     encoding.active = 2
     assert (encoding(x)[:, 3 + 4 :] == 0).all() and (encoding(x)[:, 3 : 3 + 4] != 0).any()
 
@@ -398,7 +398,7 @@ def test_mixed_precision_rounds_what_tolerates_it_and_no_distance() -> None:
                 module.widest = 1000  # as if it were; the kernel of narrower ones does not round
         x, d = points(100), directions(100)
         exact = field(x, d)
-        for network in field.tolerant():
+        for network in field.low_precision_networks():
             network.mixed = True
         mixed = field(x, d)
         assert mixed.color.dtype == mixed.value.dtype == torch.float32

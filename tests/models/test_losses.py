@@ -6,23 +6,20 @@ import pytest
 import torch
 
 from dataio.batches import RayBatch
-from models.losses.losses import (
-    ColorLoss,
-    CurvatureLoss,
-    DepthLoss,
-    DistortionLoss,
-    EikonalLoss,
-    EntropyLoss,
-    LossConfig,
-    MaskLoss,
-    Objective,
-    Report,
-    SdfDepthLoss,
-    SmoothnessLoss,
-    surface_points,
-)
-from models.losses.patch_losses import ColorGradientLoss, StructureLoss
+from models.losses.base import LossConfig, surface_points
+from models.losses.color import ColorLoss
+from models.losses.color_gradient import ColorGradientLoss
+from models.losses.curvature import CurvatureLoss
+from models.losses.depth import DepthLoss
+from models.losses.distortion import DistortionLoss
+from models.losses.eikonal import EikonalLoss
+from models.losses.entropy import EntropyLoss
+from models.losses.mask import MaskLoss
+from models.losses.sdf_depth import SdfDepthLoss
+from models.losses.smoothness import SmoothnessLoss
+from models.losses.structure import StructureLoss
 from models.model import Model
+from models.objective import Objective, Report
 from models.samples import DenseSamples, FieldSample
 from models.volume import MediumRendering, Rendering
 from tests.support.analytic import RADIUS, rays_at_sphere, sphere_model

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 
 from dataio.cameras import Rays
-from models.opacities.opacity import DensityConfig, LaplaceConfig, LogisticConfig, OccupancyConfig, Opacity
+from models.opacities.base import Opacity
+from models.opacities.density import DensityConfig
+from models.opacities.laplace import LaplaceConfig
+from models.opacities.logistic import LogisticConfig
+from models.opacities.occupancy import OccupancyConfig
 from models.samples import DenseSamples, FieldSample
 
 
@@ -191,7 +195,7 @@ def test_probe_sees_what_the_samples_see() -> None:
     samples = DenseSamples.from_edges(rays, edges)
     opacity = LogisticConfig(initial_s=50.0).build()
     sdf, s = 0.5 - samples.t, opacity.s.detach().double()
-    through = torch.exp(-opacity.probe(sdf, samples).double().sum())
+    through = torch.exp(-opacity.estimated_optical_depth(sdf, samples).double().sum())
     truth = torch.sigmoid(s * sdf[0, -1].double()) / torch.sigmoid(s * sdf[0, 0].double())
     torch.testing.assert_close(through, truth, atol=1e-15, rtol=1e-3)
 

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from dataio.batches import RayBatch
 from engine import experiment
-from models.losses.losses import LossConfig
-from models.losses.patch_losses import ColorGradientLoss, StructureLoss, in_patches
+from models.losses.base import LossConfig
+from models.losses.color_gradient import ColorGradientLoss
+from models.losses.patches import in_patches
+from models.losses.structure import StructureLoss
 from models.model import Model
 from tests.models.test_losses import rendering
 from tests.support.analytic import rays_at_sphere, sphere_model

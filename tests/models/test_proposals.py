@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dataio.batches import RayBatch
-from models.losses.losses import ColorLoss
+from models.losses.color import ColorLoss
 from models.model import Model, ModelConfig
 from models.samples import DenseSamples, FieldSample
 from models.volume import MediumRendering, render_rays

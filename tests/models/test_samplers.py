@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from dataio.cameras import Rays
-from models.opacities.opacity import LaplaceConfig, OccupancyConfig, OpacityConfig
+from models.opacities.base import OpacityConfig
+from models.opacities.laplace import LaplaceConfig
+from models.opacities.occupancy import OccupancyConfig
 from models.samplers.base import Sampler, SamplerConfig
 from models.samplers.error_bound import ErrorBoundConfig, error_bound
 from models.samplers.importance import ImportanceConfig

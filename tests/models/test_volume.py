@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dataio.cameras import Cameras, Rays
-from models.kernels.rays.packed import choose
+from models.kernels.rays.packed import compact
 from models.rendering.frames import render_image
 from models.samples import DenseSamples, FieldSample, PackedSamples
 from models.volume import MediumRendering, clip, render_rays
@@ -83,7 +83,7 @@ def test_dense_and_packed_agree() -> None:
     torch.testing.assert_close(packed.total(color), dense.total(color.view(6, 4, 3)))
     torch.testing.assert_close(packed.positions, dense.positions.reshape(-1, 3))
     torch.testing.assert_close(packed.preceding(tau), dense.preceding(tau.view(6, 4)).flatten())
-    index, offsets, _ = choose(tau > 0.5, packed.offsets)
+    index, offsets, _ = compact(tau > 0.5, packed.offsets)
     kept = packed.at(index, offsets)
     torch.testing.assert_close(kept.total(tau[tau > 0.5]), (tau * (tau > 0.5)).view(6, 4).sum(1))
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from dataio.cameras import Rays
 from models.fields.base import Field
 from models.model import Model, ModelConfig
-from models.opacities.opacity import LogisticConfig, Opacity
+from models.opacities.base import Opacity
+from models.opacities.logistic import LogisticConfig
 from models.samples import FieldSample, RaySamples
 from utils.config.parts import discover
 
@@ -58,8 +59,8 @@ class SphereMedium:
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         return self.opacity.occupied(value, reach)
 
-    def probe(self, value: Tensor, samples: RaySamples) -> Tensor:
-        return self.opacity.probe(value, samples)
+    def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
+        return self.opacity.estimated_optical_depth(value, samples)
 
     def surface_value(self, x: Tensor) -> Tensor:
         return (self.value(x) - self.opacity.surface_level) * self.opacity.outside_sign

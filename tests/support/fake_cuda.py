@@ -298,7 +298,7 @@ def main(configs: list[str]) -> None:
             here, _ = step_waits(path, [*made, "device=cpu", *keys], 1)
             value, found["waits"][name] = step_waits(path, [*there, *keys], 3)
             found["errors"][name] = [here, value]
-        models.model.FIT_EVERY = 4  # steps between two choices of rooms, with which recording begins anew
+        models.model.FIT_EVERY = 4  # steps between two choices of capacity, with which recording begins anew
         for name in RECORDED:
             keys = [sphere, small] if name.endswith("hash") else [sphere]
             found["recorded"][name] = recorded(f"configs/{name}.yaml", [*there, *keys], 12)

@@ -11,7 +11,7 @@ ROOMS = ("engine", "dataio", "models", "utils", "benchmarks")
 
 @cache
 def product_files() -> tuple[Path, ...]:
-    """All Python files of the project but the tests: the files at the top and everything in the rooms."""
+    """All Python files of the project but the tests: the files at the top and everything in the capacity."""
     in_rooms = (path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
     return tuple(sorted([*ROOT.glob("*.py"), *in_rooms]))
 

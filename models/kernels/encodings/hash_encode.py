@@ -69,18 +69,18 @@ def hash_encode(
     from this one on are zero (coarse to fine training). lead: 3 for the point itself in front of its features, else 0.
     read: [rows, 2] float16, a copy of the table that is read in its place; gradients are the table's all the same.
     Returns [M, lead + 2L], level by level.
-    Differentiable once, in `points` and `table`; use `hash_encode_with_pullback` where gradients of the input
+    Differentiable once, in `points` and `table`; use `hash_encode_with_vjp` where gradients of the input
     gradient are wanted.
     """
     return _Encode.apply(points, table, _Layout(levels, active, lead, read), None)
 
 
-def hash_encode_with_pullback(
+def hash_encode_with_vjp(
     points: Tensor, table: Tensor, levels: HashLevels, *, active: int, lead: int = 0, read: Tensor | None = None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """As `hash_encode`, and a function from feature weights w [M, lead + 2L] to d(sum w . features)/d(points) [M, 3].
 
-    To be called once at most. Features and pullback are differentiable in `points`, `table` and w, once. Along one
+    To be called once at most. Features and vjp are differentiable in `points`, `table` and w, once. Along one
     axis the features are piecewise linear; their mixed second derivatives within a cell are in the backward pass.
     """
     layout, later = _Layout(levels, active, lead, read), _Later()
@@ -141,7 +141,7 @@ class _Layout:
 
 @dataclass
 class _Later:
-    """What the backward pass of the pullback leaves for that of the features, which runs after it."""
+    """What the backward pass of the vjp leaves for that of the features, which runs after it."""
 
     second: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 

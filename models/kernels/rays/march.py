@@ -12,7 +12,7 @@ from torch import Tensor
 from models.kernels.runtime.lanes import TYPES, lanes
 from models.kernels.runtime.launch import launch
 
-ROOM = 16  # runs of steps per ray that the first pass keeps for the second, which walks on its own beyond them
+KEPT_RUNS = 16  # runs of steps per ray that the first pass keeps for the second, which marches on its own beyond them
 
 
 def blocks(occupied: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class Marched(NamedTuple):
     ends: Tensor  # [M]
     ray_index: Tensor  # [M] int32
     offsets: Tensor  # [R+1] int32
-    total: Tensor  # [] int32, all intervals, whether they had room or not
+    total: Tensor  # [] int32, all intervals, beyond the capacity too
 
 
 def march(
@@ -42,7 +42,7 @@ def march(
     jitter: Tensor,
     cells: tuple[Tensor, Tensor],
     steps: Tensor,
-    room: int | None = None,
+    capacity: int | None = None,
 ) -> Marched:
     """Intervals on a lattice of steps whose mid-points lie in occupied cells.
 
@@ -51,28 +51,28 @@ def march(
     cells: [L, N, N, N] uint8 indexed [level, x, y, z], 1 where samples are wanted, and its `blocks`; level l covers the
     cube [-2^l, 2^l]^3, and a point asks the finest level that covers it. Points beyond the last are never sampled. With
     L > 1 N is a multiple of 32. steps: [2] float32 (length, cone), length > 0, cone >= 0: intervals at ray distance t
-    are max(length, cone t) long. room: the length M of the result, which otherwise is that of all intervals, and waits
-    for a GPU to say how many there are; what does not fit is cut off, the rest is zero.
+    are max(length, cone t) long. capacity: the length M of the result; what exceeds it is dropped, the rest is zero.
+    None: the number of all intervals, for which the host synchronizes with a GPU.
 
     Empty blocks and cells are crossed in one step, which does not shift the lattice: the result is the whole lattice,
     filtered. Without a cone it is near + (k + jitter - 1) length.
-    Not differentiable. Skipping, levels and cones as in "Instant Neural Graphics Primitives", appendix E.
+    Not differentiable. StepGuard, levels and cones as in "Instant Neural Graphics Primitives", appendix E.
     """
     rays, device, (occupied, coarse) = len(origins), origins.device, cells
     grids = [occupied.reshape(-1), occupied.shape[1], coarse.reshape(-1), coarse.shape[1], len(occupied)]
     per_block = lanes(device)
     blocks_of_rays = -(-rays // per_block)
-    found = torch.empty(blocks_of_rays * (2 * ROOM + 2) * per_block, dtype=torch.int32, device=device)
+    found = torch.empty(blocks_of_rays * (2 * KEPT_RUNS + 2) * per_block, dtype=torch.int32, device=device)
     vectors = [x.contiguous() for x in (origins, directions, near, far, jitter)]
-    inputs = [*vectors, *grids, steps, ROOM, found]
+    inputs = [*vectors, *grids, steps, KEPT_RUNS, found]
     offsets = torch.zeros(rays + 1, dtype=torch.int32, device=device)
     launch(_count, blocks_of_rays, [*inputs, offsets[1:]], device=device, grain=16)
     offsets.cumsum_(0)
     total = offsets[-1]
-    if room is None:
+    if capacity is None:
         columns = torch.empty(3, int(total), device=device)
     else:
-        offsets, columns = offsets.clamp_max(room), torch.zeros(3, room, device=device)
+        offsets, columns = offsets.clamp_max(capacity), torch.zeros(3, capacity, device=device)
     starts, ends, ray_index = columns[0], columns[1], columns[2].view(torch.int32)
     launch(_fill, blocks_of_rays, [*inputs, offsets, starts, ends, ray_index], device=device, grain=16)
     return Marched(starts, ends, ray_index, offsets, total)
@@ -172,27 +172,27 @@ def _walk(begin: str, emit: str) -> str:
     return _RAYS + begin + _LOOK + emit + _GO_ON
 
 
-# What the first pass found, for the second: per block of rays the first `room` runs of each ray, as `k` and `run`, then
-# the `k` from which a ray had no room left, and its number of runs.
+# What the first pass found, for the second: per block of rays the first `most_runs` runs of each ray, as `k` and `run`,
+# then the `k` of the first run beyond them, and the number of its runs.
 @wp.func_native(
     _walk(
         """
     vi total = 0, runs = 0, ray = 0, more = NEVER;
     for (int l = 0; l < LANES; ++l) LANE(ray, l) = l;
-    int* kept = found.data + (size_t)block * (2 * room + 2) * LANES;
+    int* kept = found.data + (size_t)block * (2 * most_runs + 2) * LANES;
 """,
         """
-        const vi fits = hit & (runs < room), at = runs * (int)(2 * LANES) + ray;
+        const vi fits = hit & (runs < most_runs), at = runs * (int)(2 * LANES) + ray;
         STORE_WHERE(fits, kept, at, k);
         STORE_WHERE(fits, kept, at + (int)LANES, run);
-        more = SELECT(hit & (runs == room), k, more);
+        more = SELECT(hit & (runs == most_runs), k, more);
         runs += SELECT(hit, (vi)1, (vi)0);
         total += SELECT(hit, run, (vi)0);
 """,
     )
     + """
-    ((vi*)kept)[2 * room] = more;
-    ((vi*)kept)[2 * room + 1] = runs;
+    ((vi*)kept)[2 * most_runs] = more;
+    ((vi*)kept)[2 * most_runs + 1] = runs;
     for (int l = 0; l < rays; ++l) counts.data[start + l] = LANE(total, l);
 """
 )
@@ -209,7 +209,7 @@ def _count_block(
     blocks: int,
     levels: int,
     steps: wp.array(dtype=float),
-    room: int,
+    most_runs: int,
     found: wp.array(dtype=int),
     counts: wp.array(dtype=int),
 ): ...
@@ -229,18 +229,18 @@ def _count(
     blocks: int,
     levels: int,
     steps: wp.array(dtype=float),
-    room: int,
+    most_runs: int,
     found: wp.array(dtype=int),
     counts: wp.array(dtype=int),
 ):
     _count_block(
         first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, steps,
-        room, found, counts,
+        most_runs, found, counts,
     )
 
 
 _EMIT = """
-        const vi hits = VMIN(SELECT(hit, run, (vi)0), (int)starts.shape[0] - next);  // what has room
+        const vi hits = VMIN(SELECT(hit, run, (vi)0), (int)starts.shape[0] - next);  // within the capacity
         for (int step = 0;; ++step) {
             const vi more = step < hits;
             if (!ANY(more)) break;
@@ -259,9 +259,9 @@ _EMIT = """
         """
     vi next = 0, ray = 0;
     for (int l = 0; l < rays; ++l) { LANE(next, l) = offsets.data[start + l]; LANE(ray, l) = start + l; }
-    const vi* kept = (const vi*)found.data + (size_t)block * (2 * room + 2);
-    const vi runs = kept[2 * room + 1];
-    for (int i = 0; i < room; ++i) {
+    const vi* kept = (const vi*)found.data + (size_t)block * (2 * most_runs + 2);
+    const vi runs = kept[2 * most_runs + 1];
+    for (int i = 0; i < most_runs; ++i) {
         const vi hit = i < runs, run = kept[2 * i + 1];
         if (!ANY(hit)) break;
         k = kept[2 * i];
@@ -269,7 +269,7 @@ _EMIT = """
         + _EMIT
         + """
     }
-    k = kept[2 * room];
+    k = kept[2 * most_runs];
 """,
         _EMIT,
     )
@@ -287,7 +287,7 @@ def _fill_block(
     blocks: int,
     levels: int,
     steps: wp.array(dtype=float),
-    room: int,
+    most_runs: int,
     found: wp.array(dtype=int),
     offsets: wp.array(dtype=int),
     starts: wp.array(dtype=float),
@@ -310,7 +310,7 @@ def _fill(
     blocks: int,
     levels: int,
     steps: wp.array(dtype=float),
-    room: int,
+    most_runs: int,
     found: wp.array(dtype=int),
     offsets: wp.array(dtype=int),
     starts: wp.array(dtype=float),
@@ -319,5 +319,5 @@ def _fill(
 ):
     _fill_block(
         first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, steps,
-        room, found, offsets, starts, ends, ray_index,
+        most_runs, found, offsets, starts, ends, ray_index,
     )

@@ -1,4 +1,4 @@
-"""Choosing among packed samples: which are left of each ray, what is known of them, where they are.
+"""Stream compaction of packed samples: which are kept of each ray, their values, their positions.
 
 Ray r owns the samples offsets[r] .. offsets[r+1]-1. In torch this takes a dozen passes over all samples.
 """
@@ -17,30 +17,30 @@ from models.kernels.runtime.launch import launch
 GRAIN = 256  # rays, or blocks of samples, that are worth a second thread
 
 
-class Chosen(NamedTuple):
-    """Samples of R rays among M: ray r has those at places[offsets[r]] .. places[offsets[r+1]-1]."""
+class Compacted(NamedTuple):
+    """Samples of R rays among M: ray r keeps those at indices[offsets[r]] .. indices[offsets[r+1]-1]."""
 
-    places: Tensor  # [K] int64, ascending; M behind offsets[R]
+    indices: Tensor  # [K] int64, ascending; M behind offsets[R]
     offsets: Tensor  # [R+1] int32
-    total: Tensor  # [] int32, how many there are, whether they had room or not
+    total: Tensor  # [] int32, how many there are, beyond the capacity too
 
 
-def choose(mask: Tensor, offsets: Tensor, room: int | None = None) -> Chosen:
-    """Where mask [M] bool is true, ray by ray; what lies behind offsets[R] is never chosen.
+def compact(mask: Tensor, offsets: Tensor, capacity: int | None = None) -> Compacted:
+    """The samples where mask [M] bool is true, ray by ray; what lies behind offsets[R] is never kept.
 
-    room: the length K of the result, which otherwise is their number, and waits for a GPU to count them; what does not
-    fit is cut off.
+    offsets: [R+1] int32, ascending, from 0 to M or less. capacity: the length K of the result; what exceeds it is
+    dropped. None: their number, for which the host synchronizes with a GPU. Not differentiable.
     """
     rays, device, words = len(offsets) - 1, mask.device, mask.view(torch.uint8)
     upto, kept = torch.empty(2, rays + 1, dtype=torch.int32, device=device)
     launch(_count, rays + 1, [words, offsets, upto], device=device, grain=GRAIN)
     upto.cumsum_(0)
-    if room is None:
-        places = torch.empty(int(upto[-1]), dtype=torch.int64, device=device)
+    if capacity is None:
+        indices = torch.empty(int(upto[-1]), dtype=torch.int64, device=device)
     else:
-        places = torch.full((room,), len(mask), dtype=torch.int64, device=device)
-    launch(_list, rays + 1, [words, offsets, upto, kept, places], device=device, grain=GRAIN)
-    return Chosen(places, kept, upto[-1])
+        indices = torch.full((capacity,), len(mask), dtype=torch.int64, device=device)
+    launch(_list, rays + 1, [words, offsets, upto, kept, indices], device=device, grain=GRAIN)
+    return Compacted(indices, kept, upto[-1])
 
 
 def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -58,8 +58,8 @@ def points(origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, in
     Not differentiable.
     """
     out = t.new_empty(len(t) if index is None else len(index), 3)
-    chosen = torch.empty(0, dtype=torch.int64, device=t.device) if index is None else index
-    given = [origins.contiguous(), directions.contiguous(), ray_index, t.contiguous(), chosen]
+    among = torch.empty(0, dtype=torch.int64, device=t.device) if index is None else index
+    given = [origins.contiguous(), directions.contiguous(), ray_index, t.contiguous(), among]
     launch_blocks(_points, len(out), [*given, out], device=t.device, grain=GRAIN)
     return out
 
@@ -98,13 +98,13 @@ def _count_of_ray(
 
 
 @wp.func_native("""
-    const int room = places.shape[0];
-    const int end = upto.data[item] < room ? upto.data[item] : room;
+    const int capacity = indices.shape[0];
+    const int end = upto.data[item] < capacity ? upto.data[item] : capacity;
     kept.data[item] = end;
     if (item == 0) return;
     int k = upto.data[item - 1];
     for (int i = offsets.data[item - 1]; k < end; ++i)
-        if (mask.data[i]) places.data[k++] = i;
+        if (mask.data[i]) indices.data[k++] = i;
 """)
 def _list_of_ray(
     item: int,
@@ -112,7 +112,7 @@ def _list_of_ray(
     offsets: wp.array(dtype=int),
     upto: wp.array(dtype=int),
     kept: wp.array(dtype=int),
-    places: wp.array(dtype=wp.int64),
+    indices: wp.array(dtype=wp.int64),
 ): ...
 
 
@@ -148,12 +148,12 @@ def _list(
     offsets: wp.array(dtype=int),
     upto: wp.array(dtype=int),
     kept: wp.array(dtype=int),
-    places: wp.array(dtype=wp.int64),
+    indices: wp.array(dtype=wp.int64),
 ):
-    _list_of_ray(first + wp.tid(), mask, offsets, upto, kept, places)
+    _list_of_ray(first + wp.tid(), mask, offsets, upto, kept, indices)
 
 
-# Of a block of chosen samples each: i is the k-th, the last one for what fills a room.
+# Each of a block of kept samples: i is the k-th, the last one for padding.
 _EACH = """
     const int last = ray_index.shape[0] - 1;
     for (int l = 0; l < end; ++l) {

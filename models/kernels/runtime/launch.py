@@ -13,7 +13,7 @@ import torch
 import warp as wp
 
 from models.kernels.runtime.compiled import Compiled
-from models.kernels.runtime.thread_pool import Team
+from models.kernels.runtime.thread_pool import ThreadPool
 
 wp.config.log_level = wp.LOG_ERROR  # no banner, and no warning on machines without a CUDA driver
 wp.config.enable_backward = False  # every backward is written by hand
@@ -60,10 +60,14 @@ def launch(
     a second thread. threads: of a GPU that share an item, as a block; each has a number of its own then.
 
     Raises whatever Warp raises for arguments that do not fit the kernel's signature; on a CPU, where it has been
-    compiled before, TypeError.
+    compiled before, TypeError. Raises RuntimeError where gradients are recorded and an input requires one: no kernel
+    has a gradient of its own, and without an autograd function around it (within which nothing is recorded) what
+    depends on the input would be trained on nothing, without a word.
     """
     if count == 0:
         return
+    if torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in inputs):
+        raise RuntimeError(f"the kernel {kernel.key.lstrip('_')} has no gradient, and an input requires one: detach it")
     arguments = [0, *(as_warp(x) if isinstance(x, torch.Tensor) else x for x in inputs)]
     if device.type == "cuda":
         stream = wp.stream_from_torch(torch.cuda.current_stream(device))
@@ -127,11 +131,11 @@ class _Own(threading.local):
     def __init__(self) -> None:
         self.count = 0  # threads; 0: as `set_threads` says
         self.kernels: dict[Any, Compiled] = {}
-        self.team: Team | None = None
+        self.team: ThreadPool | None = None
 
-    def team_of(self, threads: int) -> Team:
+    def team_of(self, threads: int) -> ThreadPool:
         if self.team is None or self.team.threads < threads:
-            self.team = Team(threads)
+            self.team = ThreadPool(threads)
         return self.team
 
 

@@ -23,7 +23,7 @@ MOST_BYTES = 4096  # of a kernel's arguments, as below
 JOB, AWAKE, LINE = 16, 32, 8  # words of a team's memory, as below
 
 
-class Team:
+class ThreadPool:
     """As many threads, >= 2, with the one that makes it, which alone calls `run`."""
 
     def __init__(self, threads: int) -> None:
@@ -37,7 +37,7 @@ class Team:
         self.lead, trial = (self.compiled.call(1, [words, looks, AWAKE]) for looks in (0, TRIAL))
         looks = max(int(TRIAL * PATIENCE / min(_seconds(trial) for _ in range(TRIALS))), 1)
         places = range(AWAKE, AWAKE + LINE * (threads - 1), LINE)
-        self.look_outs = [self.compiled.call(1, [words, looks, place]) for place in places]
+        self.workers = [self.compiled.call(1, [words, looks, place]) for place in places]
         self.pool = ThreadPoolExecutor(threads - 1, "kernel")
 
     def run(self, kernel: Compiled, count: int, size: int, inputs: Sequence[Any]) -> None:
@@ -56,7 +56,7 @@ class Team:
 
     def help(self, i: int) -> None:
         """What the other threads do until nothing has come for a while; the memory is there as long as they look."""
-        self.look_outs[i]()
+        self.workers[i]()
 
 
 def _seconds(work: Callable[[], None]) -> float:

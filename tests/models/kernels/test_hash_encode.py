@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.encodings.hash_grid import HashGridConfig
-from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_pullback
+from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_vjp
 from models.kernels.runtime.launch import set_threads
 from models.optimizers import Adam
 
@@ -86,8 +86,8 @@ def test_pullback_and_its_gradients(count: int, active: int, lead: int, device: 
     wanted = torch.autograd.grad(loss, [p64, t64, w64])
 
     p, t, w = (x.to(device).requires_grad_() for x in (points, table, weight))
-    value, pullback = hash_encode_with_pullback(p, t, LEVELS.to(device), active=active, lead=lead)
-    slope = pullback(w)
+    value, vjp = hash_encode_with_vjp(p, t, LEVELS.to(device), active=active, lead=lead)
+    slope = vjp(w)
     mine = (value * for_value.to(device)).sum() + (slope * for_gradient.to(device)).sum()
     grads = torch.autograd.grad(mine, [p, t, w])
     torch.testing.assert_close(slope.cpu().double(), pulled.detach(), atol=1e-3, rtol=1e-4)
@@ -103,16 +103,16 @@ def test_pullback_alone_reaches_the_table(device: torch.device) -> None:
     pulled = torch.autograd.grad(encode_reference(p64, t64, LEVELS, 4).sum(), p64, create_graph=True)[0]
     wanted = torch.autograd.grad(pulled.square().sum(), t64)[0]
     t = table.to(device).requires_grad_()
-    value, pullback = hash_encode_with_pullback(points.to(device), t, LEVELS.to(device), active=4)
-    got = torch.autograd.grad(pullback(torch.ones_like(value)).square().sum(), t)[0]
+    value, vjp = hash_encode_with_vjp(points.to(device), t, LEVELS.to(device), active=4)
+    got = torch.autograd.grad(vjp(torch.ones_like(value)).square().sum(), t)[0]
     torch.testing.assert_close(got.cpu().double(), wanted, atol=1e-2, rtol=1e-4)
 
 
 def test_beyond_the_cube_nothing_changes(device: torch.device) -> None:
     _, table = inputs(0)
     points = torch.tensor([[1.5, 0.2, -0.3], [0.1, -2.0, 0.4]])
-    value, pullback = hash_encode_with_pullback(points.to(device), table.to(device), LEVELS.to(device), active=4)
-    gradient = pullback(torch.ones_like(value)).cpu()
+    value, vjp = hash_encode_with_vjp(points.to(device), table.to(device), LEVELS.to(device), active=4)
+    gradient = vjp(torch.ones_like(value)).cpu()
     assert gradient[0, 0] == 0 and gradient[1, 1] == 0 and gradient[0, 1] != 0 and gradient[1, 2] != 0
 
 
@@ -134,8 +134,8 @@ def test_threads_do_not_change_the_sums() -> None:
         for threads in (1, 2):
             set_threads(threads)
             t = table.clone().requires_grad_()
-            value, pullback = hash_encode_with_pullback(points, t, LEVELS, active=4)
-            slope = pullback(value.cos())
+            value, vjp = hash_encode_with_vjp(points, t, LEVELS, active=4)
+            slope = vjp(value.cos())
             results.append(torch.autograd.grad(value.sin().sum() + slope.sin().sum(), t)[0])
     finally:
         set_threads(1)
@@ -166,8 +166,8 @@ def test_a_table_in_half_precision_is_read_with_its_gradients(device: torch.devi
     results = []
     for t, read in ((table, rounded.to(device)), (rounded.float(), None)):
         p, t, w = (x.to(device).requires_grad_() for x in (points, t, weight))
-        value, pullback = hash_encode_with_pullback(p, t, LEVELS.to(device), active=4, lead=3, read=read)
-        slope = pullback(w)
+        value, vjp = hash_encode_with_vjp(p, t, LEVELS.to(device), active=4, lead=3, read=read)
+        slope = vjp(w)
         loss = value.sin().sum() + (slope * for_gradient.to(device)).sum()
         results.append([value, slope, *torch.autograd.grad(loss, [p, t, w])])
     for mine, other in zip(*results, strict=True):

@@ -59,7 +59,7 @@ def run(
     *,
     steps: tuple[float, float] = (0.03, 0.0),
     far: float = 3.4,
-    room: int | None = None,
+    capacity: int | None = None,
 ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
     count = 40
     origins, directions = rays(count, 0, len(occupied))
@@ -72,7 +72,7 @@ def run(
         jitter=jitter.to(device),
         cells=(occupied.to(device), blocks(occupied).to(device)),
         steps=torch.tensor(steps, device=device),
-        room=room,
+        capacity=capacity,
     )
     return (origins, directions, *ends, jitter), tuple(x.cpu() for x in got)
 
@@ -110,16 +110,16 @@ def test_empty_and_full_grids(device: torch.device) -> None:
     assert (offsets.diff() > 10).all()
 
 
-@pytest.mark.parametrize("room", [1, 700, 5000])
-def test_a_room_cuts_what_comes_last_and_ends_in_zeros(room: int, device: torch.device) -> None:
+@pytest.mark.parametrize("capacity", [1, 700, 5000])
+def test_a_room_cuts_what_comes_last_and_ends_in_zeros(capacity: int, device: torch.device) -> None:
     occupied = torch.ones(1, 8, 8, 8, dtype=torch.uint8)
     _, whole = run(occupied, device)
-    _, (*arrays, offsets, total) = run(occupied, device, room=room)
+    _, (*arrays, offsets, total) = run(occupied, device, capacity=capacity)
     assert 700 < int(total) == len(whole[0]) < 5000
-    kept = min(room, int(total))
+    kept = min(capacity, int(total))
     for mine, other in zip(arrays, whole, strict=False):
-        assert len(mine) == room and torch.equal(mine[:kept], other[:kept]) and not mine[kept:].any()
-    assert torch.equal(offsets, whole[3].clamp_max(room))
+        assert len(mine) == capacity and torch.equal(mine[:kept], other[:kept]) and not mine[kept:].any()
+    assert torch.equal(offsets, whole[3].clamp_max(capacity))
 
 
 def test_rays_along_an_axis_and_rays_without_extent(device: torch.device) -> None:

@@ -144,15 +144,15 @@ def test_it_is_another_form(other: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("levels, cone", [(1, 0.0), (4, 0.0), (3, 0.01)])
-@pytest.mark.parametrize("room", [1, 16])
-def test_march(other: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, levels: int, cone: float, room: int) -> None:
+@pytest.mark.parametrize("runs", [1, 16])
+def test_march(other: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, levels: int, cone: float, runs: int) -> None:
     origins, directions = rays(333)
     occupied = (torch.rand(levels, 32, 32, 32) < 0.2).to(torch.uint8)
     occupied[:, :16, 8:] = 0
     ends = {"near": torch.rand(333), "far": torch.where(torch.rand(333) < 0.5, 2.5, torch.inf)}
     found = []
     for module in (other.march, march):
-        monkeypatch.setattr(module, "ROOM", room)
+        monkeypatch.setattr(module, "KEPT_RUNS", runs)
         cells, jitter = (occupied, module.blocks(occupied)), torch.linspace(0, 0.99, 333)
         steps = torch.tensor([0.02, cone])
         found.append(module.march(origins, directions, **ends, jitter=jitter, cells=cells, steps=steps))
@@ -194,8 +194,8 @@ def test_hash_encoding_with_all_gradients(other: SimpleNamespace, lead: int, hal
     for module in (other.hash_encode, hash_encode):
         points, table, weight = (x.clone().requires_grad_() for x in inputs)
         read = table.detach().half() if half else None
-        value, pullback = module.hash_encode_with_pullback(points, table, levels, active=3, lead=lead, read=read)
-        pulled = pullback(weight)
+        value, vjp = module.hash_encode_with_vjp(points, table, levels, active=3, lead=lead, read=read)
+        pulled = vjp(weight)
         loss = value.sin().sum() + (0.01 * pulled).sin().sum()
         found.append([value, pulled, *torch.autograd.grad(loss, [points, table, weight])])
     for mine, usual in zip(*found, strict=True):
@@ -247,7 +247,7 @@ def test_packed_samples(other: SimpleNamespace) -> None:
     origins, directions = torch.randn(70, 3), torch.randn(70, 3)
 
     def everything(packed: Any) -> list[Tensor]:
-        index, kept, _ = packed.choose(mask, offsets, int(mask.sum()) + 7)
+        index, kept, _ = packed.compact(mask, offsets, int(mask.sum()) + 7)
         (starts, _, _, _), of = packed.gather(index, [t, value, t, value], rays)
         met = packed.crossings(value, t, rays, index, starts - 0.1, starts + 0.1, steep=0.1)
         before, at = packed.preceding(value, rays), packed.points(origins, directions, rays, t, index)
@@ -282,7 +282,8 @@ def network_results(mlp: Any, count: int, net: tuple[Any, Any], name: str, chann
     results = [part for part in mlp.mlp(parts[0], *own, **given, channel=channel) if part is not None]
     grads = torch.autograd.grad(sum(part.sin().sum() for part in results), parts)
     alone = torch.autograd.grad(mlp.mlp(x, *own, **given)[0].sum(), parts[1:])
-    return [*results, *grads, *alone, mlp.mlp_forward(x, *own, **given)]
+    with torch.no_grad():
+        return [*results, *grads, *alone, mlp.mlp_forward(x, *own, **given)]
 
 
 def compare_networks(found: list[Tensor], usual: list[Tensor]) -> None:

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels.rays.packed import choose, crossings, gather, points, preceding
+from models.kernels.rays.packed import compact, crossings, gather, points, preceding
 
 COUNTS = {"ragged": [3, 0, 1, 7, 0], "no samples": [0, 0], "no rays": [], "long": [4000, 1, 300], "many": [5] * 3000}
 
 
 def packed(counts: list[int], spare: int = 0) -> tuple[Tensor, Tensor, Tensor, torch.Generator]:
-    """Offsets, the ray of each sample, a mask; what is left of a room belongs to no ray."""
+    """Offsets, the ray of each sample, a mask; padding belongs to no ray."""
     generator = torch.Generator().manual_seed(1)
     offsets = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     rays = torch.repeat_interleave(torch.arange(len(counts), dtype=torch.int32), torch.tensor(counts).long())
@@ -22,7 +22,7 @@ def packed(counts: list[int], spare: int = 0) -> tuple[Tensor, Tensor, Tensor, t
 @pytest.mark.parametrize("spare", [0, 5])
 def test_what_is_chosen(counts: list[int], spare: int, device: torch.device) -> None:
     offsets, rays, mask, _ = packed(counts, spare)
-    index, kept, total = choose(mask.to(device), offsets.to(device))
+    index, kept, total = compact(mask.to(device), offsets.to(device))
     real = mask.clone()
     real[int(offsets[-1]) :] = False
     assert index.cpu().tolist() == real.nonzero()[:, 0].tolist() and total == len(index) == kept[-1]
@@ -33,9 +33,9 @@ def test_what_is_chosen(counts: list[int], spare: int, device: torch.device) -> 
 def test_a_room_cuts_off_what_does_not_fit_and_is_filled(device: torch.device) -> None:
     mask = torch.tensor([True, False, True, True, True, True], device=device)
     offsets = torch.tensor([0, 3, 3, 5], dtype=torch.int32, device=device)
-    small, large = choose(mask, offsets, 3), choose(mask, offsets, 6)
-    assert small.places.tolist() == [0, 2, 3] and small.offsets.tolist() == [0, 2, 2, 3] and small.total == 4
-    assert large.places.tolist() == [0, 2, 3, 4, 6, 6] and large.offsets.tolist() == [0, 2, 2, 4] and large.total == 4
+    small, large = compact(mask, offsets, 3), compact(mask, offsets, 6)
+    assert small.indices.tolist() == [0, 2, 3] and small.offsets.tolist() == [0, 2, 2, 3] and small.total == 4
+    assert large.indices.tolist() == [0, 2, 3, 4, 6, 6] and large.offsets.tolist() == [0, 2, 2, 4] and large.total == 4
 
 
 @pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
@@ -45,7 +45,7 @@ def test_what_is_gathered_and_where_it_is(counts: list[int], device: torch.devic
     origins, directions = (torch.randn(len(counts), 3, generator=generator) for _ in range(2))
     index = mask.nonzero()[:, 0]
     if len(rays):
-        index = torch.cat([index, torch.full((3,), len(rays))])  # fills a room
+        index = torch.cat([index, torch.full((3,), len(rays))])  # padding
     inside = index.clamp_max(len(rays) - 1)
     found, of = gather(index.to(device), [x.to(device) for x in columns], rays.to(device))
     assert all(torch.equal(a.cpu(), b[inside]) for a, b in zip(found, columns, strict=True))

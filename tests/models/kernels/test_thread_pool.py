@@ -97,10 +97,10 @@ def test_callers_at_once_have_teams_of_their_own() -> None:
 
 def test_a_team_lives_as_long_as_its_last_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that made it may end while others still look at its memory."""
-    made: list[weakref.ref[thread_pool.Team]] = []
+    made: list[weakref.ref[thread_pool.ThreadPool]] = []
     looking, end = threading.Event(), threading.Event()
 
-    def look_out(self: thread_pool.Team, i: int) -> None:
+    def look_out(self: thread_pool.ThreadPool, i: int) -> None:
         made.append(weakref.ref(self))
         looking.set()
         end.wait(5)
@@ -109,7 +109,7 @@ def test_a_team_lives_as_long_as_its_last_thread(monkeypatch: pytest.MonkeyPatch
         launch.set_own_threads(2)
         assert every_item_once(1000, *counted(1000, grain=1))
 
-    monkeypatch.setattr(thread_pool.Team, "help", look_out)
+    monkeypatch.setattr(thread_pool.ThreadPool, "help", look_out)
     caller = threading.Thread(target=work)
     caller.start()
     caller.join()

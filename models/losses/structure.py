@@ -1,14 +1,14 @@
-"""Losses on squares of neighboring pixels: what single rays cannot say."""
+"""Structural similarity of patches."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.losses.losses import LossConfig, shared_mean
+from models.losses.base import LossConfig, shared_mean
+from models.losses.patches import in_patches
 from models.model import Model
 from models.volume import Rendering
 from utils.evaluation.image_metrics import gaussian_window, structural_similarity
@@ -37,27 +37,3 @@ class StructureLoss(LossConfig):
         if self.sigma is not None:
             window = gaussian_window(self.window, self.sigma).to(color)
         return shared_mean(1 - structural_similarity(color, target, window))
-
-
-class ColorGradientLoss(LossConfig):
-    """L1 between the differences of neighboring pixels, rendered and seen, mean over neighbors and channels.
-
-    The gradient term of Mathieu et al., "Deep multi-scale video prediction" (2016), eq. 6, for alpha = 1; signed.
-    """
-
-    type: Literal["color_gradient"] = "color_gradient"
-
-    @property
-    def least_patch(self) -> int:
-        return 2
-
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        off = in_patches(rendering.color - batch.color, batch.patch)
-        return shared_mean(torch.cat([off.diff(dim=-1).flatten(), off.diff(dim=-2).flatten()]).abs())
-
-
-def in_patches(per_ray: Tensor, patch: int | None) -> Tensor:
-    """[R, C] of rays that stand patch by patch, row by row -> [P, C, patch, patch]. Differentiable."""
-    if patch is None:
-        raise TypeError("a loss on patches needs a batch of patches")
-    return per_ray.view(len(per_ray) // patch**2, patch, patch, per_ray.shape[-1]).movedim(-1, 1)

@@ -1,0 +1,86 @@
+"""A config's parts put together: device, threads, objective, optimizer."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from dataio.scene import Scene
+from dataio.shapes.hull import hull_of
+from dataio.shapes.relief import ground_of, relief_of
+from engine.experiment import ExperimentConfig, OptimizerConfig
+from models.kernels.runtime.launch import set_threads
+from models.model import Model
+from models.objective import Objective
+from models.optimizers import Adam
+from utils.errors import InputError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """auto: the first CUDA device, else the CPU. Raises InputError for a device that is not there."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device: {wanted} - no CUDA device is available - expected cpu or auto")
+    return torch.device(wanted)
+
+
+def use_threads(count: int) -> None:
+    """Let torch and the kernels use `count` threads of the CPU (0: as torch finds), and treat denormals as zero.
+
+    Gradients that fade out reach numbers below 1e-38, on which a CPU is a hundred times slower.
+    """
+    torch.set_flush_denormal(True)
+    if count:
+        torch.set_num_threads(count)
+    set_threads(torch.get_num_threads())
+
+
+def build_objective(
+    config: ExperimentConfig, scene: Scene, device: torch.device, *, prepare: bool = True
+) -> Objective:
+    """Model and losses, initialized from the config's seed, on `device`; prepare: with starts that take training."""
+    torch.manual_seed(config.seed)
+    model = Model(config.model, data_color=scene.background)
+    if prepare:
+        shapes = {"hull": hull_of, "ground": ground_of, "relief": relief_of}
+        model.prepare({name: partial(shape_of, scene) for name, shape_of in shapes.items()})
+    model.set_precision(mixed=config.train.precision == "mixed")
+    return Objective(model, config.losses).to(device)
+
+
+def build_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Optimizer:
+    """The optimizer with one group per learning rate.
+
+    Raises InputError for a part that the model does not have; one of a medium that was left out says nothing.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for part in config.parts:
+        left_out = getattr(model, part.partition(".")[0], model) is None
+        if not left_out and not any(name.startswith(part) for name in names):
+            raise InputError(f"optimizer.parts: {part!r} - no such part - expected the start of one of: {names}")
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        found = [part for part in config.parts if name.startswith(part)]
+        lr = config.parts[max(found, key=len)] if found else config.lr
+        groups.setdefault(lr, []).append(parameter)
+    listed = [{"params": parameters, "lr": lr, "base_lr": lr} for lr, parameters in groups.items()]
+    return Adam(
+        listed,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        decoupled=config.type == "adamw",
+    )
+
+
+def in_parallel(objective: Objective) -> DistributedDataParallel:
+    """The objective under DDP. Grids are the same on every rank by construction: no broadcast at each step."""
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in torch 2.13
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(objective, **options)

@@ -1,0 +1,131 @@
+"""A run folder, opened: everything that a script after training needs, without the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dataio.cameras import Cameras
+from dataio.georeference import Georeference
+from dataio.scene import AutoData, Scene
+from engine.build import choose_device
+from engine.experiment import ExperimentConfig, read_config
+from models.model import Model
+from utils.checkpoint import load_checkpoint, newest_checkpoint
+from utils.errors import InputError
+
+
+def scene_state(scene: Scene) -> dict[str, Any]:
+    """What a checkpoint keeps of the scene, so that a run can be rendered and meshed without its data."""
+    return {
+        "cameras": scene.cameras.state(),
+        "splits": {name: torch.from_numpy(index) for name, index in scene.splits.items()},
+        "names": list(scene.names),
+        "world_from_scene": torch.from_numpy(scene.world_from_scene),
+        "up": torch.from_numpy(scene.up),
+        "background": list(scene.background) if scene.background is not None else None,
+        "georeference": list(astuple(scene.georeference)) if scene.georeference is not None else None,
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with the frame of its scene: everything that a script after training needs.
+
+    cameras: all views, scene frame, on `device`. splits: "train", "test" -> indices of views. up: world frame.
+    """
+
+    folder: Path
+    config: ExperimentConfig
+    device: torch.device
+    model: Model
+    cameras: Cameras
+    splits: dict[str, npt.NDArray[np.int64]]
+    names: list[str]
+    world_from_scene: npt.NDArray[np.float64]
+    up: npt.NDArray[np.float64]
+    georeference: Georeference | None  # of the world
+    step: int
+
+    @staticmethod
+    def open(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> Run:
+        """A run folder (its newest sound checkpoint) or a checkpoint folder. Raises InputError."""
+        folder, checkpoint = _find(Path(path))
+        config = read_config(folder / "config.yaml", overrides)
+        state, manifest = load_checkpoint(checkpoint)
+        kept = state["scene"]
+        background = kept["background"]
+        model = Model(config.model, data_color=tuple(background) if background is not None else None)
+        load_model(model, state["model"], f"{checkpoint}")
+        model.update(float(state["progress"]))
+        on = choose_device(device)
+        return Run(
+            folder=folder,
+            config=config,
+            device=on,
+            model=model.to(on).eval(),
+            cameras=Cameras.from_state(kept["cameras"]).to(on),
+            splits={name: index.numpy() for name, index in kept["splits"].items()},
+            names=list(kept["names"]),
+            world_from_scene=kept["world_from_scene"].numpy(),
+            up=kept["up"].numpy(),
+            georeference=Georeference(*place) if (place := kept.get("georeference")) else None,
+            step=int(manifest["step"]),
+        )
+
+    def load_scene(self, path: str | None = None) -> Scene:
+        """The images again from disk, in this run's scene frame; with `path`, those of other data."""
+        data = self.config.data
+        if path is not None:
+            data = AutoData(**{**data.model_dump(exclude={"type"}, include=set(AutoData.model_fields)), "path": path})
+        return data.load().reframed(self.world_from_scene)
+
+    @torch.no_grad()
+    def surface_value(self, points: Tensor) -> Tensor:
+        """[N, 3] scene frame -> [N] on the points' device: zero on the surface, positive outside."""
+        return self.model.surface_value(points.to(self.device, torch.float32)).to(points.device)
+
+    @torch.no_grad()
+    def surface_color(self, points: Tensor, normals: Tensor) -> Tensor:
+        """Color [N, 3] in [0, 1] of surface points seen along their normals; both [N, 3] scene frame."""
+        x, normals = points.to(self.device, torch.float32), normals.to(self.device, torch.float32)
+        return self.model.foreground.field(x, -normals).color.to(points.device)
+
+    def world_points(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """[N, 3] scene frame -> world frame."""
+        return points @ self.world_from_scene[:3, :3].T + self.world_from_scene[:3, 3]
+
+
+def load_model(model: Model, state: dict[str, Any], source: str) -> None:
+    """Load weights; raises InputError, and changes nothing, when they belong to another model."""
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    given = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
+    if own != given:
+        name = sorted(set(own.items()) ^ set(given.items()))[0][0]
+        raise InputError(
+            f"{source}: a checkpoint of another model - {name} is {given.get(name, 'missing')}"
+            f" - expected {own.get(name, 'no such parameter')}"
+        )
+    model.load_state_dict(state)
+
+
+def _find(path: Path) -> tuple[Path, Path]:
+    """The run folder and the checkpoint that `path` means."""
+    if (path / "manifest.json").is_file():
+        folder = path.resolve().parent.parent
+        if (folder / "config.yaml").is_file():
+            return folder, path
+        raise InputError(f"{path}: no config.yaml in {folder} - expected a checkpoint inside a run folder")
+    if not (path / "config.yaml").is_file():
+        raise InputError(f"{path}: not a run folder - expected config.yaml and checkpoints/ in it")
+    checkpoint = newest_checkpoint(path / "checkpoints")
+    if checkpoint is None:
+        raise InputError(f"{path}: no complete checkpoint in {path / 'checkpoints'} - train it first")
+    return path, checkpoint

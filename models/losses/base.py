@@ -1,0 +1,90 @@
+"""What every loss offers, and means that are the same on one rank and on many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.capabilities import Capability
+from models.model import Model
+from models.samples import compact_indices
+from models.volume import Rendering
+from utils.config.parts import Part
+from utils.config.schedule import Schedule, constant
+from utils.distributed import is_parallel, mean_across_ranks
+from utils.random_stream import permutation
+
+if TYPE_CHECKING:
+    from dataio.batches import RayBatch
+
+
+class LossConfig(Part):
+    """A term of the objective. Means over samples are taken over all ranks' samples.
+
+    needs: what the first medium's field and opacity must offer.
+    """
+
+    needs: ClassVar[frozenset[Capability]] = frozenset()
+
+    weight: Schedule = Field(constant(1.0), description="a number or a schedule over the run")
+
+    @property
+    def least_patch(self) -> int:
+        """Side of the squares of neighboring pixels that it needs, at least; 1: none."""
+        return 1
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        """The unweighted term, a scalar; finite also for an empty batch."""
+        raise TypeError("a loss config computes its term")
+
+
+def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
+    """Sum of `values` over `count` (default: their number), so that the mean over ranks is the mean over all.
+
+    Differentiable in values. Zero for empty values.
+    """
+    if count is None and values.numel() and not is_parallel():
+        return values.mean()
+    own = values.new_full((), values.numel()) if count is None else count
+    return values.sum() / mean_across_ranks(own).clamp_min(1e-9)
+
+
+def mean_of(values: Tensor, valid: Tensor) -> Tensor:
+    """The mean over all ranks of those of `values` [P] that are valid."""
+    return shared_mean(values * valid, valid.float().sum())
+
+
+def first_indices(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The first indices [P] where mask [M] is true, P <= most, and which of them are valid, bool [P].
+
+    On a CPU all of them are; on a GPU there are always as many, the rest padding, so that the host does not
+    synchronize.
+    """
+    capacity = min(most, len(mask))
+    index = compact_indices(mask, None if mask.device.type == "cpu" else capacity)[:capacity]
+    return index.clamp_max(len(mask) - 1), index < len(mask)
+
+
+@torch.no_grad()
+def surface_points(rendering: Rendering, most: int) -> tuple[Tensor, Tensor]:
+    """[P, 3] where rays meet the surface, P <= most, scene frame: at the mean distance by the weights of the
+    first medium, for rays of opacity above one half. Which ones, if there are more, is random. And which of the points
+    are valid, [P], as of `first_indices`. Not differentiable.
+    """
+    part = rendering.media[0]
+    weight = part.weight()
+    opacity, distance = part.samples.total(torch.stack([weight, weight * part.samples.t], -1)).unbind(-1)
+    order = permutation(len(opacity), opacity.device)
+    place, valid = first_indices(opacity[order] > 0.5, most)
+    hit = order[place]
+    rays = part.samples.rays[hit]
+    return rays.origins + (distance[hit] / opacity[hit].clamp_min(0.5))[:, None] * rays.directions, valid
+
+
+def huber(predicted: Tensor, target: Tensor, reduction: str) -> Tensor:
+    """Huber's distance of two [*N], quadratic up to 0.1, of slope one beyond. reduction: as of torch's."""
+    return F.huber_loss(predicted, target, reduction=reduction, delta=0.1) / 0.1

@@ -1,0 +1,58 @@
+"""The sdf along rays of measured depth."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.capabilities import Capability
+from models.losses.base import LossConfig, first_indices, mean_of
+from models.model import Model
+from models.volume import Rendering
+from utils.random_stream import uniform
+
+if TYPE_CHECKING:
+    from dataio.batches import RayBatch
+
+
+class SdfDepthLoss(LossConfig):
+    """The sdf along rays of measured depth: free before the surface, a distance near it; nothing without depth.
+
+    At distance b = depth - t before (b > 0) or behind the surface, within `band` of it, the value should be b times
+    the cosine between ray and normal; further in front it should be positive, and at most b. Sum of both means over
+    all ranks' points. After Ortiz et al., "iSDF" (2022), eq. 5 to 7, and Azinovic et al., "Neural RGB-D Surface
+    Reconstruction" (2022), eq. 6 and 7; the cosine is ours.
+    """
+
+    type: Literal["sdf_depth"] = "sdf_depth"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf"})
+    band: float = Field(0.03, gt=0, description="half its width, scene units")
+    near_points: int = Field(4, ge=1, description="points per ray within the band")
+    free_points: int = Field(4, ge=1, description="points per ray in front of the band")
+    rays: int = Field(1024, ge=1, description="rays per step and rank, the first ones")
+
+    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+        if batch.depth is None:
+            return rendering.depth.new_zeros(())
+        first = batch.depth[: math.ceil(self.rays * batch.share)]
+        known, valid = first_indices(first > 0, len(first))
+        rays, depth = batch.rays[known], batch.depth[known, None]
+        cosine = self._cosine(rendering.normal[known], rays.directions)
+        near = self.band * (2 * uniform((len(known), self.near_points), depth.device) - 1)
+        share = uniform((len(known), self.free_points), depth.device)
+        free = self.band + share * (depth - self.band - rays.near[:, None]).clamp_min(0)
+        value = model.foreground.value(rays.at(depth - torch.cat([near, free], dim=1)))
+        beside, ahead = value.split([self.near_points, self.free_points], dim=1)
+        too_small = torch.exp(-5 * ahead.clamp_min(-1)) - 1
+        in_front = F.relu(torch.maximum(too_small, ahead - free))
+        return mean_of((beside - near * cosine).abs().mean(1) + in_front.mean(1), valid)
+
+    def _cosine(self, normal: Tensor, directions: Tensor) -> Tensor:
+        """[R, 1] of the angle between rendered normals [R, 3] and rays; 1 where the normals do not agree yet."""
+        cosine = F.cosine_similarity(normal, -directions, dim=-1).clamp_min(0.1)
+        return torch.where(normal.norm(dim=-1) > 0.5, cosine, 1.0)[:, None]

@@ -1,0 +1,106 @@
+"""Model and weighted losses in one module: the thing that DDP wraps, so that every gradient is taken inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from models.losses.base import LossConfig, shared_mean
+from models.model import Model
+from models.samples import RaySamples
+
+if TYPE_CHECKING:
+    from dataio.batches import RayBatch
+
+
+@dataclass(frozen=True)
+class Report:
+    """One step: the loss to minimize, its unweighted terms, mean squared color error, number of samples.
+
+    overflowed: [] bool, whether rays missed samples beyond the static capacity, so that nothing should be learned from
+    the step. opacity: [R] and gradients, [*N, 3] at samples of its parts, of the first medium, detached, for those who
+    watch over the run. error: [R] squared error of the color, mean over channels, detached, for those who choose
+    pixels.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    squared_error: Tensor
+    samples: Tensor
+    overflowed: Tensor
+    opacity: Tensor
+    gradients: list[tuple[Tensor, RaySamples]]
+    error: Tensor
+
+    def off_unit(self) -> Tensor:
+        """[] the mean over samples of how far the gradient's length is from one."""
+        off = [samples.total((gradient.norm(dim=-1) - 1).abs()).sum() for gradient, samples in self.gradients]
+        count = torch.stack([samples.count() for _, samples in self.gradients]).sum()
+        return torch.stack(off).sum() / count.clamp_min(1.0)
+
+    @staticmethod
+    def merged(reports: Sequence[Report], shares: Sequence[float]) -> Report:
+        """The report of a whole batch from those of its parts; the loss without its graph."""
+        if len(reports) == 1:
+            return reports[0]
+
+        def mean(values: list[Tensor]) -> Tensor:
+            return torch.stack([share * value.detach() for share, value in zip(shares, values, strict=True)]).sum()
+
+        return Report(
+            loss=mean([report.loss for report in reports]),
+            terms={name: mean([report.terms[name] for report in reports]) for name in reports[0].terms},
+            squared_error=mean([report.squared_error for report in reports]),
+            samples=torch.stack([report.samples for report in reports]).sum(),
+            overflowed=torch.stack([report.overflowed for report in reports]).any(),
+            opacity=torch.cat([report.opacity for report in reports]),
+            gradients=[pair for report in reports for pair in report.gradients],
+            error=torch.cat([report.error for report in reports]),
+        )
+
+
+class Objective(nn.Module):
+    """RayBatch -> Report: renders, and sums the weighted losses."""
+
+    weights: Tensor
+
+    def __init__(self, model: Model, losses: dict[str, LossConfig]) -> None:
+        super().__init__()
+        self.model = model
+        self.losses = losses
+        weights = [loss.weight(0.0) for loss in losses.values()]
+        self.register_buffer("weights", torch.tensor(weights), persistent=False)
+
+    def update(self, progress: float, step: int) -> None:
+        """Follow the schedules and bring samplers up to date; the same on every rank. Call before every step."""
+        for weight, loss in zip(self.weights, self.losses.values(), strict=True):
+            weight.fill_(loss.weight(progress))
+        self.model.update(progress)
+        self.model.refresh(step)
+
+    def forward(self, batch: RayBatch) -> Report:
+        rendering = self.model(batch.rays)
+        terms = {name: loss(rendering, batch, self.model) for name, loss in self.losses.items()}
+        loss = (self.weights * torch.stack(list(terms.values()))).sum()
+        with torch.no_grad():
+            squares = (rendering.color - batch.color).square()
+            squared_error, error = shared_mean(squares), squares.mean(-1)
+            samples = torch.stack([part.samples.count() for part in rendering.media]).sum()
+            overflowed = rendering.overflowed
+            if overflowed is None:
+                overflowed = loss.new_zeros((), dtype=torch.bool)
+        gradient = rendering.media[0].field.gradient
+        return Report(
+            loss=loss,
+            terms={name: term.detach() for name, term in terms.items()},
+            squared_error=squared_error,
+            samples=samples,
+            overflowed=overflowed,
+            opacity=rendering.opacity.detach(),
+            gradients=[] if gradient is None else [(gradient.detach(), rendering.media[0].samples)],
+            error=error,
+        )
