@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.runtime.lanes import TYPES, launch_blocks
+from models.kernels.runtime.native import Rows, native_kernel
 
 MOST_DEGREE = 3
 GRAIN = 256  # blocks that are worth a second thread
@@ -59,7 +59,7 @@ class _Harmonics(torch.autograd.Function):
         return out, None
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + _FACTORS
     + """
@@ -80,10 +80,10 @@ class _Harmonics(torch.autograd.Function):
     }
 """
 )
-def _forward_block(block: int, x: wp.array2d(dtype=float), values: wp.array2d(dtype=float)): ...
+def _forward(block: int, x: Rows, values: Rows): ...
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + _FACTORS
     + """
@@ -110,16 +110,4 @@ def _forward_block(block: int, x: wp.array2d(dtype=float), values: wp.array2d(dt
     STORE3(out.data + 3 * (size_t)start, end, da, db, dc);
 """
 )
-def _backward_block(
-    block: int, x: wp.array2d(dtype=float), values: wp.array2d(dtype=float), out: wp.array2d(dtype=float)
-): ...
-
-
-@wp.kernel(enable_backward=False)
-def _forward(first: int, x: wp.array2d(dtype=float), values: wp.array2d(dtype=float)):
-    _forward_block(first + wp.tid(), x, values)
-
-
-@wp.kernel(enable_backward=False)
-def _backward(first: int, x: wp.array2d(dtype=float), values: wp.array2d(dtype=float), out: wp.array2d(dtype=float)):
-    _backward_block(first + wp.tid(), x, values, out)
+def _backward(block: int, x: Rows, values: Rows, out: Rows): ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warp as wp
 
 from models.kernels.runtime.lanes import TYPES
+from models.kernels.runtime.native import Ints, Pairs, Rows
 
 # Where the points of a block lie within a level: fractions in the cell, and what identifies its corners' rows.
 _CELL = (
@@ -101,16 +102,8 @@ _LOOK_UP = (
 """
 )
 def encode_block(
-    block: int,
-    column: int,
-    resolution: int,
-    first_row: int,
-    rows: int,
-    points: wp.array2d(dtype=float),
-    table: wp.array(dtype=int),
-    words: int,
-    along: wp.array2d(dtype=float),
-    out: wp.array2d(dtype=float),
+    block: int, column: int, resolution: int, first_row: int, rows: int, points: Rows, table: Ints, words: int,
+    along: Rows, out: Rows,
 ):
     """out [M, W]: the features, or with `along` [M, 3] their derivative in that direction."""
 
@@ -143,18 +136,8 @@ def encode_block(
 """
 )
 def pull_block(
-    block: int,
-    column: int,
-    resolution: int,
-    first_row: int,
-    rows: int,
-    points: wp.array2d(dtype=float),
-    table: wp.array(dtype=int),
-    words: int,
-    weight: wp.array2d(dtype=float),
-    second: wp.array2d(dtype=float),
-    along: wp.array2d(dtype=float),
-    out: wp.array2d(dtype=float),
+    block: int, column: int, resolution: int, first_row: int, rows: int, points: Rows, table: Ints, words: int,
+    weight: Rows, second: Rows, along: Rows, out: Rows,
 ):
     """out [M, 3] += gradient in the points of sum(weight * features), weight [M, W].
 
@@ -197,16 +180,8 @@ def pull_block(
 """
 )
 def scatter_block(
-    block: int,
-    column: int,
-    resolution: int,
-    first_row: int,
-    rows: int,
-    points: wp.array2d(dtype=float),
-    table: wp.array(dtype=wp.vec2),
-    grad: wp.array2d(dtype=float),
-    weight: wp.array2d(dtype=float),
-    along: wp.array2d(dtype=float),
+    block: int, column: int, resolution: int, first_row: int, rows: int, points: Rows, table: Pairs, grad: Rows,
+    weight: Rows, along: Rows,
 ):
     """table += gradient of sum(grad * features), and with `along` of sum(weight * derivative in that direction)."""
 
@@ -223,14 +198,7 @@ def scatter_block(
     }
 """
 )
-def frame_block(
-    block: int,
-    lead: int,
-    used: int,
-    points: wp.array2d(dtype=float),
-    along: wp.array2d(dtype=float),
-    out: wp.array2d(dtype=float),
-):
+def frame_block(block: int, lead: int, used: int, points: Rows, along: Rows, out: Rows):
     """out [M, W]: the columns before `lead`, the point itself or its derivative, and zeros from `used` on."""
 
 
@@ -242,5 +210,5 @@ def frame_block(
         for (int c = 0; c < 3; ++c) out.data[3 * (size_t)r + c] = lead > 0 ? weight.data[(size_t)r * width + c] : 0.0f;
 """
 )
-def lead_block(block: int, lead: int, weight: wp.array2d(dtype=float), out: wp.array2d(dtype=float)):
+def lead_block(block: int, lead: int, weight: Rows, out: Rows):
     """out [M, 3]: what weight [M, W] says of the point itself, nothing without its columns."""

@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from models.kernels.encodings.hash_blocks import encode_block, frame_block, lead_block, pull_block, scatter_block
 from models.kernels.runtime.lanes import lanes
 from models.kernels.runtime.launch import as_warp, launch
+from models.kernels.runtime.native import Ints, Pairs, Rows
 
 FEATURES = 2  # per level; a level's entry is one 8-byte load
 CHUNK = 32  # blocks that go through all levels together, where levels are summed up
@@ -233,17 +234,8 @@ class _Pull(torch.autograd.Function):
 
 @wp.kernel(enable_backward=False)
 def _encode(
-    first: int,
-    points: wp.array2d(dtype=float),
-    resolution: wp.array(dtype=int),
-    first_row: wp.array(dtype=int),
-    active: int,
-    lead: int,
-    blocks: int,
-    table: wp.array(dtype=int),
-    words: int,
-    along: wp.array2d(dtype=float),
-    out: wp.array2d(dtype=float),
+    first: int, points: Rows, resolution: Ints, first_row: Ints, active: int, lead: int, blocks: int, table: Ints,
+    words: int, along: Rows, out: Rows,
 ):
     """Features, or their derivative along a direction per point."""
     item = first + wp.tid()
@@ -258,20 +250,8 @@ def _encode(
 
 @wp.kernel(enable_backward=False)
 def _pull(
-    first: int,
-    points: wp.array2d(dtype=float),
-    resolution: wp.array(dtype=int),
-    first_row: wp.array(dtype=int),
-    active: int,
-    lead: int,
-    blocks: int,
-    chunk: int,
-    table: wp.array(dtype=int),
-    words: int,
-    weight: wp.array2d(dtype=float),
-    second: wp.array2d(dtype=float),
-    along: wp.array2d(dtype=float),
-    out: wp.array2d(dtype=float),
+    first: int, points: Rows, resolution: Ints, first_row: Ints, active: int, lead: int, blocks: int, chunk: int,
+    table: Ints, words: int, weight: Rows, second: Rows, along: Rows, out: Rows,
 ):
     """Gradient of sum(weight * features) in the points, plus that of the derivative along a direction."""
     begin = (first + wp.tid()) * chunk
@@ -289,18 +269,8 @@ def _pull(
 
 @wp.kernel(enable_backward=False)
 def _scatter(
-    first: int,
-    points: wp.array2d(dtype=float),
-    resolution: wp.array(dtype=int),
-    first_row: wp.array(dtype=int),
-    active: int,
-    lead: int,
-    blocks: int,
-    table: wp.array(dtype=wp.vec2),
-    fresh: int,
-    grad: wp.array2d(dtype=float),
-    weight: wp.array2d(dtype=float),
-    along: wp.array2d(dtype=float),
+    first: int, points: Rows, resolution: Ints, first_row: Ints, active: int, lead: int, blocks: int, table: Pairs,
+    fresh: int, grad: Rows, weight: Rows, along: Rows,
 ):
     """Gradient of the table: of the features, and of their derivative along a direction."""
     item = first + wp.tid()

@@ -6,10 +6,10 @@ those that kernels have. On a GPU it does the work.
 
 from __future__ import annotations
 
-import warp as wp
 from torch import Tensor
 
 from models.kernels.runtime.lanes import TYPES, launch_blocks
+from models.kernels.runtime.native import Floats, native_kernel
 
 GRAIN = 1024  # blocks that are worth a second thread
 
@@ -34,7 +34,7 @@ def adam_step(
     launch_blocks(_step, parameter.numel(), [*flat, *numbers], device=grad.device, grain=GRAIN)
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + """
     BLOCK_OF(parameter);
@@ -52,33 +52,7 @@ def adam_step(
     STORE_BLOCK(parameter.data + start, moved, end);
 """
 )
-def _step_block(
-    block: int,
-    parameter: wp.array(dtype=float),
-    grad: wp.array(dtype=float),
-    mean: wp.array(dtype=float),
-    square: wp.array(dtype=float),
-    rate: float,
-    root: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    decay: float,
-): ...
-
-
-@wp.kernel(enable_backward=False)
 def _step(
-    first: int,
-    parameter: wp.array(dtype=float),
-    grad: wp.array(dtype=float),
-    mean: wp.array(dtype=float),
-    square: wp.array(dtype=float),
-    rate: float,
-    root: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    decay: float,
-):
-    _step_block(first + wp.tid(), parameter, grad, mean, square, rate, root, beta1, beta2, eps, decay)
+    block: int, parameter: Floats, grad: Floats, mean: Floats, square: Floats, rate: float, root: float, beta1: float,
+    beta2: float, eps: float, decay: float,
+): ...

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.runtime.lanes import TYPES, lanes
 from models.kernels.runtime.launch import launch
+from models.kernels.runtime.native import Floats, Rows, native_kernel
 
 MOST = 3  # parts
 GRAIN = 128  # blocks of rows that are worth a second thread
@@ -96,7 +96,7 @@ _ROWS = (
 )
 
 
-@wp.func_native(
+@native_kernel(
     _ROWS
     + """
         COPY(row, a.data + (size_t)r * a.shape[1], a.shape[1], at); at += a.shape[1];
@@ -107,18 +107,10 @@ _ROWS = (
     }
 """
 )
-def _join_block(
-    block: int,
-    output: wp.array2d(dtype=float),
-    a: wp.array2d(dtype=float),
-    b: wp.array2d(dtype=float),
-    c: wp.array2d(dtype=float),
-    value: wp.array(dtype=float),
-    seen: wp.array2d(dtype=float),
-): ...
+def _join(block: int, output: Rows, a: Rows, b: Rows, c: Rows, value: Floats, seen: Rows): ...
 
 
-@wp.func_native(
+@native_kernel(
     _ROWS
     + """
         if (a.shape[0] > 0) COPY(a.data + (size_t)r * a.shape[1], row, a.shape[1], at);
@@ -132,38 +124,4 @@ def _join_block(
     }
 """
 )
-def _part_block(
-    block: int,
-    output: wp.array2d(dtype=float),
-    a: wp.array2d(dtype=float),
-    b: wp.array2d(dtype=float),
-    c: wp.array2d(dtype=float),
-    value: wp.array(dtype=float),
-    seen: wp.array2d(dtype=float),
-): ...
-
-
-@wp.kernel(enable_backward=False)
-def _join(
-    first: int,
-    output: wp.array2d(dtype=float),
-    a: wp.array2d(dtype=float),
-    b: wp.array2d(dtype=float),
-    c: wp.array2d(dtype=float),
-    value: wp.array(dtype=float),
-    seen: wp.array2d(dtype=float),
-):
-    _join_block(first + wp.tid(), output, a, b, c, value, seen)
-
-
-@wp.kernel(enable_backward=False)
-def _part(
-    first: int,
-    output: wp.array2d(dtype=float),
-    a: wp.array2d(dtype=float),
-    b: wp.array2d(dtype=float),
-    c: wp.array2d(dtype=float),
-    value: wp.array(dtype=float),
-    seen: wp.array2d(dtype=float),
-):
-    _part_block(first + wp.tid(), output, a, b, c, value, seen)
+def _part(block: int, output: Rows, a: Rows, b: Rows, c: Rows, value: Floats, seen: Rows): ...

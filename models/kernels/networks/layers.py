@@ -5,10 +5,9 @@ By the vector registers of a CPU; by a block of threads on a GPU (`block_layers`
 
 from __future__ import annotations
 
-import warp as wp
-
 from models.kernels.networks.block_layers import GRADIENTS, OUTPUT
 from models.kernels.networks.products import PRODUCTS
+from models.kernels.runtime.native import Floats, Ints, Rows, native_kernel
 
 NEAR = 1 << 16  # floats of scratch memory that a thread has on its stack, where it stays in its core's cache
 
@@ -107,7 +106,7 @@ _LAYERS = (
 )
 
 
-@wp.func_native(
+@native_kernel(
     "#if defined(__CUDA_ARCH__)\n"
     + OUTPUT
     + "#else\n"
@@ -163,23 +162,13 @@ _LAYERS = (
 #endif
 """
 )
-def output_of_strip(
-    strip: int,
-    x: wp.array2d(dtype=float),
-    parameters: wp.array(dtype=float),
-    numbers: wp.array(dtype=int),
-    tile: int,
-    points: int,
-    softness: float,
-    channel: int,
-    scratch: wp.array2d(dtype=float),
-    kept: wp.array2d(dtype=float),
-    out: wp.array2d(dtype=float),
-    gradient: wp.array2d(dtype=float),
+def forward_layers(
+    strip: int, x: Rows, parameters: Floats, numbers: Ints, tile: int, points: int, softness: float, channel: int,
+    scratch: Rows, kept: Rows, out: Rows, gradient: Rows,
 ): ...
 
 
-@wp.func_native(
+@native_kernel(
     "#if defined(__CUDA_ARCH__)\n"
     + GRADIENTS
     + "#else\n"
@@ -294,19 +283,7 @@ def output_of_strip(
 #endif
 """
 )
-def gradients_of_strip(
-    strip: int,
-    x: wp.array2d(dtype=float),
-    parameters: wp.array(dtype=float),
-    numbers: wp.array(dtype=int),
-    tile: int,
-    points: int,
-    softness: float,
-    channel: int,
-    grad_out: wp.array2d(dtype=float),
-    grad_gradient: wp.array2d(dtype=float),
-    scratch: wp.array2d(dtype=float),
-    kept: wp.array2d(dtype=float),
-    grad_x: wp.array2d(dtype=float),
-    sums: wp.array2d(dtype=float),
+def backward_layers(
+    strip: int, x: Rows, parameters: Floats, numbers: Ints, tile: int, points: int, softness: float, channel: int,
+    grad_out: Rows, grad_gradient: Rows, scratch: Rows, kept: Rows, grad_x: Rows, sums: Rows,
 ): ...

@@ -13,12 +13,11 @@ from math import prod
 from typing import Any
 
 import torch
-import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.networks.block_layers import THREADS, tile_of
-from models.kernels.networks.layers import NEAR, gradients_of_strip, output_of_strip
+from models.kernels.networks.layers import NEAR, backward_layers, forward_layers
 from models.kernels.runtime.lanes import lanes
 from models.kernels.runtime.launch import launch
 
@@ -151,7 +150,7 @@ def _forward_pass(
     kept = x.new_empty(-(-len(x) // plan.tile) if keep else 0, plan.kept())
     strips, scratch = plan.strips(x), plan.scratch(x, backward=False)
     arguments = [x, flat, *plan.sizes(x), softness, channel, scratch, kept, out, gradient]
-    launch(_forward, strips, arguments, device=x.device, grain=1, threads=THREADS)
+    launch(forward_layers, strips, arguments, device=x.device, grain=1, threads=THREADS)
     return out, gradient, kept
 
 
@@ -177,49 +176,6 @@ class _Network(torch.autograd.Function):
         sums, scratch = x.new_empty(strips, len(flat)), ctx.plan.scratch(x, backward=True)
         grads = [nothing if grad is None else grad.contiguous() for grad in (grad_out, grad_gradient)]
         arguments = [x, flat, *ctx.plan.sizes(x), ctx.softness, max(ctx.channel, 0), *grads, scratch, kept]
-        launch(_backward, strips, [*arguments, grad_x, sums], device=x.device, grain=1, threads=THREADS)
+        launch(backward_layers, strips, [*arguments, grad_x, sums], device=x.device, grain=1, threads=THREADS)
         of_parameters = ctx.plan.parts(sums[0] if strips == 1 else sums.sum(0))
         return (grad_x if ctx.needs_input_grad[0] else None, None, None, *of_parameters)
-
-
-@wp.kernel(enable_backward=False)
-def _forward(
-    first: int,
-    x: wp.array2d(dtype=float),
-    parameters: wp.array(dtype=float),
-    numbers: wp.array(dtype=int),
-    tile: int,
-    points: int,
-    softness: float,
-    channel: int,
-    scratch: wp.array2d(dtype=float),
-    kept: wp.array2d(dtype=float),
-    out: wp.array2d(dtype=float),
-    gradient: wp.array2d(dtype=float),
-):
-    output_of_strip(
-        first + wp.tid(), x, parameters, numbers, tile, points, softness, channel, scratch, kept, out, gradient
-    )
-
-
-@wp.kernel(enable_backward=False)
-def _backward(
-    first: int,
-    x: wp.array2d(dtype=float),
-    parameters: wp.array(dtype=float),
-    numbers: wp.array(dtype=int),
-    tile: int,
-    points: int,
-    softness: float,
-    channel: int,
-    grad_out: wp.array2d(dtype=float),
-    grad_gradient: wp.array2d(dtype=float),
-    scratch: wp.array2d(dtype=float),
-    kept: wp.array2d(dtype=float),
-    grad_x: wp.array2d(dtype=float),
-    sums: wp.array2d(dtype=float),
-):
-    gradients_of_strip(
-        first + wp.tid(), x, parameters, numbers, tile, points, softness, channel, grad_out, grad_gradient, scratch,
-        kept, grad_x, sums,
-    )

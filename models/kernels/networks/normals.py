@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.runtime.lanes import TYPES, launch_blocks
+from models.kernels.runtime.native import Floats, Rows, native_kernel
 
 GRAIN = 256  # blocks that are worth a second thread
 
@@ -88,19 +88,17 @@ _DIRECTION = (
 )
 
 
-@wp.func_native(
+@native_kernel(
     _DIRECTION
     + """
     const vf far = twice * along;
     STORE3(out.data + 3 * start, end, dx - far * x, dy - far * y, dz - far * z);
 """
 )
-def _mirror_block(
-    block: int, gradient: wp.array2d(dtype=float), directions: wp.array2d(dtype=float), out: wp.array2d(dtype=float)
-): ...
+def _mirror(block: int, gradient: Rows, directions: Rows, out: Rows): ...
 
 
-@wp.func_native(
+@native_kernel(
     _DIRECTION
     + """
     vf wx, wy, wz;
@@ -111,26 +109,20 @@ def _mirror_block(
            of_along * dy + own * wy + of_square * y, of_along * dz + own * wz + of_square * z);
 """
 )
-def _mirror_back_block(
-    block: int,
-    gradient: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    grad: wp.array2d(dtype=float),
-    out: wp.array2d(dtype=float),
-): ...
+def _mirror_back(block: int, gradient: Rows, directions: Rows, grad: Rows, out: Rows): ...
 
 
-@wp.func_native(
+@native_kernel(
     _GRADIENT
     + """
     const vf off = ROOT(square) - 1.0f;
     STORE_BLOCK(out.data + start, off * off, end);
 """
 )
-def _measure_block(block: int, gradient: wp.array2d(dtype=float), out: wp.array(dtype=float)): ...
+def _measure(block: int, gradient: Rows, out: Floats): ...
 
 
-@wp.func_native(
+@native_kernel(
     _GRADIENT
     + """
     vf g;
@@ -139,36 +131,4 @@ def _measure_block(block: int, gradient: wp.array2d(dtype=float), out: wp.array(
     STORE3(out.data + 3 * start, end, share * x, share * y, share * z);
 """
 )
-def _measure_back_block(
-    block: int, gradient: wp.array2d(dtype=float), grad: wp.array(dtype=float), out: wp.array2d(dtype=float)
-): ...
-
-
-@wp.kernel(enable_backward=False)
-def _mirror(
-    first: int, gradient: wp.array2d(dtype=float), directions: wp.array2d(dtype=float), out: wp.array2d(dtype=float)
-):
-    _mirror_block(first + wp.tid(), gradient, directions, out)
-
-
-@wp.kernel(enable_backward=False)
-def _mirror_back(
-    first: int,
-    gradient: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    grad: wp.array2d(dtype=float),
-    out: wp.array2d(dtype=float),
-):
-    _mirror_back_block(first + wp.tid(), gradient, directions, grad, out)
-
-
-@wp.kernel(enable_backward=False)
-def _measure(first: int, gradient: wp.array2d(dtype=float), out: wp.array(dtype=float)):
-    _measure_block(first + wp.tid(), gradient, out)
-
-
-@wp.kernel(enable_backward=False)
-def _measure_back(
-    first: int, gradient: wp.array2d(dtype=float), grad: wp.array(dtype=float), out: wp.array2d(dtype=float)
-):
-    _measure_back_block(first + wp.tid(), gradient, grad, out)
+def _measure_back(block: int, gradient: Rows, grad: Floats, out: Rows): ...

@@ -6,10 +6,10 @@ In wide networks the activations of a step are larger than a cache: what counts 
 from __future__ import annotations
 
 import torch
-import warp as wp
 from torch import Tensor
 
 from models.kernels.runtime.lanes import TYPES, launch_blocks
+from models.kernels.runtime.native import Floats, native_kernel
 
 
 def softplus_forward(x: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ def softplus_backward(slope: Tensor, grad_value: Tensor, grad_slope: Tensor, *, 
     return grad
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + """
     BLOCK_OF(x);
@@ -46,16 +46,10 @@ def softplus_backward(slope: Tensor, grad_value: Tensor, grad_slope: Tensor, *, 
     STORE_BLOCK(value.data + start, y, end);
 """
 )
-def _forward_block(
-    block: int,
-    x: wp.array(dtype=float),
-    beta: float,
-    value: wp.array(dtype=float),
-    slope: wp.array(dtype=float),
-): ...
+def _forward(block: int, x: Floats, beta: float, value: Floats, slope: Floats): ...
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + """
     BLOCK_OF(x);
@@ -67,34 +61,4 @@ def _forward_block(
     STORE_BLOCK(grad.data + start, g, end);
 """
 )
-def _backward_block(
-    block: int,
-    x: wp.array(dtype=float),
-    grad_value: wp.array(dtype=float),
-    grad_slope: wp.array(dtype=float),
-    beta: float,
-    grad: wp.array(dtype=float),
-): ...
-
-
-@wp.kernel(enable_backward=False)
-def _forward(
-    first: int,
-    x: wp.array(dtype=float),
-    beta: float,
-    value: wp.array(dtype=float),
-    slope: wp.array(dtype=float),
-):
-    _forward_block(first + wp.tid(), x, beta, value, slope)
-
-
-@wp.kernel(enable_backward=False)
-def _backward(
-    first: int,
-    slope: wp.array(dtype=float),
-    grad_value: wp.array(dtype=float),
-    grad_slope: wp.array(dtype=float),
-    beta: float,
-    grad: wp.array(dtype=float),
-):
-    _backward_block(first + wp.tid(), slope, grad_value, grad_slope, beta, grad)
+def _backward(block: int, x: Floats, grad_value: Floats, grad_slope: Floats, beta: float, grad: Floats): ...

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.runtime.launch import launch
+from models.kernels.runtime.native import Floats, Ints, Rows, native_kernel
 
 SEEN = 7  # color, distance, normal
 GRAIN = 256  # rays that are worth a second thread
@@ -57,7 +57,7 @@ class _Composite(torch.autograd.Function):
         return grad_tau, grad_color, None, None, None
 
 
-@wp.func_native("""
+@native_kernel("""
     float sums[7] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}, light = 1.0f, depth = 0.0f;
     for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
         const float* c = color.data + 3 * (size_t)i;
@@ -80,20 +80,12 @@ class _Composite(torch.autograd.Function):
     for (int k = 0; k < 7; ++k) seen.data[7 * (size_t)r + k] = sums[k];
     left.data[r] = light;
 """)
-def _forward_ray(
-    r: int,
-    tau: wp.array(dtype=float),
-    color: wp.array2d(dtype=float),
-    t: wp.array(dtype=float),
-    normal: wp.array2d(dtype=float),
-    offsets: wp.array(dtype=int),
-    weight: wp.array(dtype=float),
-    left: wp.array(dtype=float),
-    seen: wp.array2d(dtype=float),
+def _forward(
+    r: int, tau: Floats, color: Rows, t: Floats, normal: Rows, offsets: Ints, weight: Floats, left: Floats, seen: Rows,
 ): ...
 
 
-@wp.func_native("""
+@native_kernel("""
     const float* g = grad_seen.data + 7 * (size_t)r;
     float light = left.data[r];  // behind the sample
     float rest = grad_left.data[r] * light;  // of the loss, by what lies behind it
@@ -106,46 +98,7 @@ def _forward_ray(
         light += w;
     }
 """)
-def _backward_ray(
-    r: int,
-    color: wp.array2d(dtype=float),
-    t: wp.array(dtype=float),
-    offsets: wp.array(dtype=int),
-    weight: wp.array(dtype=float),
-    left: wp.array(dtype=float),
-    grad_seen: wp.array2d(dtype=float),
-    grad_left: wp.array(dtype=float),
-    grad_tau: wp.array(dtype=float),
-    grad_color: wp.array2d(dtype=float),
-): ...
-
-
-@wp.kernel(enable_backward=False)
-def _forward(
-    first: int,
-    tau: wp.array(dtype=float),
-    color: wp.array2d(dtype=float),
-    t: wp.array(dtype=float),
-    normal: wp.array2d(dtype=float),
-    offsets: wp.array(dtype=int),
-    weight: wp.array(dtype=float),
-    left: wp.array(dtype=float),
-    seen: wp.array2d(dtype=float),
-):
-    _forward_ray(first + wp.tid(), tau, color, t, normal, offsets, weight, left, seen)
-
-
-@wp.kernel(enable_backward=False)
 def _backward(
-    first: int,
-    color: wp.array2d(dtype=float),
-    t: wp.array(dtype=float),
-    offsets: wp.array(dtype=int),
-    weight: wp.array(dtype=float),
-    left: wp.array(dtype=float),
-    grad_seen: wp.array2d(dtype=float),
-    grad_left: wp.array(dtype=float),
-    grad_tau: wp.array(dtype=float),
-    grad_color: wp.array2d(dtype=float),
-):
-    _backward_ray(first + wp.tid(), color, t, offsets, weight, left, grad_seen, grad_left, grad_tau, grad_color)
+    r: int, color: Rows, t: Floats, offsets: Ints, weight: Floats, left: Floats, grad_seen: Rows, grad_left: Floats,
+    grad_tau: Floats, grad_color: Rows,
+): ...

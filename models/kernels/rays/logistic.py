@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.runtime.lanes import TYPES, launch_blocks
+from models.kernels.runtime.native import Floats, Rows, native_kernel
 
 GRAIN = 128  # blocks that are worth a second thread
 
@@ -108,7 +108,7 @@ _ENDS = (
 )
 
 
-@wp.func_native(
+@native_kernel(
     _LOGISTIC
     + """
     BLOCK_OF(before);
@@ -120,31 +120,17 @@ _ENDS = (
     STORE_BLOCK(tau.data + start, RELU(lost), end);
 """
 )
-def _spent_block(
-    block: int,
-    before: wp.array(dtype=float),
-    after: wp.array(dtype=float),
-    sharpness: wp.array(dtype=float),
-    tau: wp.array(dtype=float),
+def _spent(block: int, before: Floats, after: Floats, sharpness: Floats, tau: Floats): ...
+
+
+@native_kernel(_ENDS + "STORE_BLOCK(tau.data + start, RELU(lost), end);\n")
+def _forward(
+    block: int, gradient: Rows, directions: Rows, value: Floats, t0: Floats, t: Floats, t1: Floats, sharpness: Floats,
+    anneal: Floats, tau: Floats,
 ): ...
 
 
-@wp.func_native(_ENDS + "STORE_BLOCK(tau.data + start, RELU(lost), end);\n")
-def _forward_block(
-    block: int,
-    gradient: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    value: wp.array(dtype=float),
-    t0: wp.array(dtype=float),
-    t: wp.array(dtype=float),
-    t1: wp.array(dtype=float),
-    sharpness: wp.array(dtype=float),
-    anneal: wp.array(dtype=float),
-    tau: wp.array(dtype=float),
-): ...
-
-
-@wp.func_native(
+@native_kernel(
     _ENDS
     + """
     vf g;
@@ -161,66 +147,7 @@ def _forward_block(
     STORE_BLOCK(of_s.data + start, share, end);
 """
 )
-def _backward_block(
-    block: int,
-    gradient: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    value: wp.array(dtype=float),
-    t0: wp.array(dtype=float),
-    t: wp.array(dtype=float),
-    t1: wp.array(dtype=float),
-    sharpness: wp.array(dtype=float),
-    anneal: wp.array(dtype=float),
-    grad: wp.array(dtype=float),
-    of_value: wp.array(dtype=float),
-    of_gradient: wp.array2d(dtype=float),
-    of_s: wp.array(dtype=float),
-): ...
-
-
-@wp.kernel(enable_backward=False)
-def _spent(
-    first: int,
-    before: wp.array(dtype=float),
-    after: wp.array(dtype=float),
-    sharpness: wp.array(dtype=float),
-    tau: wp.array(dtype=float),
-):
-    _spent_block(first + wp.tid(), before, after, sharpness, tau)
-
-
-@wp.kernel(enable_backward=False)
-def _forward(
-    first: int,
-    gradient: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    value: wp.array(dtype=float),
-    t0: wp.array(dtype=float),
-    t: wp.array(dtype=float),
-    t1: wp.array(dtype=float),
-    sharpness: wp.array(dtype=float),
-    anneal: wp.array(dtype=float),
-    tau: wp.array(dtype=float),
-):
-    _forward_block(first + wp.tid(), gradient, directions, value, t0, t, t1, sharpness, anneal, tau)
-
-
-@wp.kernel(enable_backward=False)
 def _backward(
-    first: int,
-    gradient: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    value: wp.array(dtype=float),
-    t0: wp.array(dtype=float),
-    t: wp.array(dtype=float),
-    t1: wp.array(dtype=float),
-    sharpness: wp.array(dtype=float),
-    anneal: wp.array(dtype=float),
-    grad: wp.array(dtype=float),
-    of_value: wp.array(dtype=float),
-    of_gradient: wp.array2d(dtype=float),
-    of_s: wp.array(dtype=float),
-):
-    _backward_block(
-        first + wp.tid(), gradient, directions, value, t0, t, t1, sharpness, anneal, grad, of_value, of_gradient, of_s
-    )
+    block: int, gradient: Rows, directions: Rows, value: Floats, t0: Floats, t: Floats, t1: Floats, sharpness: Floats,
+    anneal: Floats, grad: Floats, of_value: Floats, of_gradient: Rows, of_s: Floats,
+): ...

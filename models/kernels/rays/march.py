@@ -6,11 +6,11 @@ import math
 from typing import NamedTuple
 
 import torch
-import warp as wp
 from torch import Tensor
 
 from models.kernels.runtime.lanes import TYPES, lanes
 from models.kernels.runtime.launch import launch
+from models.kernels.runtime.native import Bytes, Floats, Ints, Rows, native_kernel
 
 KEPT_RUNS = 16  # runs of steps per ray that the first pass keeps for the second, which marches on its own beyond them
 
@@ -174,7 +174,7 @@ def _walk(begin: str, emit: str) -> str:
 
 # What the first pass found, for the second: per block of rays the first `most_runs` runs of each ray, as `k` and `run`,
 # then the `k` of the first run beyond them, and the number of its runs.
-@wp.func_native(
+@native_kernel(
     _walk(
         """
     vi total = 0, runs = 0, ray = 0, more = NEVER;
@@ -196,47 +196,10 @@ def _walk(begin: str, emit: str) -> str:
     for (int l = 0; l < rays; ++l) counts.data[start + l] = LANE(total, l);
 """
 )
-def _count_block(
-    block: int,
-    origins: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    near: wp.array(dtype=float),
-    far: wp.array(dtype=float),
-    jitter: wp.array(dtype=float),
-    occupied: wp.array(dtype=wp.uint8),
-    n: int,
-    coarse: wp.array(dtype=wp.uint8),
-    blocks: int,
-    levels: int,
-    steps: wp.array(dtype=float),
-    most_runs: int,
-    found: wp.array(dtype=int),
-    counts: wp.array(dtype=int),
-): ...
-
-
-@wp.kernel(enable_backward=False)
 def _count(
-    first: int,
-    origins: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    near: wp.array(dtype=float),
-    far: wp.array(dtype=float),
-    jitter: wp.array(dtype=float),
-    occupied: wp.array(dtype=wp.uint8),
-    n: int,
-    coarse: wp.array(dtype=wp.uint8),
-    blocks: int,
-    levels: int,
-    steps: wp.array(dtype=float),
-    most_runs: int,
-    found: wp.array(dtype=int),
-    counts: wp.array(dtype=int),
-):
-    _count_block(
-        first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, steps,
-        most_runs, found, counts,
-    )
+    block: int, origins: Rows, directions: Rows, near: Floats, far: Floats, jitter: Floats, occupied: Bytes, n: int,
+    coarse: Bytes, blocks: int, levels: int, steps: Floats, most_runs: int, found: Ints, counts: Ints,
+): ...
 
 
 _EMIT = """
@@ -254,7 +217,7 @@ _EMIT = """
 """
 
 
-@wp.func_native(
+@native_kernel(
     _walk(
         """
     vi next = 0, ray = 0;
@@ -274,50 +237,8 @@ _EMIT = """
         _EMIT,
     )
 )
-def _fill_block(
-    block: int,
-    origins: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    near: wp.array(dtype=float),
-    far: wp.array(dtype=float),
-    jitter: wp.array(dtype=float),
-    occupied: wp.array(dtype=wp.uint8),
-    n: int,
-    coarse: wp.array(dtype=wp.uint8),
-    blocks: int,
-    levels: int,
-    steps: wp.array(dtype=float),
-    most_runs: int,
-    found: wp.array(dtype=int),
-    offsets: wp.array(dtype=int),
-    starts: wp.array(dtype=float),
-    ends: wp.array(dtype=float),
-    ray_index: wp.array(dtype=int),
-): ...
-
-
-@wp.kernel(enable_backward=False)
 def _fill(
-    first: int,
-    origins: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    near: wp.array(dtype=float),
-    far: wp.array(dtype=float),
-    jitter: wp.array(dtype=float),
-    occupied: wp.array(dtype=wp.uint8),
-    n: int,
-    coarse: wp.array(dtype=wp.uint8),
-    blocks: int,
-    levels: int,
-    steps: wp.array(dtype=float),
-    most_runs: int,
-    found: wp.array(dtype=int),
-    offsets: wp.array(dtype=int),
-    starts: wp.array(dtype=float),
-    ends: wp.array(dtype=float),
-    ray_index: wp.array(dtype=int),
-):
-    _fill_block(
-        first + wp.tid(), origins, directions, near, far, jitter, occupied, n, coarse, blocks, levels, steps,
-        most_runs, found, offsets, starts, ends, ray_index,
-    )
+    block: int, origins: Rows, directions: Rows, near: Floats, far: Floats, jitter: Floats, occupied: Bytes, n: int,
+    coarse: Bytes, blocks: int, levels: int, steps: Floats, most_runs: int, found: Ints, offsets: Ints, starts: Floats,
+    ends: Floats, ray_index: Ints,
+): ...

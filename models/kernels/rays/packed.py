@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import warp as wp
 from torch import Tensor
 
 from models.kernels.runtime.lanes import TYPES, launch_blocks
 from models.kernels.runtime.launch import launch
+from models.kernels.runtime.native import Bytes, Floats, Ints, Longs, Rows, native_kernel
 
 GRAIN = 256  # rays, or blocks of samples, that are worth a second thread
 
@@ -87,17 +87,15 @@ def crossings(
 
 
 # Item 0 stands in front of the first ray, item r + 1 for ray r.
-@wp.func_native("""
+@native_kernel("""
     int n = 0;
     for (int i = offsets.data[item > 0 ? item - 1 : 0]; i < offsets.data[item]; ++i) n += mask.data[i];
     counts.data[item] = n;
 """)
-def _count_of_ray(
-    item: int, mask: wp.array(dtype=wp.uint8), offsets: wp.array(dtype=int), counts: wp.array(dtype=int)
-): ...
+def _count(item: int, mask: Bytes, offsets: Ints, counts: Ints): ...
 
 
-@wp.func_native("""
+@native_kernel("""
     const int capacity = indices.shape[0];
     const int end = upto.data[item] < capacity ? upto.data[item] : capacity;
     kept.data[item] = end;
@@ -106,17 +104,10 @@ def _count_of_ray(
     for (int i = offsets.data[item - 1]; k < end; ++i)
         if (mask.data[i]) indices.data[k++] = i;
 """)
-def _list_of_ray(
-    item: int,
-    mask: wp.array(dtype=wp.uint8),
-    offsets: wp.array(dtype=int),
-    upto: wp.array(dtype=int),
-    kept: wp.array(dtype=int),
-    indices: wp.array(dtype=wp.int64),
-): ...
+def _list(item: int, mask: Bytes, offsets: Ints, upto: Ints, kept: Ints, indices: Longs): ...
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + """
     BLOCK_OF(out);
@@ -124,33 +115,7 @@ def _list_of_ray(
         out.data[i] = values.data[i > 0 && ray_index.data[i - 1] == ray_index.data[i] ? i - 1 : i];
 """
 )
-def _preceding_block(
-    block: int, values: wp.array(dtype=float), ray_index: wp.array(dtype=int), out: wp.array(dtype=float)
-): ...
-
-
-@wp.kernel(enable_backward=False)
-def _preceding(
-    first: int, values: wp.array(dtype=float), ray_index: wp.array(dtype=int), out: wp.array(dtype=float)
-):
-    _preceding_block(first + wp.tid(), values, ray_index, out)
-
-
-@wp.kernel(enable_backward=False)
-def _count(first: int, mask: wp.array(dtype=wp.uint8), offsets: wp.array(dtype=int), counts: wp.array(dtype=int)):
-    _count_of_ray(first + wp.tid(), mask, offsets, counts)
-
-
-@wp.kernel(enable_backward=False)
-def _list(
-    first: int,
-    mask: wp.array(dtype=wp.uint8),
-    offsets: wp.array(dtype=int),
-    upto: wp.array(dtype=int),
-    kept: wp.array(dtype=int),
-    indices: wp.array(dtype=wp.int64),
-):
-    _list_of_ray(first + wp.tid(), mask, offsets, upto, kept, indices)
+def _preceding(block: int, values: Floats, ray_index: Ints, out: Floats): ...
 
 
 # Each of a block of kept samples: i is the k-th, the last one for padding.
@@ -162,7 +127,7 @@ _EACH = """
 """
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + "BLOCK_OF(rays);\n"
     + _EACH
@@ -175,20 +140,12 @@ _EACH = """
     }
 """
 )
-def _gather_block(
-    block: int,
-    index: wp.array(dtype=wp.int64),
-    a: wp.array(dtype=float),
-    b: wp.array(dtype=float),
-    c: wp.array(dtype=float),
-    d: wp.array(dtype=float),
-    ray_index: wp.array(dtype=int),
-    out: wp.array2d(dtype=float),
-    rays: wp.array(dtype=int),
+def _gather(
+    block: int, index: Longs, a: Floats, b: Floats, c: Floats, d: Floats, ray_index: Ints, out: Rows, rays: Ints,
 ): ...
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + "BLOCK_OF(out);\n"
     + _EACH
@@ -199,18 +156,10 @@ def _gather_block(
     }
 """
 )
-def _points_block(
-    block: int,
-    origins: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    ray_index: wp.array(dtype=int),
-    t: wp.array(dtype=float),
-    index: wp.array(dtype=wp.int64),
-    out: wp.array2d(dtype=float),
-): ...
+def _points(block: int, origins: Rows, directions: Rows, ray_index: Ints, t: Floats, index: Longs, out: Rows): ...
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + """
     alignas(4 * LANES) float found[6][LANES] = {};
@@ -232,57 +181,7 @@ def _points_block(
     STORE_BLOCK(out.data + start, at, end);
 """
 )
-def _crossings_block(
-    block: int,
-    value: wp.array(dtype=float),
-    t: wp.array(dtype=float),
-    ray_index: wp.array(dtype=int),
-    index: wp.array(dtype=wp.int64),
-    starts: wp.array(dtype=float),
-    ends: wp.array(dtype=float),
-    least: float,
-    out: wp.array(dtype=float),
-): ...
-
-
-@wp.kernel(enable_backward=False)
-def _gather(
-    first: int,
-    index: wp.array(dtype=wp.int64),
-    a: wp.array(dtype=float),
-    b: wp.array(dtype=float),
-    c: wp.array(dtype=float),
-    d: wp.array(dtype=float),
-    ray_index: wp.array(dtype=int),
-    out: wp.array2d(dtype=float),
-    rays: wp.array(dtype=int),
-):
-    _gather_block(first + wp.tid(), index, a, b, c, d, ray_index, out, rays)
-
-
-@wp.kernel(enable_backward=False)
-def _points(
-    first: int,
-    origins: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    ray_index: wp.array(dtype=int),
-    t: wp.array(dtype=float),
-    index: wp.array(dtype=wp.int64),
-    out: wp.array2d(dtype=float),
-):
-    _points_block(first + wp.tid(), origins, directions, ray_index, t, index, out)
-
-
-@wp.kernel(enable_backward=False)
 def _crossings(
-    first: int,
-    value: wp.array(dtype=float),
-    t: wp.array(dtype=float),
-    ray_index: wp.array(dtype=int),
-    index: wp.array(dtype=wp.int64),
-    starts: wp.array(dtype=float),
-    ends: wp.array(dtype=float),
-    least: float,
-    out: wp.array(dtype=float),
-):
-    _crossings_block(first + wp.tid(), value, t, ray_index, index, starts, ends, least, out)
+    block: int, value: Floats, t: Floats, ray_index: Ints, index: Longs, starts: Floats, ends: Floats, least: float,
+    out: Floats,
+): ...

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.runtime.launch import launch
+from models.kernels.runtime.native import Bytes, Floats, Ints, Rows, native_kernel
 
 
 def exclusive_sum(values: Tensor, offsets: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ def _run(kernel: Any, values: Tensor, offsets: Tensor) -> Tensor:
 
 
 @wp.kernel(enable_backward=False)
-def _exclusive_sum(first: int, values: wp.array(dtype=float), offsets: wp.array(dtype=int), out: wp.array(dtype=float)):
+def _exclusive_sum(first: int, values: Floats, offsets: Ints, out: Floats):
     r = first + wp.tid()
     running = float(0.0)
     for i in range(offsets[r], offsets[r + 1]):
@@ -110,9 +111,7 @@ def _exclusive_sum(first: int, values: wp.array(dtype=float), offsets: wp.array(
 
 
 @wp.kernel(enable_backward=False)
-def _reverse_exclusive_sum(
-    first: int, values: wp.array(dtype=float), offsets: wp.array(dtype=int), out: wp.array(dtype=float)
-):
+def _reverse_exclusive_sum(first: int, values: Floats, offsets: Ints, out: Floats):
     r = first + wp.tid()
     running = float(0.0)
     last = offsets[r + 1] - 1
@@ -122,7 +121,7 @@ def _reverse_exclusive_sum(
         running += values[i]
 
 
-@wp.func_native("""
+@native_kernel("""
     const int width = out.shape[1], end = offsets.data[r + 1];
     float* to = out.data + (size_t)r * width;
     for (int k = 0; k < width; ++k) to[k] = 0.0f;
@@ -131,12 +130,10 @@ def _reverse_exclusive_sum(
         for (int k = 0; k < width; ++k) to[k] += from[k];
     }
 """)
-def _add_up(
-    r: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)
-): ...
+def _total(r: int, values: Rows, offsets: Ints, out: Rows): ...
 
 
-@wp.func_native("""
+@native_kernel("""
     const int width = out.shape[1], end = offsets.data[r + 1];
     const float* from = values.data + (size_t)r * width;
     for (int i = offsets.data[r]; i < end; ++i) {
@@ -144,72 +141,24 @@ def _add_up(
         for (int k = 0; k < width; ++k) to[k] = from[k];
     }
 """)
-def _copy_out(
-    r: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)
-): ...
+def _spread(r: int, values: Rows, offsets: Ints, out: Rows): ...
 
 
-@wp.kernel(enable_backward=False)
-def _total(first: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)):
-    _add_up(first + wp.tid(), values, offsets, out)
-
-
-@wp.kernel(enable_backward=False)
-def _spread(first: int, values: wp.array2d(dtype=float), offsets: wp.array(dtype=int), out: wp.array2d(dtype=float)):
-    _copy_out(first + wp.tid(), values, offsets, out)
-
-
-@wp.func_native("""
+@native_kernel("""
     for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
         const float length = ends.data[i] - starts.data[i];
         if (i > offsets.data[r] && starts.data[i] - ends.data[i - 1] > 0.5f * length) break;
         out.data[i] = 1;
     }
 """)
-def _unbroken_of_ray(
-    r: int,
-    starts: wp.array(dtype=float),
-    ends: wp.array(dtype=float),
-    offsets: wp.array(dtype=int),
-    out: wp.array(dtype=wp.uint8),
-): ...
+def _unbroken(r: int, starts: Floats, ends: Floats, offsets: Ints, out: Bytes): ...
 
 
-@wp.kernel(enable_backward=False)
-def _unbroken(
-    first: int,
-    starts: wp.array(dtype=float),
-    ends: wp.array(dtype=float),
-    offsets: wp.array(dtype=int),
-    out: wp.array(dtype=wp.uint8),
-):
-    _unbroken_of_ray(first + wp.tid(), starts, ends, offsets, out)
-
-
-@wp.func_native("""
+@native_kernel("""
     float sum = 0.0f;
     for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
         out.data[i] = sum < most;
         sum += counted.data[i] ? values.data[i] : 0.0f;
     }
 """)
-def _below_of_ray(
-    r: int,
-    values: wp.array(dtype=float),
-    counted: wp.array(dtype=wp.uint8),
-    offsets: wp.array(dtype=int),
-    most: float,
-    out: wp.array(dtype=wp.uint8),
-): ...
-
-
-@wp.kernel(enable_backward=False)
-def _below(
-    first: int,
-    values: wp.array(dtype=float),
-    counted: wp.array(dtype=wp.uint8),
-    offsets: wp.array(dtype=int),
-    most: float,
-    out: wp.array(dtype=wp.uint8),
-):
-    _below_of_ray(first + wp.tid(), values, counted, offsets, most, out)
+def _below(r: int, values: Floats, counted: Bytes, offsets: Ints, most: float, out: Bytes): ...

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import warp as wp
 from torch import Tensor
 
 from models.kernels.runtime.lanes import TYPES, launch_blocks
+from models.kernels.runtime.native import Floats, Rows, native_kernel
 
 
 def clipped(
@@ -24,7 +24,7 @@ def clipped(
     return found
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + """
     BLOCK_OF(near);
@@ -46,27 +46,7 @@ def clipped(
     STORE_BLOCK(clipped_far.data + start, to, end);
 """
 )
-def _clip_block(
-    block: int,
-    origins: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    near: wp.array(dtype=float),
-    far: wp.array(dtype=float),
-    beyond: int,
-    clipped_near: wp.array(dtype=float),
-    clipped_far: wp.array(dtype=float),
-): ...
-
-
-@wp.kernel(enable_backward=False)
 def _clip(
-    first: int,
-    origins: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    near: wp.array(dtype=float),
-    far: wp.array(dtype=float),
-    beyond: int,
-    clipped_near: wp.array(dtype=float),
-    clipped_far: wp.array(dtype=float),
-):
-    _clip_block(first + wp.tid(), origins, directions, near, far, beyond, clipped_near, clipped_far)
+    block: int, origins: Rows, directions: Rows, near: Floats, far: Floats, beyond: int, clipped_near: Floats,
+    clipped_far: Floats,
+): ...

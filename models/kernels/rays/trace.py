@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import warp as wp
 from torch import Tensor
 
 from models.kernels.runtime.lanes import TYPES
 from models.kernels.runtime.launch import launch
+from models.kernels.runtime.native import Floats, Rows, native_kernel
 
 MOST_STEPS = 1024
 CHUNK = 512  # rays that a CPU's lanes share
@@ -34,7 +34,7 @@ def trace(
     return t
 
 
-@wp.func_native(
+@native_kernel(
     TYPES
     + """
     const int begin = item * chunk, stop = begin + chunk < near.shape[0] ? begin + chunk : near.shape[0];
@@ -110,35 +110,7 @@ def trace(
     }
 """
 )
-def _trace_rays(
-    item: int,
-    chunk: int,
-    origins: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    near: wp.array(dtype=float),
-    far: wp.array(dtype=float),
-    values: wp.array(dtype=float),
-    n: int,
-    trust: float,
-    least: float,
-    most: int,
-    result: wp.array(dtype=float),
-): ...
-
-
-@wp.kernel(enable_backward=False)
 def _trace(
-    first: int,
-    chunk: int,
-    origins: wp.array2d(dtype=float),
-    directions: wp.array2d(dtype=float),
-    near: wp.array(dtype=float),
-    far: wp.array(dtype=float),
-    values: wp.array(dtype=float),
-    n: int,
-    trust: float,
-    least: float,
-    most: int,
-    result: wp.array(dtype=float),
-):
-    _trace_rays(first + wp.tid(), chunk, origins, directions, near, far, values, n, trust, least, most, result)
+    item: int, chunk: int, origins: Rows, directions: Rows, near: Floats, far: Floats, values: Floats, n: int,
+    trust: float, least: float, most: int, result: Floats,
+): ...

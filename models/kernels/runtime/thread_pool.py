@@ -16,6 +16,7 @@ import torch
 import warp as wp
 
 from models.kernels.runtime.compiled import Compiled
+from models.kernels.runtime.native import Longs
 
 PATIENCE = 1e-3  # seconds for which a thread looks out before it sleeps
 TRIAL, TRIALS = 4096, 5  # looks that are timed, and how often: other work may come between
@@ -128,9 +129,9 @@ def _seconds(work: Callable[[], None]) -> float:
 #endif
 """
 )
-def _take(memory: wp.array(dtype=wp.int64), patience: int, mine: int): ...
+def _take(memory: Longs, patience: int, mine: int): ...
 
 
 @wp.kernel(enable_backward=False)
-def _take_pieces(memory: wp.array(dtype=wp.int64), patience: int, mine: int):
+def _take_pieces(memory: Longs, patience: int, mine: int):
     _take(memory, patience, mine)

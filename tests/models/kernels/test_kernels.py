@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,17 @@ import warp as wp
 import models.kernels
 
 
+def own_kernels(name: str) -> Iterator[wp.Kernel]:
+    """The kernels that a module defines, not those it imports."""
+    for value in vars(importlib.import_module(name)).values():
+        if isinstance(value, wp.Kernel) and value.module.name == name:
+            yield value
+
+
 def with_kernels() -> list[str]:
     """Names of the modules that hold kernels."""
     names = [info.name for info in pkgutil.walk_packages(models.kernels.__path__, "models.kernels.")]
-    return [n for n in names if any(isinstance(x, wp.Kernel) for x in vars(importlib.import_module(n)).values())]
+    return [name for name in names if any(own_kernels(name))]
 
 
 @pytest.mark.parametrize("name", with_kernels())
