@@ -33,7 +33,6 @@ def main() -> int:
     args = parser.parse_intermixed_args()
 
     from engine import build, experiment
-    from models.model import Model
     from utils.config.loading import to_yaml
 
     config = experiment.read_config(args.config, args.overrides)
@@ -42,7 +41,7 @@ def main() -> int:
         return 0
     if args.check:
         build.choose_device(config.device)
-        build.build_optimizer(config.optimizer, Model(config.model))
+        build.check_optimizer(config)
         print(f"{args.config}: fits; {config.data.check()}")
         return 0
     return train(config, experiment.output_folder(config, args.config), args.allow_config_change)

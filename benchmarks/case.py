@@ -1,4 +1,4 @@
-"""A kernel beside its plain form, and the least that it could take."""
+"""A kernel beside its PyTorch baseline, and the least that it could take."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Least:
 
 @dataclass(frozen=True)
 class Case:
-    """A kernel and its plain form. items: points, samples or rays.
+    """A kernel and its PyTorch baseline. items: points, samples or rays.
 
     differ: a number for how much their results differ; largest_difference if not given.
     """

@@ -1,4 +1,4 @@
-"""What benchmarks/kernels.py times: each kernel and its plain form on the same inputs, and the least it could take."""
+"""What benchmarks/kernels.py times: kernels and their PyTorch baselines on the same inputs, and the least possible."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks import plain
+from benchmarks import baseline
 from benchmarks.case import FLOAT, Case, Least, Results, backward, both
 from benchmarks.sample_cases import depth_cases, sample_cases, view_cases
 from dataio.cameras import Rays
@@ -94,7 +94,7 @@ def sphere_rays(count: int) -> Rays:
 
 
 def marched(rays: Rays, jitter: Tensor, cells: tuple[Tensor, Tensor], step: float, how: Any) -> Results:
-    """The samples by `how`, the kernel or its plain form. cells: occupied ones, and their blocks."""
+    """The samples by `how`, the kernel or its PyTorch baseline. cells: occupied ones, and their blocks."""
     ends = {"near": rays.near, "far": rays.far}
     steps = torch.tensor([step, 0.0], device=jitter.device)
     return how(rays.origins, rays.directions, **ends, jitter=jitter, cells=cells, steps=steps)
@@ -128,21 +128,22 @@ def hash_cases(inputs: Inputs) -> Iterator[Case]:
         value, vjp = how(points, table, levels, active=active)
         return value, vjp(weight)
 
-    forms = both(encoded, hash_encode, plain.hash_encode)
-    pulled = both(with_gradient, hash_encode_with_vjp, plain.hash_encode_with_vjp)
-    yield Case("hash encoding", count, both(torch.no_grad()(encoded), hash_encode, plain.hash_encode), Least(read=rows))
+    forms = both(encoded, hash_encode, baseline.hash_encode)
+    pulled = both(with_gradient, hash_encode_with_vjp, baseline.hash_encode_with_vjp)
+    values = both(torch.no_grad()(encoded), hash_encode, baseline.hash_encode)
+    yield Case("hash encoding", count, values, Least(read=rows))
     yield Case("  backward", count, backward(forms, [table], grads[:1]), Least(added=rows))
     yield Case("hash encoding with gradient", count, pulled, Least(read=2 * rows))
     yield Case("  double backward", count, backward(pulled, [table, weight], grads), Least(added=rows, read=rows))
 
 
 def scan_cases(inputs: Inputs) -> Iterator[Case]:
-    """Sums within rays; the plain form knows the ray of each sample already, as the product does."""
+    """Sums within rays; the baseline knows the ray of each sample already, as the product does."""
     offsets, device = inputs.offsets, inputs.points.device
-    rays, count = plain.ray_index(offsets), len(inputs.points)
+    rays, count = baseline.ray_index(offsets), len(inputs.points)
     for name, shape, ours, simple in (
-        ("exclusive sum", (count,), exclusive_sum, partial(plain.exclusive_sum, rays=rays)),
-        ("total", (count, CHANNELS), total, partial(plain.total, rays=rays)),
+        ("exclusive sum", (count,), exclusive_sum, partial(baseline.exclusive_sum, rays=rays)),
+        ("total", (count, CHANNELS), total, partial(baseline.total, rays=rays)),
     ):
         values = torch.rand(shape, device=device, requires_grad=True)
         forms = partial(summed, ours, values, offsets), partial(summed, simple, values, offsets)
@@ -162,7 +163,7 @@ def seen_cases(inputs: Inputs) -> Iterator[Case]:
     def seen(how: Any) -> Results:
         return tuple(how(tau, color, t, gradient, offsets))
 
-    forms = both(seen, composite, plain.composite)
+    forms = both(seen, composite, baseline.composite)
     grads = [torch.randn(len(offsets) - 1, 7, device=device), torch.randn(len(offsets) - 1, device=device)]
     grads[0][:, 4:] = 0  # normals have none
     yield Case("composite", count, forms, Least(copied=FLOAT * count * 8))
@@ -177,7 +178,7 @@ def summed(how: Any, values: Tensor, offsets: Tensor) -> Results:
 def ray_cases(sizes: Sizes, inputs: Inputs) -> Iterator[Case]:
     """The march through the grid, and tracing a lattice of values to the surface."""
     cells = inputs.occupied, inputs.coarse
-    marches = both(partial(marched, inputs.rays, inputs.jitter, cells, inputs.step), march, plain.march)
+    marches = both(partial(marched, inputs.rays, inputs.jitter, cells, inputs.step), march, baseline.march)
     yield Case("march", len(inputs.points), marches, differ=other_samples)
     device = inputs.points.device
     axis = torch.linspace(-1, 1, sizes.lattice)
@@ -190,7 +191,7 @@ def ray_cases(sizes: Sizes, inputs: Inputs) -> Iterator[Case]:
         ends = {"near": rays.near, "far": rays.far}
         return (how(rays.origins, rays.directions, **ends, values=values, trust=0.8, least=1 / (sizes.lattice - 1)),)
 
-    yield Case("trace", sizes.pixels, both(traced, trace, plain.trace), differ=other_hits)
+    yield Case("trace", sizes.pixels, both(traced, trace, baseline.trace), differ=other_hits)
 
 
 def network_cases(count: int, inputs: int, width: int, device: torch.device) -> Iterator[Case]:
@@ -204,9 +205,9 @@ def network_cases(count: int, inputs: int, width: int, device: torch.device) -> 
     def softplus(how: Any) -> Results:
         return how(hidden)
 
-    forms = both(softplus, activations.softplus, partial(plain.softplus_forward, beta=activations.BETA))
+    forms = both(softplus, activations.softplus, partial(baseline.softplus_forward, beta=activations.BETA))
     values = both(
-        torch.no_grad()(softplus), activations.softplus, partial(plain.softplus_forward, beta=activations.BETA)
+        torch.no_grad()(softplus), activations.softplus, partial(baseline.softplus_forward, beta=activations.BETA)
     )
     yield Case("softplus with slope", count, values, Least(copied=3 * size))
     yield Case("  backward", count, backward(forms, [hidden], grads), Least(copied=4 * size))
@@ -232,13 +233,13 @@ def tiled_cases(count: int, inputs: int, width: int, device: torch.device) -> It
         return how(seen, *color, activation="relu", beta=0.0)[:1]
 
     few, flop, of_color = (2.0 * count * sum(weight.numel() for weight in net[0]) for net in (values, geometry, color))
-    yield Case("network without a graph", count, both(alone, mlp_forward, plain.mlp_forward), Least(flop=few))
-    pairs = both(with_gradient, mlp, plain.mlp)
+    yield Case("network without a graph", count, both(alone, mlp_forward, baseline.mlp_forward), Least(flop=few))
+    pairs = both(with_gradient, mlp, baseline.mlp)
     last = 2.0 * count * geometry[0][-1].numel()  # which the gradient at the input does not need
     yield Case("network with gradient", count, pairs, Least(flop=2 * flop - last))
     ways = [x, *geometry[0], *geometry[1]]
     yield Case("  double backward", count, backward(pairs, ways, grads[:2]), Least(flop=4 * flop - 2 * last))
-    pairs = both(colors, mlp, plain.mlp)
+    pairs = both(colors, mlp, baseline.mlp)
     yield Case("color network", count, pairs, Least(flop=of_color))
     ways = [seen, *color[0], *color[1]]
     yield Case("  backward", count, backward(pairs, ways, grads[2:]), Least(flop=2 * of_color))
@@ -259,8 +260,8 @@ def harmonics_cases(count: int, device: torch.device) -> Iterator[Case]:
     def expanded(how: Any) -> Results:
         return (how(directions, degree=3),)
 
-    forms = both(expanded, harmonics, plain.harmonics)
-    values = both(torch.no_grad()(expanded), harmonics, plain.harmonics)
+    forms = both(expanded, harmonics, baseline.harmonics)
+    values = both(torch.no_grad()(expanded), harmonics, baseline.harmonics)
     size = FLOAT * count
     yield Case("spherical harmonics", count, values, Least(copied=size * (3 + 16)))
     yield Case("  backward", count, backward(forms, [directions], [grad]), Least(copied=size * (3 + 16 + 3)))

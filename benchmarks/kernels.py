@@ -1,4 +1,4 @@
-"""Time every kernel: its plain PyTorch form, what the machine allows, its share of a training step."""
+"""Time every kernel: its PyTorch baseline, what the machine allows, its share of a training step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from benchmarks.case import Case, Roofs
     from benchmarks.cases import Sizes
 
-GOAL = 10.0  # times the plain form
+GOAL = 10.0  # times the baseline
 ROUNDS = 4
 EXAMPLE = """examples:
   python -m benchmarks.kernels
   python -m benchmarks.kernels --samples 262144 --rays 8192 --device cuda --out
   python -m benchmarks.kernels --steps 0            the kernels alone, no training step
 
-kernels: ours and plain are the least of some repeats; items are points, samples or rays; of_roof is
+kernels: ours and baseline are the least of some repeats; items are points, samples or rays; of_roof is
 the share of what the machine could do: rows read from or added to a level of the table, bytes
 copied, products; at_roof: the ratio if it were all of that; difference: the largest, relative; of a
 march and a trace the share of samples and rays that differ.
@@ -112,16 +112,16 @@ def compare(case: Case, roofs: Roofs, device: torch.device) -> dict[str, Any]:
     least = case.least.seconds(roofs) if case.least else None
     # In turn, so that what else the machine does falls on both.
     rounds = [[best(form, device, 1) for form in case.forms] for _ in range(ROUNDS)]
-    ours, plain = (min(times) for times in zip(*rounds, strict=True))
+    ours, baseline = (min(times) for times in zip(*rounds, strict=True))
     return {
         "kernel": case.name,
         "items": case.items,
         "ours_us": 1e6 * ours,
-        "plain_us": 1e6 * plain,
-        "ratio": plain / ours,
+        "baseline_us": 1e6 * baseline,
+        "ratio": baseline / ours,
         "items_per_s": case.items / ours,
         "of_roof": least and least / ours,
-        "at_roof": least and plain / least,
+        "at_roof": least and baseline / least,
         "difference": difference,
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import cost, repeated
-from benchmarks.swap import replaced
+from benchmarks.patch import patched
 from models.kernels.runtime.launch import launch
 
 
@@ -32,7 +32,7 @@ def watched() -> Iterator[dict[str, Launched]]:
         one.count += count > 0
         one.seconds += cost(lambda: launch(kernel, count, inputs, device=device, **options), device)
 
-    with replaced([(launch, instead)]):
+    with patched([(launch, instead)]):
         yield found
 
 

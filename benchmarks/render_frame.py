@@ -29,8 +29,8 @@ EXAMPLE = """examples:
 
 volume and surface: one frame of --size; px_per_s is per CPU-second, on CUDA per second. depth: one
 of --depth-size from a baked lattice, on all cores. Then the view in small, against its photograph:
-through the occupancy grid; with all cells occupied; with every step evaluated as well; and in plain
-PyTorch (benchmarks/plain.py for the kernels). db: the PSNR through the grid minus that one."""
+through the occupancy grid; with all cells occupied; with every step evaluated as well; and in
+PyTorch alone (benchmarks/baseline.py for the kernels). db: the PSNR through the grid minus that one."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def compared(subject: Subject, longer: int) -> list[dict[str, Any]]:
     """The view in small, several ways: cost, PSNR, and how much of it the occupancy grid costs."""
     import torch
 
-    from benchmarks.plain import instead_of_kernels
+    from benchmarks.baseline import instead_of_kernels
     from engine.validation import resize
     from models.rendering.frames import render_image
     from utils.evaluation.image_metrics import psnr
@@ -215,7 +215,7 @@ def compared(subject: Subject, longer: int) -> list[dict[str, Any]]:
     ways: dict[str, AbstractContextManager[None]] = {"through the grid": nullcontext()}
     if grids(subject.model):
         ways |= {"all cells occupied": filled(subject.model, prune=True), "every step": filled(subject.model, False)}
-    ways["in plain PyTorch"] = instead_of_kernels()
+    ways["in PyTorch alone"] = instead_of_kernels()
     frames, rows = [], []
     for name, way in ways.items():
         with way:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks import plain
+from benchmarks import baseline
 from benchmarks.case import FLOAT, Case, Least, Results, backward, both, share_that_differs
 from models.kernels.networks import join, normals
 from models.kernels.rays import logistic, packed, scan, sphere
@@ -22,11 +22,11 @@ FEATURES, HARMONICS = 15, 16  # of a geometry network, of a direction of view
 def sample_cases(inputs: Inputs) -> Iterator[Case]:
     """What the sampler does between the march and the networks, without a way back."""
     rays, offsets, count, device = inputs.rays, inputs.offsets, len(inputs.points), inputs.points.device
-    of = plain.ray_index(offsets)
+    of = baseline.ray_index(offsets)
     index, t, value = of.int(), torch.rand(count, device=device), torch.randn(count, device=device)
     places = torch.arange(count, device=device) - offsets.index_select(0, of)
     mask = places < (offsets.diff() // 2).index_select(0, of)  # the front of each ray
-    kept = plain.compact(mask, offsets)
+    kept = baseline.compact(mask, offsets)
     starts, s = t.index_select(0, kept.indices) - 0.1, torch.tensor(100.0, device=device)
     columns, ways = [t, value, t, value], (rays.origins, rays.directions)
     some, size = len(kept.indices), FLOAT * count
@@ -44,19 +44,21 @@ def sample_cases(inputs: Inputs) -> Iterator[Case]:
     def crossed(how: Any) -> Results:
         return (how(value, t, index, kept.indices, starts, starts + 0.2, steep=0.1),)
 
-    yield Case("clipped rays", len(rays), both(pieces, sphere.clipped, plain.clipped))
-    forms = both(compacted, packed.compact, plain.compact)
+    yield Case("clipped rays", len(rays), both(pieces, sphere.clipped, baseline.clipped))
+    forms = both(compacted, packed.compact, baseline.compact)
     yield Case("compacted samples", count, forms, Least(copied=count + 8 * some), differ=share_that_differs)
-    forms = both(lambda how: (how(*ways, index, t),), packed.points, plain.points)
+    forms = both(lambda how: (how(*ways, index, t),), packed.points, baseline.points)
     yield Case("points", count, forms, Least(copied=5 * size))
-    yield Case("gathered samples", some, both(gathered, packed.gather, plain.gather), Least(copied=12 * FLOAT * some))
-    forms = both(lambda how: (how(value, index),), packed.preceding, plain.preceding)
+    forms = both(gathered, packed.gather, baseline.gather)
+    yield Case("gathered samples", some, forms, Least(copied=12 * FLOAT * some))
+    forms = both(lambda how: (how(value, index),), packed.preceding, baseline.preceding)
     yield Case("sample before", count, forms, Least(copied=3 * size))
-    yield Case("crossings", some, both(crossed, packed.crossings, plain.crossings), Least(copied=9 * FLOAT * some))
-    forms = both(lambda how: (how(value.abs(), mask, offsets, most=7.0),), scan.below, plain.below)
-    yield Case("light that is left", count, forms, Least(copied=size + 2 * count), differ=share_that_differs)
-    forms = both(lambda how: (how(value, value.roll(1), s),), logistic.spent, plain.spent)
-    yield Case("light that is spent", count, forms, Least(copied=3 * size))
+    yield Case("crossings", some, both(crossed, packed.crossings, baseline.crossings), Least(copied=9 * FLOAT * some))
+    forms = both(lambda how: (how(value.abs(), mask, offsets, most=7.0),), scan.below, baseline.below)
+    yield Case("visible samples", count, forms, Least(copied=size + 2 * count), differ=share_that_differs)
+    pair = logistic.estimated_optical_depth, baseline.estimated_optical_depth
+    forms = both(lambda how: (how(value, value.roll(1), s),), *pair)
+    yield Case("estimated optical depth", count, forms, Least(copied=3 * size))
 
 
 def depth_cases(inputs: Inputs) -> Iterator[Case]:
@@ -71,10 +73,10 @@ def depth_cases(inputs: Inputs) -> Iterator[Case]:
     def depth(how: Any) -> Results:
         return (how(value, gradient, ways, (t, t + 0.01, t + 0.02), s, one),)
 
-    forms = both(depth, logistic.optical_depth, plain.optical_depth)
+    forms = both(depth, logistic.optical_depth, baseline.optical_depth)
     yield Case("logistic depth", count, forms, Least(copied=11 * size))
     yield Case("  backward", count, backward(forms, [value, gradient, s], [grad]), Least(copied=15 * size))
-    forms = both(lambda how: (how(gradient),), normals.off_unit, plain.off_unit)
+    forms = both(lambda how: (how(gradient),), normals.off_unit, baseline.off_unit)
     yield Case("eikonal residual", count, forms, Least(copied=4 * size))
     yield Case("  backward", count, backward(forms, [gradient], [grad]), Least(copied=7 * size))
 
@@ -92,9 +94,9 @@ def view_cases(inputs: Inputs) -> Iterator[Case]:
     def joined(how: Any) -> Results:
         return tuple(how(output, [inputs.points, view, gradient]))
 
-    forms = both(lambda how: (how(ways, gradient),), normals.mirrored, plain.mirrored)
+    forms = both(lambda how: (how(ways, gradient),), normals.mirrored, baseline.mirrored)
     yield Case("mirrored directions", count, forms, Least(copied=9 * size))
     yield Case("  backward", count, backward(forms, [gradient], [torch.randn_like(ways)]), Least(copied=12 * size))
-    forms = both(joined, join.joined, plain.joined)
+    forms = both(joined, join.joined, baseline.joined)
     yield Case("joined parts", count, forms, Least(copied=2 * size * (width + 1)))
     yield Case("  backward", count, backward(forms, [output, view, gradient], grads), Least(copied=2 * size * width))

@@ -29,7 +29,7 @@ EXAMPLE = """examples:
 
 seconds and memory are those of the training, as metrics.json has them; psnr is the mean over all
 held-out views in full size; mesh distances are in radii of the true mesh's bounding sphere, with
---reference or where the data know their surface. For the plain PyTorch form see train_step."""
+--reference or where the data know their surface. For the PyTorch form see train_step."""
 # What a line shows: its name, and where it is in metrics.json.
 COLUMNS = (
     ("steps", "train", "steps"),

@@ -1,4 +1,4 @@
-"""Time a training step, beside what the machine can do and the same step in plain PyTorch."""
+"""Time a training step, beside what the machine can do and the same step in PyTorch alone."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ EXAMPLE = """examples:
 
 The timed steps are the last ones of a run of WARMUP + STEPS steps: every schedule is near its end,
 all levels of a hash grid are in use. Pictures and checkpoints are left out, the log is not. On a
-GPU where they were replayed from a graph, as many steps without one follow. Then some in plain
-PyTorch: the same model, losses and optimizer, benchmarks/plain.py for the kernels."""
+GPU where they were replayed from a graph, as many steps without one follow. Then some in
+PyTorch alone: the same model, losses and optimizer, benchmarks/baseline.py for the kernels."""
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
     add("--data", metavar="PATH", help="default: the procedural scene, 200 x 200")
     add("--steps", type=count, default=100, metavar="N", help="steps that are timed; default: 100")
     add("--warmup", type=count, default=300, metavar="N", help="steps before them; default: 300")
-    add("--plain", type=int, default=3, metavar="N", help="steps in plain PyTorch; 0: none; default: 3")
+    add("--baseline", type=int, default=3, metavar="N", help="steps in PyTorch alone; 0: none; default: 3")
     add("--threads", type=count, metavar="N", help="of torch and the kernels; default: as torch finds")
     args = parser.parse_intermixed_args()
 
@@ -49,7 +49,7 @@ def main() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     overrides = overrides_of(args.data, args.device, args.overrides)
-    found = measure(args.config, overrides, warmup=args.warmup, steps=args.steps, plain=max(args.plain, 0))
+    found = measure(args.config, overrides, warmup=args.warmup, steps=args.steps, baseline=max(args.baseline, 0))
     return machine.finish(found, args.out, found["config"])
 
 
@@ -65,12 +65,12 @@ def measure(
     *,
     warmup: int,
     steps: int,
-    plain: int = 0,
+    baseline: int = 0,
     gemm: tuple[int, int, int] = GEMM,
 ) -> dict[str, Any]:
     """Everything the table shows. Raises InputError for a wrong config or data.
 
-    warmup, steps: numbers of training steps, >= 1. plain: steps in plain PyTorch, 0 for none. gemm: rows, inner and
+    warmup, steps: numbers of training steps, >= 1. baseline: steps in PyTorch alone, 0 for none. gemm: rows, inner and
     columns of the matrix product.
     """
     from engine.build import choose_device
@@ -78,7 +78,7 @@ def measure(
     read = short_run(config, overrides, warmup + steps, log_every=steps)
     device = choose_device(read.device)
     described = machine.describe(device)
-    step = train(read, warmup, steps, plain)
+    step = train(read, warmup, steps, baseline)
     # After the training, whose peak of memory they would raise.
     ceiling = machine.roofs(device, gemm)
     about = {"config": Path(config).stem, "overrides": list(overrides), "warmup": warmup, "steps": steps}
@@ -120,8 +120,8 @@ def running(config: ExperimentConfig) -> Iterator[Trainer]:
             run.writer.close()
 
 
-def train(config: ExperimentConfig, warmup: int, steps: int, plain: int) -> dict[str, Any]:
-    """Train warmup + steps steps and time the last ones, then some in plain PyTorch."""
+def train(config: ExperimentConfig, warmup: int, steps: int, baseline: int) -> dict[str, Any]:
+    """Train warmup + steps steps and time the last ones, then some in PyTorch alone."""
     from engine.trainer import peak_memory_mb
 
     with running(config) as run:
@@ -133,7 +133,7 @@ def train(config: ExperimentConfig, warmup: int, steps: int, plain: int) -> dict
         recording, run.gradients.recording = run.gradients.recording, None
         recorded = recording is not None and recording.graph is not None
         eager = timed(lambda: repeated(run.step_once, steps), device)[0] / steps if recorded else None
-        slow = plain_step(run, plain) if plain else None
+        slow = baseline_step(run, baseline) if baseline else None
     rays = config.train.rays * steps
     logged = [row for row in map(json.loads, lines) if row["step"] > warmup]
     own = (wall if device.type == "cuda" else cpu) / steps
@@ -147,14 +147,14 @@ def train(config: ExperimentConfig, warmup: int, steps: int, plain: int) -> dict
         "train_psnr": mean(logged, "train/psnr"),
         "peak_memory_mb": memory,
         "eager_wall_s_per_step": eager,
-        "plain_s_per_step": slow,
-        "ratio_to_plain": None if slow is None else slow / own,
+        "baseline_s_per_step": slow,
+        "ratio_to_baseline": None if slow is None else slow / own,
     }
 
 
-def plain_step(run: Trainer, steps: int) -> float:
-    """Mean cost of a step in plain PyTorch: CPU seconds, on CUDA wall seconds; one step before does not count."""
-    from benchmarks.plain import instead_of_kernels
+def baseline_step(run: Trainer, steps: int) -> float:
+    """Mean cost of a step in PyTorch alone: CPU seconds, on CUDA wall seconds; one step before does not count."""
+    from benchmarks.baseline import instead_of_kernels
 
     with instead_of_kernels():
         run.step_once()

@@ -1,5 +1,7 @@
 """A model of arbitrary scale, turn and place brought to measured positions: least squares, and against outliers."""
 
+from __future__ import annotations
+
 from itertools import combinations
 from typing import NamedTuple
 
@@ -26,7 +28,7 @@ class Fit(NamedTuple):
 
 
 def fit_similarity(source: Float64, target: Float64) -> Float64:
-    """4x4 similarity from [N,3] to [N,3], N >= 3 and not on a line, that minimizes the sum of squared distances.
+    """4x4 similarity from [N, 3] to [N, 3], N >= 3 and not on a line, that minimizes the sum of squared distances.
 
     Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (1991).
     """
@@ -43,7 +45,7 @@ def fit_similarity(source: Float64, target: Float64) -> Float64:
 def fit_robustly(source: Float64, target: Float64, *, noise: float = 1e-3) -> Fit | None:
     """The similarity that most of the positions agree on; None for fewer than 4 or when all are at one place.
 
-    source, target: [N,3]. noise: what a target is trusted to at best, its units. The triple whose similarity has
+    source, target: [N, 3]. noise: what a target is trusted to at best, its units. The triple whose similarity has
     the least median distance tells the inliers (Rousseeuw, "Least median of squares regression", 1984), which are
     then fitted; where they are no majority, all are. The same input gives the same result.
     """
@@ -71,7 +73,7 @@ def fit_robustly(source: Float64, target: Float64, *, noise: float = 1e-3) -> Fi
 
 
 def fit_turned(source: Float64, target: Float64, turn: Float64) -> Fit | None:
-    """The similarity with a given turn [3,3]: scale and place of [N,3] positions, N >= 2; None at one place.
+    """The similarity with a given turn [3, 3]: scale and place of [N, 3] positions, N >= 2; None at one place.
 
     Positions on a line are enough, for the turn comes from elsewhere.
     """
@@ -89,7 +91,7 @@ def fit_turned(source: Float64, target: Float64, turn: Float64) -> Fit | None:
 
 
 def mean_turn(source: Float64, target: Float64) -> Float64:
-    """The rotation [3,3] that best leads rotations [N,3,3] to others, target = turn source (chordal mean)."""
+    """The rotation [3, 3] that best leads rotations [N, 3, 3] to others, target = turn source (chordal mean)."""
     u, _, v = np.linalg.svd(np.einsum("nij,nkj->ik", target, source))
     return np.asarray((u * [1.0, 1.0, np.sign(np.linalg.det(u @ v))]) @ v)
 

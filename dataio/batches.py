@@ -1,5 +1,7 @@
 """Endless, rank-aware, resumable stream of ray batches."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -25,8 +27,8 @@ class RayBatch:
     """R rays and what the images say about them."""
 
     rays: Rays
-    color: Tensor  # [R,3] float32 in [0,1]
-    mask: Tensor | None = None  # [R] float32 in [0,1], 1 = object
+    color: Tensor  # [R, 3] float32 in [0, 1]
+    mask: Tensor | None = None  # [R] float32 in [0, 1], 1 = object
     depth: Tensor | None = None  # [R] float32, distance along the ray in scene units, 0 = unknown
     weight: Tensor | None = None  # [R] float32 >= 0, factor of the ray in the losses
     share: float = 1.0  # of the step's rays
@@ -37,7 +39,7 @@ class RayBatch:
     def __len__(self) -> int:
         return len(self.color)
 
-    def split(self, rays: int | None) -> "list[RayBatch]":
+    def split(self, rays: int | None) -> list[RayBatch]:
         """Parts of at most so many rays; sums over the parts, times their shares, are those over the whole batch.
 
         rays: where there are patches, a number that keeps them whole.
@@ -73,11 +75,11 @@ class RayBatch:
         assert self.depth is not None
         return self.weighed((self.depth > 0).float()).sum() if self.measured is None else self.measured
 
-    def __getitem__(self, index: slice | Tensor) -> "RayBatch":
+    def __getitem__(self, index: slice | Tensor) -> RayBatch:
         mask, depth, weight = (None if x is None else x[index] for x in (self.mask, self.depth, self.weight))
         return RayBatch(self.rays[index], self.color[index], mask, depth, weight)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "RayBatch":
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> RayBatch:
         """The same batch on another device."""
 
         def move(tensor: Tensor | None) -> Tensor | None:
@@ -141,7 +143,7 @@ class PixelSampler:
         """How often the selection's order was gone through so far."""
         return self.position / self._selection.order.count
 
-    def __iter__(self) -> "PixelSampler":
+    def __iter__(self) -> PixelSampler:
         return self
 
     def __next__(self) -> RayBatch:
@@ -179,7 +181,7 @@ class PixelSampler:
             self._worker.stop()
             self._worker = None
 
-    def __enter__(self) -> "PixelSampler":
+    def __enter__(self) -> PixelSampler:
         return self
 
     def __exit__(

@@ -4,6 +4,8 @@ OpenCV axes (x right, y down, z forward), camera-to-world poses. The center of t
 (0.5, 0.5), so the ray of image point (u, v) points along [(u - cx) / fx, (v - cy) / fy, 1].
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -20,8 +22,8 @@ from dataio.lens import Lens
 class Rays:
     """R half-lines in scene units."""
 
-    origins: Tensor  # [R,3]
-    directions: Tensor  # [R,3], unit length
+    origins: Tensor  # [R, 3]
+    directions: Tensor  # [R, 3], unit length
     near: Tensor  # [R], distance along the ray where the medium begins
     far: Tensor  # [R], may be inf
     camera: Tensor  # [R] int64, index into the Cameras that made them
@@ -29,16 +31,16 @@ class Rays:
     def __len__(self) -> int:
         return len(self.origins)
 
-    def __getitem__(self, index: slice | Tensor) -> "Rays":
+    def __getitem__(self, index: slice | Tensor) -> Rays:
         return Rays(*(getattr(self, field.name)[index] for field in fields(self)))
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Rays":
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Rays:
         """The same rays on another device."""
         tensors = (getattr(self, field.name) for field in fields(self))
         return Rays(*(tensor.to(device, non_blocking=non_blocking) for tensor in tensors))
 
     def at(self, t: Tensor) -> Tensor:
-        """Positions at distance t: [R] -> [R,3], or [R,S] -> [R,S,3]. Differentiable in everything."""
+        """Positions at distance t: [R] -> [R, 3], or [R, S] -> [R, S, 3]. Differentiable in everything."""
         if t.ndim == 1:
             return self.origins + t.unsqueeze(-1) * self.directions
         return self.origins.unsqueeze(1) + t.unsqueeze(-1) * self.directions.unsqueeze(1)
@@ -48,10 +50,10 @@ class Rays:
 class Cameras:
     """C calibrated cameras; turns (camera, pixel) into rays and points into pixels."""
 
-    camera_to_world: Tensor  # [C,3,4] float32; inside a Scene "world" is the scene frame
-    intrinsics: Tensor  # [C,4] float32: fx, fy, cx, cy in pixels
-    size: Tensor  # [C,2] int64: width, height
-    distortion: Tensor  # [C,8 or 12] float32: coefficients in the order that `Lens` gives
+    camera_to_world: Tensor  # [C, 3, 4] float32; inside a Scene "world" is the scene frame
+    intrinsics: Tensor  # [C, 4] float32: fx, fy, cx, cy in pixels
+    size: Tensor  # [C, 2] int64: width, height
+    distortion: Tensor  # [C, 8 or 12] float32: coefficients in the order that `Lens` gives
     lens: Tensor  # [C] int64, numbers of `Lens`
     near: Tensor  # [C] float32, smallest distance along a ray that is looked at
 
@@ -65,11 +67,11 @@ class Cameras:
         distortion: npt.ArrayLike | Tensor | None = None,
         lens: npt.ArrayLike | Tensor | None = None,
         near: float | npt.ArrayLike | Tensor = 0.05,
-    ) -> "Cameras":
+    ) -> Cameras:
         """Cameras from arrays of any float type, rounded to float32 once.
 
-        camera_to_world: [C,3,4] or [C,4,4], OpenCV axes. intrinsics: [C,4] or [4] for all, pixels.
-        size: [C,2] or [2], width and height. distortion: [C,8], [C,12] or [8]. lens: [C] numbers of `Lens`, or
+        camera_to_world: [C, 3, 4] or [C, 4, 4], OpenCV axes. intrinsics: [C, 4] or [4] for all, pixels.
+        size: [C, 2] or [2], width and height. distortion: [C, 8], [C, 12] or [8]. lens: [C] numbers of `Lens`, or
         bools that mean a fisheye; Brown's if not given. near: one number or [C].
         """
         pose = _tensor(camera_to_world, torch.float32)[:, :3, :]
@@ -87,12 +89,12 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.camera_to_world)
 
-    def __getitem__(self, index: slice | Tensor | npt.NDArray[np.integer]) -> "Cameras":
+    def __getitem__(self, index: slice | Tensor | npt.NDArray[np.integer]) -> Cameras:
         if isinstance(index, np.ndarray):
             index = torch.from_numpy(index.astype(np.int64)).to(self.camera_to_world.device)
         return Cameras(*(getattr(self, field.name)[index] for field in fields(self)))
 
-    def to(self, device: torch.device | str) -> "Cameras":
+    def to(self, device: torch.device | str) -> Cameras:
         """The same cameras on another device."""
         return Cameras(*(getattr(self, field.name).to(device) for field in fields(self)))
 
@@ -101,18 +103,18 @@ class Cameras:
         return {field.name: getattr(self, field.name).cpu() for field in fields(self)}
 
     @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> "Cameras":
+    def from_state(cls, state: dict[str, Tensor]) -> Cameras:
         """Inverse of `state`."""
         return cls(**state)
 
     @property
     def centers(self) -> Tensor:
-        """[C,3] positions of the cameras."""
+        """[C, 3] positions of the cameras."""
         return self.camera_to_world[:, :, 3]
 
     @property
     def forward(self) -> Tensor:
-        """[C,3] unit vectors along the optical axes."""
+        """[C, 3] unit vectors along the optical axes."""
         return self.camera_to_world[:, :, 2]
 
     # Asked once per object: on a GPU the answer costs a synchronization.
@@ -125,7 +127,7 @@ class Cameras:
     def rays(self, camera: Tensor, pixels: Tensor) -> Rays:
         """The rays through image points.
 
-        camera: [R] int64. pixels: [R,2] float (u, v) in pixels; a pixel's center is its index + 0.5.
+        camera: [R] int64. pixels: [R, 2] float (u, v) in pixels; a pixel's center is its index + 0.5.
         Returns rays with the cameras' near and far = inf, in the frame of camera_to_world.
         Differentiable in pixels, poses, intrinsics and distortion.
         """
@@ -154,8 +156,8 @@ class Cameras:
     def project(self, points: Tensor, camera: Tensor | int) -> tuple[Tensor, Tensor]:
         """Where points appear in an image.
 
-        points: [N,3] in the frame of camera_to_world. camera: [N] int64, or one index for all.
-        Returns pixels [N,2] (u, v) and z depth [N]; pixels mean something where depth > 0 (or fisheye, or panorama).
+        points: [N, 3] in the frame of camera_to_world. camera: [N] int64, or one index for all.
+        Returns pixels [N, 2] (u, v) and z depth [N]; pixels mean something where depth > 0 (or fisheye, or panorama).
         Differentiable in points, poses, intrinsics and distortion.
         """
         if isinstance(camera, int):
@@ -173,7 +175,7 @@ class Cameras:
         return plane * intrinsics[:, :2] + intrinsics[:, 2:], depth
 
     def pixel_grid(self, camera: int) -> Tensor:
-        """[H*W,2] centers of all pixels of one camera, row by row."""
+        """[H*W, 2] centers of all pixels of one camera, row by row."""
         width, height = (int(n) for n in self.size[camera])
         device = self.camera_to_world.device
         rows, columns = torch.meshgrid(
@@ -181,14 +183,14 @@ class Cameras:
         )
         return torch.stack([columns, rows], dim=-1).reshape(-1, 2) + 0.5
 
-    def scaled(self, factor: float) -> "Cameras":
+    def scaled(self, factor: float) -> Cameras:
         """The cameras of images resized by `factor` > 0: whole sizes, intrinsics follow the true ratio."""
         size = (self.size.double() * factor).round().clamp_min(1).long()
         ratio = (size.double() / self.size.double()).repeat(1, 2)
         intrinsics = (self.intrinsics.double() * ratio).to(self.intrinsics.dtype)
         return replace(self, size=size, intrinsics=intrinsics)
 
-    def transformed(self, similarity: npt.ArrayLike | Tensor) -> "Cameras":
+    def transformed(self, similarity: npt.ArrayLike | Tensor) -> Cameras:
         """The cameras in another frame: similarity 4x4 maps this frame's points there; near scales along."""
         to_new = _tensor(similarity, torch.float64).to(self.camera_to_world.device)
         scale = torch.linalg.det(to_new[:3, :3]) ** (1 / 3)

@@ -4,6 +4,8 @@ Everything leaves in world units and as the scene has it: pictures in the size t
 the background color where a mask said so. Pictures are PNG; masks lie beside them.
 """
 
+from __future__ import annotations
+
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -98,7 +100,7 @@ def write_colmap(scene: Scene, folder: Path) -> Path:
 
 
 def world_poses(scene: Scene) -> Float64:
-    """[C,4,4] camera-to-world, OpenCV axes, world units, in double precision."""
+    """[C, 4, 4] camera-to-world, OpenCV axes, world units, in double precision."""
     poses = np.tile(np.eye(4), (len(scene.cameras), 1, 1))
     poses[:, :3] = scene.cameras.camera_to_world.double().numpy()
     # Rigid to the last digit: far from the origin, what single precision leaves of it would move the center.
@@ -106,7 +108,7 @@ def world_poses(scene: Scene) -> Float64:
 
 
 def world_points(scene: Scene) -> Float64 | None:
-    """[P,3] sparse points in world units, or None."""
+    """[P, 3] sparse points in world units, or None."""
     if scene.points is None:
         return None
     to_world = scene.world_from_scene

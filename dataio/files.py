@@ -1,5 +1,7 @@
 """Reading files that others wrote: paths stay inside the folder, sizes are bounded, errors are one line."""
 
+from __future__ import annotations
+
 import io
 import json
 import os

@@ -4,6 +4,8 @@ The world of a georeferenced scene is in meters, x to the east, y to the north, 
 at the origin. Heights are what the receiver calls so: above the ellipsoid or the sea.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +45,11 @@ class Georeference:
     altitude: float  # meters
 
     def enu(self, places: Float64) -> Float64:
-        """[N,3] latitude, longitude (degrees), altitude (meters) -> east, north, up in meters."""
+        """[N, 3] latitude, longitude (degrees), altitude (meters) -> east, north, up in meters."""
         return np.asarray((ecef(places) - self._origin()) @ self._axes().T)
 
     def geodetic(self, points: Float64) -> Float64:
-        """[N,3] east, north, up in meters -> latitude, longitude (degrees), altitude (meters)."""
+        """[N, 3] east, north, up in meters -> latitude, longitude (degrees), altitude (meters)."""
         return geodetic(points @ self._axes() + self._origin())
 
     def enu_from_ecef(self) -> Float64:
@@ -90,7 +92,7 @@ class Georeference:
 
 
 def ecef(places: Float64) -> Float64:
-    """[N,3] latitude, longitude (degrees), altitude (meters) -> [N,3] meters from the Earth's center, fixed axes."""
+    """[N, 3] latitude, longitude (degrees), altitude (meters) -> [N, 3] meters from the Earth's center, fixed axes."""
     latitude, longitude = np.radians(places[:, 0]), np.radians(places[:, 1])
     normal = A / np.sqrt(1 - E2 * np.sin(latitude) ** 2)
     across = (normal + places[:, 2]) * np.cos(latitude)
@@ -121,7 +123,7 @@ def geodetic(points: Float64) -> Float64:
 
 
 def camera_turn(yaw: float, pitch: float, roll: float) -> Float64:
-    """Camera-to-world [3,3] of a gimbal's angles in degrees; OpenCV axes, world east, north, up.
+    """Camera-to-world [3, 3] of a gimbal's angles in degrees; OpenCV axes, world east, north, up.
 
     yaw: heading of the view from north by east. pitch: 0 level, -90 straight down, where yaw is the heading of the
     picture's upper side. roll: to the right.

@@ -5,6 +5,8 @@ COLMAP; `Lens` says in which order a model's coefficients stand. Inverses withou
 Newton's method with the exact Jacobian.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
@@ -32,13 +34,13 @@ class Lens(IntEnum):
 def distort(plane: Tensor, coefficients: Tensor) -> Tensor:
     """Brown distortion of points on the plane z = 1.
 
-    plane: [N,2] ideal x/z, y/z. coefficients: [N,8 or more]. Returns [N,2]. Differentiable in both.
+    plane: [N, 2] ideal x/z, y/z. coefficients: [N, 8 or more]. Returns [N, 2]. Differentiable in both.
     """
     return _distort_with_jacobian(plane, coefficients)[0]
 
 
 def undistort(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `distort`: distorted [N,2] to ideal x/z, y/z [N,2]. Differentiable in both."""
+    """Inverse of `distort`: distorted [N, 2] to ideal x/z, y/z [N, 2]. Differentiable in both."""
     return _newton(_distort_with_jacobian, plane, coefficients)
 
 
@@ -47,7 +49,7 @@ Bend = Callable[[Tensor, Tensor], tuple[Tensor, Jacobian]]
 
 
 def _newton(bend: Bend, plane: Tensor, coefficients: Tensor) -> Tensor:
-    """The points that `bend` maps to `plane`; all of [N,2]."""
+    """The points that `bend` maps to `plane`; all of [N, 2]."""
     ideal = plane
     for _ in range(NEWTON_STEPS):
         image, (a, b, c, d) = bend(ideal, coefficients)
@@ -93,7 +95,7 @@ def _radial_and_tangential(
 
 
 def _prism(image: Tensor, jacobian: Jacobian, plane: Tensor, prism: Tensor) -> tuple[Tensor, Jacobian]:
-    """Adds the thin prisms s1 r^2 + s2 r^4 to x and s3 r^2 + s4 r^4 to y. prism: [N,4]."""
+    """Adds the thin prisms s1 r^2 + s2 r^4 to x and s3 r^2 + s4 r^4 to y. prism: [N, 4]."""
     s1, s2, s3, s4 = prism.unbind(-1)
     a, b, c, d = jacobian
     x, y = plane.unbind(-1)
@@ -133,12 +135,12 @@ def _lifted(plane: Tensor) -> Tensor:
 
 
 def brown_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """Perspective projection, then `distort`. points: [N,3]. coefficients: [N,8 or more]. Returns [N,2]."""
+    """Perspective projection, then `distort`. points: [N, 3]. coefficients: [N, 8 or more]. Returns [N, 2]."""
     return distort(_flat(points), coefficients)
 
 
 def brown_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Directions [N,3] with z = 1, of any length, whose image is `plane` [N,2]; inverse of `brown_plane`."""
+    """Directions [N, 3] with z = 1, of any length, whose image is `plane` [N, 2]; inverse of `brown_plane`."""
     return _lifted(undistort(plane, coefficients))
 
 
@@ -148,8 +150,8 @@ def brown_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
 def fisheye_plane(points: Tensor, coefficients: Tensor) -> Tensor:
     """Fisheye projection of points in the camera's frame to normalized image coordinates.
 
-    points: [N,3] (x right, y down, z forward; z may be negative). coefficients: [N,4 or more].
-    Returns [N,2]. Differentiable in both away from the axis.
+    points: [N, 3] (x right, y down, z forward; z may be negative). coefficients: [N, 4 or more].
+    Returns [N, 2]. Differentiable in both away from the axis.
     """
     return _equidistant(points, coefficients[:, :4])
 
@@ -157,7 +159,7 @@ def fisheye_plane(points: Tensor, coefficients: Tensor) -> Tensor:
 def fisheye_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
     """Unit directions in the camera's frame of fisheye image points; inverse of `fisheye_plane`.
 
-    plane: [N,2] normalized image coordinates. coefficients: [N,4 or more]. Returns [N,3].
+    plane: [N, 2] normalized image coordinates. coefficients: [N, 4 or more]. Returns [N, 3].
     Differentiable in both away from the axis.
     """
     return _equidistant_directions(plane, coefficients[:, :4])
@@ -184,7 +186,7 @@ def _equidistant_directions(plane: Tensor, powers: Tensor) -> Tensor:
 
 
 def _polynomial(theta: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
-    """theta (1 + k1 theta^2 + k2 theta^4 + ...) and its slope. powers: [N,K]."""
+    """theta (1 + k1 theta^2 + k2 theta^4 + ...) and its slope. powers: [N, K]."""
     t2 = theta * theta
     value, slope = torch.zeros_like(theta), torch.zeros_like(theta)
     for power in range(powers.shape[1], 0, -1):
@@ -198,22 +200,22 @@ def _no_powers(plane: Tensor) -> Tensor:
 
 
 def thin_prism_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """Fisheye with tangential distortion and thin prisms on top of the angle; [N,3] -> [N,2]."""
+    """Fisheye with tangential distortion and thin prisms on top of the angle; [N, 3] -> [N, 2]."""
     return _thin_prism_bend(_equidistant(points, _no_powers(points)), coefficients)[0]
 
 
 def thin_prism_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `thin_prism_plane`: [N,2] -> unit [N,3]."""
+    """Inverse of `thin_prism_plane`: [N, 2] -> unit [N, 3]."""
     return _equidistant_directions(_newton(_thin_prism_bend, plane, coefficients), _no_powers(plane))
 
 
 def tangential_prism_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """Fisheye with six radial powers, then tangential distortion and thin prisms; [N,3] -> [N,2]."""
+    """Fisheye with six radial powers, then tangential distortion and thin prisms; [N, 3] -> [N, 2]."""
     return _tangential_prism_bend(_equidistant(points, coefficients[:, :6]), coefficients)[0]
 
 
 def tangential_prism_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `tangential_prism_plane`: [N,2] -> unit [N,3]."""
+    """Inverse of `tangential_prism_plane`: [N, 2] -> unit [N, 3]."""
     straight = _newton(_tangential_prism_bend, plane, coefficients)
     return _equidistant_directions(straight, coefficients[:, :6])
 
@@ -228,7 +230,7 @@ def _omega(coefficients: Tensor) -> Tensor:
 
 
 def field_of_view_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """The radius is atan(2 r tan(omega / 2)) / omega; [N,3] -> [N,2]."""
+    """The radius is atan(2 r tan(omega / 2)) / omega; [N, 3] -> [N, 2]."""
     flat, omega = _flat(points), _omega(coefficients)
     radius = flat.norm(dim=-1).clamp_min(1e-6)
     bent = torch.atan(2 * radius * torch.tan(omega / 2)) / omega
@@ -236,7 +238,7 @@ def field_of_view_plane(points: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def field_of_view_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `field_of_view_plane`: [N,2] -> [N,3] with z = 1."""
+    """Inverse of `field_of_view_plane`: [N, 2] -> [N, 3] with z = 1."""
     omega = _omega(coefficients)
     radius = plane.norm(dim=-1).clamp_min(1e-6)
     angle = (radius * omega).clamp_max(1.57)  # a right angle has no image
@@ -245,20 +247,20 @@ def field_of_view_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def division_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """The root of ideal = image / (1 + k |image|^2) that tends to the ideal point with k; [N,3] -> [N,2]."""
+    """The root of ideal = image / (1 + k |image|^2) that tends to the ideal point with k; [N, 3] -> [N, 2]."""
     flat = _flat(points)
     inside = 1 - 4 * coefficients[:, 0] * flat.square().sum(-1)
     return flat * (2 / (1 + inside.clamp_min(1e-9).sqrt())).unsqueeze(-1)
 
 
 def division_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `division_plane`: [N,2] -> [N,3], of any length."""
+    """Inverse of `division_plane`: [N, 2] -> [N, 3], of any length."""
     depth = 1 + coefficients[:, :1] * plane.square().sum(-1, keepdim=True)
     return torch.cat([plane, depth], dim=-1)
 
 
 def unified_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """x, y over alpha sqrt(beta (x^2 + y^2) + z^2) + (1 - alpha) z; [N,3] -> [N,2]."""
+    """x, y over alpha sqrt(beta (x^2 + y^2) + z^2) + (1 - alpha) z; [N, 3] -> [N, 2]."""
     alpha, beta = coefficients[:, :2].unbind(-1)
     x, y, z = points.unbind(-1)
     distance = (beta * (x * x + y * y) + z * z).clamp_min(1e-18).sqrt()
@@ -266,7 +268,7 @@ def unified_plane(points: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def unified_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `unified_plane`: [N,2] -> [N,3], of any length."""
+    """Inverse of `unified_plane`: [N, 2] -> [N, 3], of any length."""
     alpha, beta = coefficients[:, :2].unbind(-1)
     r2 = plane.square().sum(-1)
     root = (1 - (2 * alpha - 1) * beta * r2).clamp_min(1e-9).sqrt()
@@ -275,14 +277,14 @@ def unified_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def equirectangular_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """Longitude (to the right) and latitude (downwards) in radians; [N,3] -> [N,2]."""
+    """Longitude (to the right) and latitude (downwards) in radians; [N, 3] -> [N, 2]."""
     x, y, z = points.unbind(-1)
     across = (x * x + z * z).clamp_min(1e-18).sqrt()
     return torch.stack([torch.atan2(x, z), torch.atan2(y, across)], dim=-1)
 
 
 def equirectangular_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `equirectangular_plane`: [N,2] -> unit [N,3]."""
+    """Inverse of `equirectangular_plane`: [N, 2] -> unit [N, 3]."""
     longitude, latitude = plane.unbind(-1)
     across = torch.cos(latitude)
     return torch.stack(
@@ -291,7 +293,7 @@ def equirectangular_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
 
 
 class Projection(NamedTuple):
-    """The two directions of a model: points [N,3] -> plane [N,2], and plane [N,2] -> directions [N,3]."""
+    """The two directions of a model: points [N, 3] -> plane [N, 2], and plane [N, 2] -> directions [N, 3]."""
 
     plane: Callable[[Tensor, Tensor], Tensor]
     directions: Callable[[Tensor, Tensor], Tensor]

@@ -4,6 +4,8 @@ With masks the sphere holds the visual hull; with sparse points it holds most po
 cameras look at; otherwise it is a share of the median camera distance around that place.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 
 import cv2
@@ -43,7 +45,7 @@ def inverse(matrix: Float64) -> Float64:
 
 
 def moved(camera_to_world: Float64, to_new: Float64) -> Float64:
-    """Poses [C,4,4] in another frame: the similarity `to_new` maps this frame's points there."""
+    """Poses [C, 4, 4] in another frame: the similarity `to_new` maps this frame's points there."""
     scale = np.cbrt(np.linalg.det(to_new[:3, :3]))
     with np.errstate(invalid="ignore"):  # a broken pose stays broken, and is named later
         poses = to_new @ camera_to_world
@@ -54,7 +56,7 @@ def moved(camera_to_world: Float64, to_new: Float64) -> Float64:
 def look_at_point(centers: Float64, forward: Float64) -> Float64:
     """The point nearest to all optical axes, little moved by single stray cameras.
 
-    centers: [C,3]. forward: [C,3] unit. Iteratively reweighted least squares: weights 1/distance make it the
+    centers: [C, 3]. forward: [C, 3] unit. Iteratively reweighted least squares: weights 1/distance make it the
     geometric median of the lines. For parallel axes: the point one camera spread before the mean camera.
     """
     across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
@@ -72,7 +74,7 @@ def look_at_point(centers: Float64, forward: Float64) -> Float64:
 
 
 def bounding_sphere(points: Float64) -> tuple[Float64, float]:
-    """Center and radius of nearly the smallest ball around points [N,3] (Badoiu and Clarkson, 2003)."""
+    """Center and radius of nearly the smallest ball around points [N, 3] (Badoiu and Clarkson, 2003)."""
     center = (points.min(axis=0) + points.max(axis=0)) / 2
     best, best_radius = center, np.inf
     for step in range(200):
@@ -89,8 +91,8 @@ def visual_hull(
 ) -> tuple[Float64, float] | None:
     """Grid points that no mask rules out, conservatively: a cell stays if any part of it may be inside.
 
-    cameras: world frame. masks: one [H,W] uint8 per camera. around: world point near the object.
-    Returns ([N,3] centers of the cells that stay, half their diagonal), or None when nothing stays.
+    cameras: world frame. masks: one [H, W] uint8 per camera. around: world point near the object.
+    Returns ([N, 3] centers of the cells that stay, half their diagonal), or None when nothing stays.
     """
     distance = np.linalg.norm(cameras.centers.numpy() - np.asarray(around), axis=1)
     outside = [_pixels_to_mask(mask) for mask in masks]
@@ -151,7 +153,7 @@ def region(
 ) -> tuple[Float64, float]:
     """Center and radius of the region of interest, in world units.
 
-    cameras: the training cameras, world frame. masks: one [H,W] per camera. points: [P,3] sparse, world.
+    cameras: the training cameras, world frame. masks: one [H, W] per camera. points: [P, 3] sparse, world.
     center: keeps the center there and finds the radius only.
     """
     around = look_at_point(cameras.centers.double().numpy(), cameras.forward.double().numpy())
@@ -169,7 +171,7 @@ def region(
 def room_region(cameras: Cameras, points: Float64, *, center: npt.ArrayLike | None = None) -> tuple[Float64, float]:
     """Center and radius of the sphere around a room that was seen from within, in world units.
 
-    cameras: the training cameras, world frame. points: [P,3] on its surfaces, P > 0. center: keeps the center there.
+    cameras: the training cameras, world frame. points: [P, 3] on its surfaces, P > 0. center: keeps the center there.
     """
     centers = cameras.centers.double().numpy()
     middle, _ = bounding_sphere(points) if center is None else (np.asarray(center, dtype=np.float64), 0.0)
@@ -183,7 +185,7 @@ def room_region(cameras: Cameras, points: Float64, *, center: npt.ArrayLike | No
 
 
 def depth_points(cameras: Cameras, depths: Iterable[Float32]) -> Float64:
-    """[P,3] some of the points that z depths [H,W], one per camera, are of; 0 = unknown."""
+    """[P, 3] some of the points that z depths [H, W], one per camera, are of; 0 = unknown."""
     share = max(1, ROOM_POINTS // max(len(cameras.size), 1))
     found = []
     for view, depth in enumerate(depths):

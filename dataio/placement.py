@@ -1,5 +1,7 @@
 """Views brought to where their photographs were taken: positions in their EXIF give scale, turn and place."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np
@@ -91,7 +93,7 @@ def _exif(path: Source) -> Exif | None:
 
 
 def _places(exifs: dict[int, Exif]) -> Float64:
-    """[K,3] latitude, longitude, altitude."""
+    """[K, 3] latitude, longitude, altitude."""
     places = [exif.position for exif in exifs.values() if exif.position is not None]
     heights = [place.altitude for place in places if place.altitude is not None]
     # All at one height where some have none: a plane still gives scale and turn.

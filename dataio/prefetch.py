@@ -1,5 +1,7 @@
 """A thread that keeps the next batches of pixels ready."""
 
+from __future__ import annotations
+
 import queue
 import threading
 from collections.abc import Callable
@@ -41,7 +43,7 @@ class Prefetch:
 def _work(
     produce: Callable[[int], GatheredPixels],
     position: int,
-    ready: "queue.Queue[GatheredPixels | Exception]",
+    ready: queue.Queue[GatheredPixels | Exception],
     stop: threading.Event,
 ) -> None:
     try:

@@ -1,5 +1,7 @@
 """What every loader returns: a `Scene`; and what all loaders share: config, images, splits, frame."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,10 +38,10 @@ class Scene:
     """Posed images of one place, in scene units: the region of interest is the unit sphere."""
 
     cameras: Cameras
-    images: Sequence[UInt8]  # [H,W,3] each
-    masks: Sequence[UInt8] | None  # [H,W] each, 255 = object
-    depths: Sequence[Float32] | None  # [H,W] each, z depth in scene units, 0 = unknown
-    points: Float32 | None  # [P,3] sparse surface points
+    images: Sequence[UInt8]  # [H, W, 3] each
+    masks: Sequence[UInt8] | None  # [H, W] each, 255 = object
+    depths: Sequence[Float32] | None  # [H, W] each, z depth in scene units, 0 = unknown
+    points: Float32 | None  # [P, 3] sparse surface points
     splits: dict[str, npt.NDArray[np.int64]]  # "train", "test" and perhaps "val" -> indices of views
     world_from_scene: Float64  # 4x4 similarity
     names: list[str]
@@ -48,7 +50,7 @@ class Scene:
     reference: Callable[[], trimesh.Trimesh] | None = None  # the true surface, world units
     georeference: Georeference | None = None  # of a world in meters, east, north, up
 
-    def reframed(self, world_from_scene: Float64) -> "Scene":
+    def reframed(self, world_from_scene: Float64) -> Scene:
         """The same scene in the frame of another one with the same world."""
         to_new = normalize.inverse(world_from_scene) @ self.world_from_scene
         scale = _scale(to_new)

@@ -1,5 +1,7 @@
 """What a format's file says, before any image is decoded, and the checks that all formats share."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,13 +26,13 @@ class Tracks:
 
     point: npt.NDArray[np.int64]  # [T] index into Views.points
     view: npt.NDArray[np.int64]  # [T] index of the view
-    pixel: Float64  # [T,2] in pixels of the files, centers at +0.5
+    pixel: Float64  # [T, 2] in pixels of the files, centers at +0.5
 
-    def scaled(self, factor: Float64) -> "Tracks":
-        """The same for pictures that were resized by `factor` [C,2]."""
+    def scaled(self, factor: Float64) -> Tracks:
+        """The same for pictures that were resized by `factor` [C, 2]."""
         return replace(self, pixel=self.pixel * factor[self.view])
 
-    def only(self, keep: npt.NDArray[np.bool_]) -> "Tracks":
+    def only(self, keep: npt.NDArray[np.bool_]) -> Tracks:
         """What is left when the views where `keep` [C] is false go."""
         number = np.cumsum(keep) - 1
         stays = keep[self.view]
@@ -44,18 +46,18 @@ class Views:
     source: Path  # the file that names the views, for messages
     names: list[str]
     images: Sequence[Source]
-    camera_to_world: Float64  # [C,4,4]
-    intrinsics: Float64  # [C,4] fx fy cx cy in pixels of the files, pixel centers at +0.5
-    size: npt.NDArray[np.int64]  # [C,2] width, height as declared
+    camera_to_world: Float64  # [C, 4, 4]
+    intrinsics: Float64  # [C, 4] fx fy cx cy in pixels of the files, pixel centers at +0.5
+    size: npt.NDArray[np.int64]  # [C, 2] width, height as declared
     split: list[str] | None = None  # per view "train", "test" or "val"; None: hold some out
-    distortion: Float64 | None = None  # [C,8 or 12]
+    distortion: Float64 | None = None  # [C, 8 or 12]
     lens: npt.NDArray[np.int64] | None = None  # [C] numbers of `Lens`, Brown's if None
     masks: list[Path] | None = None
     depths: Sequence[Source] | None = None
     depth_unit: float = 1.0  # world units per stored number
     depth_camera: DepthCamera | None = None  # when depths were taken by another camera than the colors
     room: bool = False  # whether the format is one of rooms, seen from within
-    points: Float64 | None = None  # [P,3]
+    points: Float64 | None = None  # [P, 3]
     world_from_scene: Float64 | None = None  # 4x4, when the format says where the unit sphere is
     up: Float64 | None = None  # [3], when the format promises it
     tracks: Tracks | None = None
@@ -69,7 +71,7 @@ class Views:
             poses, self.intrinsics, self.size, distortion=self.distortion, lens=self.lens, near=near
         )
 
-    def only(self, keep: npt.NDArray[np.bool_]) -> "Views":
+    def only(self, keep: npt.NDArray[np.bool_]) -> Views:
         """The views where `keep` [C] is true."""
         chosen = np.flatnonzero(keep).tolist()
         return replace(

@@ -1,5 +1,7 @@
 """Which points the cameras saw: what no camera saw, no method can know."""
 
+from __future__ import annotations
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -9,7 +11,7 @@ from dataio.scene import Scene
 
 
 def times_seen(scene: Scene, views: npt.NDArray[np.int64], points: Float64, *, margin: float) -> npt.NDArray[np.int64]:
-    """How many of the views saw each point [N,3], scene frame; [N].
+    """How many of the views saw each point [N, 3], scene frame; [N].
 
     A view with measured depths saw what is in its frame, at most `margin` (scene units) behind what it measured there;
     where it measured nothing it saw nothing. Without depths, it saw all that is in its frame.

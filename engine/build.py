@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from models.kernels.runtime.launch import set_threads
 from models.model import Model
 from models.objective import Objective
 from models.optimizers import Adam
+from utils.config.loading import place_of
+from utils.config.mistakes import did_you_mean
 from utils.errors import InputError
 
 
@@ -41,28 +44,38 @@ def use_threads(count: int) -> None:
 
 
 def build_objective(
-    config: ExperimentConfig, scene: Scene, device: torch.device, *, prepare: bool = True
+    config: ExperimentConfig, scene: Scene, device: torch.device, *, initialize: bool = True
 ) -> Objective:
-    """Model and losses, initialized from the config's seed, on `device`; prepare: with starts that take training."""
+    """Model and losses, initialized from the config's seed, on `device`.
+
+    initialize: also what takes training; a resumed run needs none.
+    """
     torch.manual_seed(config.seed)
     model = Model(config.model, data_color=scene.background)
-    if prepare:
+    if initialize:
         shapes = {"hull": hull_of, "ground": ground_of, "relief": relief_of}
-        model.prepare({name: partial(shape_of, scene) for name, shape_of in shapes.items()})
+        model.initialize({name: partial(shape_of, scene) for name, shape_of in shapes.items()})
     model.set_precision(mixed=config.train.precision == "mixed")
     return Objective(model, config.losses).to(device)
 
 
-def build_optimizer(config: OptimizerConfig, model: Model) -> torch.optim.Optimizer:
-    """The optimizer with one group per learning rate.
+def check_optimizer(config: ExperimentConfig) -> None:
+    """Raises InputError for entries of `optimizer.parts` that mean no parameter; to be called before data is read."""
+    build_optimizer(config.optimizer, Model(config.model), place=partial(place_of, config, "optimizer", "parts"))
 
-    Raises InputError for a part that the model does not have; one of a medium that was left out says nothing.
+
+def build_optimizer(
+    config: OptimizerConfig, model: Model, *, place: Callable[[str], str] = lambda part: ""
+) -> torch.optim.Optimizer:
+    """The optimizer with one group per learning rate. place: where an entry of `parts` was written.
+
+    Raises InputError for a part that the model does not have; one of a medium that was left out is of no effect.
     """
     names = [name for name, _ in model.named_parameters()]
-    for part in config.parts:
-        left_out = getattr(model, part.partition(".")[0], model) is None
-        if not left_out and not any(name.startswith(part) for name in names):
-            raise InputError(f"optimizer.parts: {part!r} - no such part - expected the start of one of: {names}")
+    present = [part for part in config.parts if part.partition(".")[0] not in model.absent]
+    refused = [part for part in present if not any(name.startswith(part) for name in names)]
+    if refused:
+        raise InputError("\n".join(_no_such_part(part, place(part), names) for part in refused))
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         found = [part for part in config.parts if name.startswith(part)]
@@ -84,3 +97,12 @@ def in_parallel(objective: Objective) -> DistributedDataParallel:
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in torch 2.13
     options: dict[str, Any] = {name: False}
     return DistributedDataParallel(objective, **options)
+
+
+def _no_such_part(part: str, place: str, names: list[str]) -> str:
+    known = sorted({".".join(name.split(".")[:depth]) for name in names for depth in (1, 2, 3)})
+    said = f"{place}: " if place else ""
+    return (
+        f"{said}optimizer.parts: {part!r}: this model has no parameter that begins so{did_you_mean(part, known)}"
+        f" - expected one of {', '.join(known)}; to remove an inherited entry write optimizer.parts={{{part}: null}}"
+    )

@@ -20,6 +20,8 @@ from utils.config.loading import json_schema, load_config
 from utils.config.parts import Choice, StrictModel, discover
 from utils.config.schedule import Schedule, constant
 
+# Keys of earlier versions, and their names of today.
+RENAMED = {"train.rays_at_once": "micro_batch", "model.*.field.start": "init"}
 KINDS_OF_PARTS = ("encodings", "fields", "losses", "opacities", "samplers")
 for package in ("dataio.formats", "dataio.selection", *(f"models.{kind}" for kind in KINDS_OF_PARTS)):
     discover(package)  # a part is found by lying in its folder
@@ -45,8 +47,8 @@ class TrainConfig(StrictModel):
     steps: int = Field(20_000, ge=1, description="length of the run, unless `minutes` is given")
     minutes: float | None = Field(None, gt=0, description="length of the run in wall time; schedules follow it")
     rays: int = Field(2048, ge=1, description="rays per step and rank")
-    rays_at_once: int | None = Field(
-        None, ge=1, description="rays whose graph is in memory at a time; the gradients of a step add up. Null: all"
+    micro_batch: int | None = Field(
+        None, ge=1, description="rays whose graph is in memory at a time: gradients are accumulated. Null: all"
     )
     pixels: Choice[SelectionConfig] = UniformSelection()
     precision: Literal["float32", "mixed"] = Field(
@@ -70,7 +72,7 @@ class TrainConfig(StrictModel):
     @model_validator(mode="after")
     def _patches_are_whole(self) -> TrainConfig:
         area = self.patch_area
-        counts = {"rays": self.rays, "rays_at_once": self.rays_at_once or area}
+        counts = {"rays": self.rays, "micro_batch": self.micro_batch or area}
         refuse(
             f"train.{key} should be a multiple of {area}, the pixels of a patch (got {count})"
             for key, count in counts.items()
@@ -112,9 +114,12 @@ class ExperimentConfig(StrictModel):
         return self
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """The validated config of a YAML file with dotted overrides. Raises InputError with every mistake in it."""
-    return load_config(path, overrides, ExperimentConfig)
+def read_config(path: str | Path, overrides: Sequence[str] = (), *, saved: bool = False) -> ExperimentConfig:
+    """The validated config of a YAML file with dotted overrides. Raises InputError with every mistake in it.
+
+    saved: the config is one that a run has saved, maybe of an earlier version, whose keys had other names.
+    """
+    return load_config(path, overrides, ExperimentConfig, renamed=RENAMED, saved=saved)
 
 
 def schema_text() -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from dataio.scene import Scene
 from dataio.shapes.relief import one_side
-from engine.build import use_threads
+from engine.build import check_optimizer, use_threads
 from engine.experiment import ExperimentConfig, read_config
 from engine.trainer import Trainer
+from models.capabilities import DataFacts
 from utils import distributed
 from utils.checkpoint import newest_checkpoint
 from utils.config.loading import differences, to_yaml
@@ -17,7 +19,7 @@ from utils.errors import InputError
 
 # What may differ between a run and its resumption: none of it changes what has been computed so far.
 FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
-             "train.keep_checkpoints", "train.threads", "train.cuda_graph", "train.rays_at_once", "output", "device",
+             "train.keep_checkpoints", "train.threads", "train.cuda_graph", "train.micro_batch", "output", "device",
              "data.path", "data.ram", "data.cache")  # fmt: skip
 
 
@@ -29,9 +31,11 @@ def open_trainer(
     Raises InputError for unusable data, a folder of another run, or a config that differs from the run's own.
     """
     _compare_with_saved(config, folder, allow_config_change)
+    check_optimizer(config)
     use_threads(config.train.threads)
     scene = config.data.load()
-    _warn_about(config, scene, ranks)
+    for warning in warnings(config, scene) if ranks.is_main else ():
+        print(f"warning: {warning}", file=sys.stderr)
     checkpoint = newest_checkpoint(folder / "checkpoints")
     trainer = Trainer(config, folder, ranks, scene, fresh=checkpoint is None)
     if checkpoint is not None:
@@ -53,7 +57,7 @@ def _compare_with_saved(config: ExperimentConfig, folder: Path, allowed: bool) -
     saved = folder / "config.yaml"
     if not saved.is_file():
         return
-    changed = [line for line in differences(read_config(saved), config) if not line.startswith(FREE_KEYS)]
+    changed = [line for line in differences(read_config(saved, saved=True), config) if not line.startswith(FREE_KEYS)]
     if changed and not allowed:
         raise InputError(
             f"{saved}: the run was started with another config - {'; '.join(changed)}"
@@ -61,19 +65,11 @@ def _compare_with_saved(config: ExperimentConfig, folder: Path, allowed: bool) -
         )
 
 
-def _warn_about(config: ExperimentConfig, scene: Scene, ranks: distributed.Ranks) -> None:
-    inside = getattr(config.model.foreground.field, "inside_out", False)  # the surface is around everything
-    if scene.masks is None and config.model.background is None and not inside and ranks.is_main:
-        print(
-            "warning: these photographs have no masks and the model has no background; what lies behind the object"
-            " will spoil it - configs/neus_hash_open.yaml has one",
-            file=sys.stderr,
-        )
-    field = config.model.foreground.field
-    sphere = getattr(field, "start", None) == "sphere" and not inside
-    if sphere and config.model.background is not None and one_side(scene) is not None and ranks.is_main:
-        print(
-            "warning: these photographs look from one side, where a background may explain the surface away - start"
-            " as what the sparse points say: model.foreground.field.start=relief, or configs/neus_hash_relief.yaml",
-            file=sys.stderr,
-        )
+def warnings(config: ExperimentConfig, scene: Scene) -> Iterator[str]:
+    """One line for each reason why the config does not suit the scene, with the key to change."""
+    about = DataFacts(
+        masks=scene.masks is not None,
+        background=config.model.background is not None,
+        one_sided=lambda: one_side(scene) is not None,
+    )
+    yield from config.model.foreground.field.warnings(about)

@@ -58,7 +58,7 @@ class Run:
     def open(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> Run:
         """A run folder (its newest sound checkpoint) or a checkpoint folder. Raises InputError."""
         folder, checkpoint = _find(Path(path))
-        config = read_config(folder / "config.yaml", overrides)
+        config = read_config(folder / "config.yaml", overrides, saved=True)
         state, manifest = load_checkpoint(checkpoint)
         kept = state["scene"]
         background = kept["background"]

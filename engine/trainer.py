@@ -43,8 +43,8 @@ class Trainer:
     ) -> None:
         self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
         begun, cpu_begun = time.perf_counter(), time.process_time()
-        self.objective = build_objective(config, scene, ranks.device, prepare=fresh)
-        # A start that is computed is part of the training; a resumed run replaces these numbers by its own.
+        self.objective = build_objective(config, scene, ranks.device, initialize=fresh)
+        # An initialization that is computed is part of the training; a resumed run replaces these numbers by its own.
         self.seconds, self.cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
         self.optimizer = build_optimizer(config.optimizer, self.objective.model)
         self.sampler = PixelSampler(

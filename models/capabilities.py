@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic_core import PydanticCustomError
@@ -30,6 +31,17 @@ WORDS: dict[Capability, str] = {
     "gradient": "a field with a gradient (field.type: sdf or occupancy)",
     "surface": "a field whose sign tells inside from outside (field.type: sdf or occupancy)",
 }
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a field's config is asked about: whether the photographs have masks and the model a background, and, when
+    called, whether the photographs look from one side only.
+    """
+
+    masks: bool
+    background: bool
+    one_sided: Callable[[], bool]
 
 
 def offered(field: FieldConfig) -> frozenset[Capability]:

@@ -69,6 +69,11 @@ class Model(nn.Module):
         """Near to far; the surface is in the first."""
         return [self.foreground] + ([self.background] if self.background is not None else [])
 
+    @property
+    def absent(self) -> frozenset[str]:
+        """Names of the media that this model does without."""
+        return frozenset({"background"} if self.background is None else ())
+
     def forward(self, rays: Rays) -> Rendering:
         return render_rays(rays, self.media, self.background_color, self.capacity)
 
@@ -85,10 +90,10 @@ class Model(nn.Module):
         for medium in self.media:
             medium.sampler.refresh(medium, step)
 
-    def prepare(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
-        """Compute starts that have no closed form; once, for a new run. shapes: as `Field.prepare` has them."""
+    def initialize(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
+        """Initialize what has no closed form; once, for a new run. shapes: as of `Field.initialize`."""
         for medium in self.media:
-            medium.field.prepare(shapes)
+            medium.field.initialize(shapes)
 
     def set_precision(self, *, mixed: bool) -> None:
         """mixed: in training, matrix products in bfloat16: of gradients, and where a field tolerates it of values."""

@@ -1,5 +1,7 @@
 """Checks of the cameras: their lenses, their places around the unit sphere, what of it they see."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import numpy as np
@@ -115,7 +117,7 @@ def _sees_center(patient: Patient) -> Bool:
 
 
 def _in_frame(patient: Patient, points: torch.Tensor, view: int) -> Bool:
-    """Whether points [N,3] are within a picture: [N] bool."""
+    """Whether points [N, 3] are within a picture: [N] bool."""
     pixels, depth = patient.scene.cameras.project(points, view)
     size = patient.scene.cameras.size[view]
     within = (pixels >= 0).all(-1) & (pixels < size).all(-1) & (depth > 0)

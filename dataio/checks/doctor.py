@@ -1,5 +1,7 @@
 """The data doctor: everything about a data set that would spoil a run, found before the run."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """The doctor's report as one HTML page that needs nothing else: no scripts, no files, nothing from the network."""
 
+from __future__ import annotations
+
 import base64
 import html
 from collections.abc import Iterator
@@ -137,7 +139,7 @@ def _with_sphere(report: Report, view: int) -> UInt8:
 
 
 def outline(center: Float64) -> Float64:
-    """Where rays from `center` [3] touch the unit sphere: [65,3], empty from within."""
+    """Where rays from `center` [3] touch the unit sphere: [65, 3], empty from within."""
     distance = float(np.linalg.norm(center))
     if distance <= 1:
         return np.zeros((0, 3))

@@ -4,6 +4,8 @@ A match is kept when some fundamental matrix explains it, whatever the poses say
 line of the given poses then tells how good these are.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -30,12 +32,12 @@ class Pair:
 
     first: int
     second: int
-    pixels: Float64  # [N,2,2] match, picture, (u, v); of the small pictures
-    plane: Float64  # [N,2,2] the same without lens distortion, on the plane z = 1
+    pixels: Float64  # [N, 2, 2] match, picture, (u, v); of the small pictures
+    plane: Float64  # [N, 2, 2] the same without lens distortion, on the plane z = 1
     focal: float
 
     def error(self, poses: Float64, focal_factor: float = 1.0) -> Float64:
-        """[N] symmetric epipolar distance in pixels, for camera-to-world poses [C,4,4]."""
+        """[N] symmetric epipolar distance in pixels, for camera-to-world poses [C, 4, 4]."""
         a, b = self._homogeneous(focal_factor)
         relative = np.linalg.inv(poses[self.second]) @ poses[self.first]
         x, y, z = relative[:3, 3]
@@ -189,7 +191,7 @@ def likely_mistake(patient: Patient, found: Agreement, poses: Float64) -> tuple[
 
 
 def scene_poses(patient: Patient) -> Float64:
-    """[C,4,4] camera-to-world, scene frame."""
+    """[C, 4, 4] camera-to-world, scene frame."""
     poses = np.tile(np.eye(4), (len(patient.scene.names), 1, 1))
     poses[:, :3] = patient.scene.cameras.camera_to_world.double().numpy()
     return poses
@@ -237,7 +239,7 @@ class _Features:
         self.known: dict[int, tuple[Float64, npt.NDArray[np.float32]]] = {}
 
     def of(self, view: int) -> tuple[Float64, npt.NDArray[np.float32]]:
-        """Pixels [N,2] and descriptors [N,128]; on the object only, where there are masks."""
+        """Pixels [N, 2] and descriptors [N, 128]; on the object only, where there are masks."""
         if view not in self.known:
             scene = self.patient.scene
             gray = cv2.cvtColor(scene.images[view], cv2.COLOR_RGB2GRAY)

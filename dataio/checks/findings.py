@@ -1,5 +1,7 @@
 """What a check of a data set may look at, and what it says."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -48,12 +50,12 @@ class Patient:
 
     @property
     def centers(self) -> Float64:
-        """[C,3] camera positions, scene units."""
+        """[C, 3] camera positions, scene units."""
         return self.scene.cameras.centers.double().numpy()
 
     @property
     def forward(self) -> Float64:
-        """[C,3] unit optical axes, scene frame."""
+        """[C, 3] unit optical axes, scene frame."""
         return self.scene.cameras.forward.double().numpy()
 
 

@@ -1,5 +1,7 @@
 """Checks of the photographs and masks themselves: sharpness, exposure, twins, polarity."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import cv2
@@ -43,7 +45,7 @@ def brightness(patient: Patient) -> Float64:
 
 
 def _gray_within(patient: Patient, view: int) -> tuple[UInt8, Bool]:
-    """Gray picture [H,W], and where it counts [H,W] bool: the mask without its rim."""
+    """Gray picture [H, W], and where it counts [H, W] bool: the mask without its rim."""
     gray = np.asarray(cv2.cvtColor(patient.scene.images[view], cv2.COLOR_RGB2GRAY), dtype=np.uint8)
     if patient.scene.masks is None:
         return gray, np.ones(gray.shape, dtype=bool)

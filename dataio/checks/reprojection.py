@@ -1,5 +1,7 @@
 """How well the sparse points of a data set fit its cameras: the test of poses that needs no picture."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

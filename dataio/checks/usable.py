@@ -1,5 +1,7 @@
 """Which cameras cannot be used, and why."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,8 +33,8 @@ def check_cameras(
 ) -> npt.NDArray[np.bool_]:
     """Which of C cameras are sound; says how many are not, and refuses the set when they are many.
 
-    camera_to_world: [C,4,4]. intrinsics: [C,4] fx fy cx cy. size: [C,2] width, height. names: of the views.
-    where: the file that they come from. key: what a pose is called there. distortion: [C,8 or 12]. lens: [C].
+    camera_to_world: [C, 4, 4]. intrinsics: [C, 4] fx fy cx cy. size: [C, 2] width, height. names: of the views.
+    where: the file that they come from. key: what a pose is called there. distortion: [C, 8 or 12]. lens: [C].
     Returns [C] bool. Raises InputError when there is no camera, when all poses are equal, and when more than
     a fifth is not finite, not a rotation (orthonormal to 1e-3, determinant +1), without a positive focal
     length, with the principal point outside the image, or with a distortion that folds the image over.
@@ -100,7 +102,7 @@ def _lens_fault(intrinsics: Float64, size: npt.NDArray[np.int64], bend: Float64,
 
 
 def _border(intrinsics: Float64, width: int, height: int) -> torch.Tensor:
-    """Normalized coordinates [36,2] of points on the image's border."""
+    """Normalized coordinates [36, 2] of points on the image's border."""
     along = np.linspace(0, 1, 9)
     border = np.concatenate([[[a, 0], [a, 1], [0, a], [1, a]] for a in along]) * (width, height)
     return torch.from_numpy((border - intrinsics[2:]) / intrinsics[:2])
@@ -129,7 +131,7 @@ def _folds_inside(intrinsics: Float64, width: int, height: int, bend: Float64, k
 
 
 def orthonormal(camera_to_world: Float64) -> Float64:
-    """The nearest rigid poses: [C,4,4] with rotations that are orthonormal to rounding."""
+    """The nearest rigid poses: [C, 4, 4] with rotations that are orthonormal to rounding."""
     left, _, right = np.linalg.svd(camera_to_world[:, :3, :3])
     rigid = camera_to_world.copy()
     rigid[:, :3, :3] = left @ right

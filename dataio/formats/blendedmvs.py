@@ -4,6 +4,8 @@ A camera file holds `extrinsic` with a 4x4 world-to-camera matrix of OpenCV axes
 and a line of depth bounds. MVSNet warps pixels at +0.5, so the principal point is ours.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import ClassVar, Literal
 

@@ -5,6 +5,8 @@ intrinsics and observations alike. COLMAP looks at the stored pixels and ignores
 do we. Distortion goes into the rays; pictures are never resampled for it.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -212,7 +214,7 @@ def _intrinsics(camera: ModelCamera) -> list[float]:
 
 
 def _distortion(cameras: Sequence[ModelCamera]) -> Float64:
-    """[C,8], or [C,12] where a lens has so many coefficients."""
+    """[C, 8], or [C, 12] where a lens has so many coefficients."""
     ours = np.zeros((len(cameras), COEFFICIENTS))
     for row, camera in zip(ours, cameras, strict=True):
         meaning = MEANING[camera.model]

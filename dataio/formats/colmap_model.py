@@ -4,6 +4,8 @@ Only cameras, images and points3D are opened. Since COLMAP 3.12 there may be rig
 poses in images are still those of each photograph, with its place in the rig already in them.
 """
 
+from __future__ import annotations
+
 import struct
 from array import array
 from collections.abc import Callable, Iterator
@@ -75,7 +77,7 @@ class Photo:
     camera: int
     quaternion: tuple[float, ...]  # w x y z, world to camera
     translation: tuple[float, ...]  # world to camera
-    pixel: Float64  # [N,2] the observations that belong to a point; pixel centers at +0.5
+    pixel: Float64  # [N, 2] the observations that belong to a point; pixel centers at +0.5
     point: Int64  # [N] numbers of their points
 
 
@@ -84,7 +86,7 @@ class ModelPoints:
     """The sparse points."""
 
     number: Int64  # [P]
-    position: Float64  # [P,3] world
+    position: Float64  # [P, 3] world
     error: Float64  # [P] mean reprojection error in pixels; below 0: not known
     track: Int64  # [P] in how many photographs it was found
 

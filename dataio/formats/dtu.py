@@ -4,6 +4,8 @@
 principal point. `scale_mat_i` maps the unit sphere to the world: it is our world_from_scene.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import ClassVar, Literal
 

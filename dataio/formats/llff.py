@@ -5,6 +5,8 @@ the axes down, right, backwards; its last column is height, width and focal leng
 The principal point is the middle, so that it does not matter from where pixels are counted.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -81,7 +83,7 @@ class LlffData(DataConfig):
 
 
 def _calibration(columns: Float64, where: str) -> tuple[np.ndarray, Float64]:
-    """Sizes [C,2] and intrinsics [C,4] of the rows' height, width, focal length."""
+    """Sizes [C, 2] and intrinsics [C, 4] of the rows' height, width, focal length."""
     height, width, focal = columns.T
     sides = columns[:, :2]
     wrong = ~(np.isfinite(columns).all(axis=-1) & ((sides >= 1) & (sides < 2**31)).all(axis=-1))

@@ -5,6 +5,8 @@ coordinate system, and then the world here is east, north, up in meters around t
 centers are at +0.5; principal points count from the middle of the picture. Metashape's p1 and p2 are OpenCV's p2, p1.
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -121,7 +123,7 @@ def _numbers(element: Element | None, count: int, where: str) -> Float64:
 
 
 def _world(chunk: Element, cameras: list[Element], where: str) -> tuple[Float64, Georeference | None]:
-    """Poses [C,4,4], in meters east, north, up where the chunk or the component is placed on Earth."""
+    """Poses [C, 4, 4], in meters east, north, up where the chunk or the component is placed on Earth."""
     poses = np.array([_numbers(camera.find("transform"), 16, where).reshape(4, 4) for camera in cameras])
     if not (np.abs(poses) < MOST_COORDINATE).all():
         raise InputError(f"{where}: transform - expected coordinates below {MOST_COORDINATE:g}")

@@ -4,6 +4,8 @@ Poses are 4x4 camera-to-world with OpenCV axes and intrinsics 4x4, as text; NeRF
 +0.5, so the principal point is ours.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import ClassVar, Literal
 

@@ -5,6 +5,8 @@ shares of the longer side, the latter counted from the middle of the picture. Op
 meters around `reference_lla`; shots.geojson has a UTM grid, and each camera's longitude and latitude beside it.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -118,7 +120,7 @@ class Found(NamedTuple):
     """Poses and lenses as a file has them, in a world of meters, east, north, up."""
 
     names: list[str]
-    camera_to_world: Float64  # [C,4,4]
+    camera_to_world: Float64  # [C, 4, 4]
     cameras: list[Camera]
     points: Float64 | None
     georeference: Georeference | None
@@ -234,7 +236,7 @@ def _camera_of(shot: Properties, lenses: list[Camera]) -> Camera:
 
 
 def _rotations(vectors: list[Triple]) -> Float64:
-    """[C,3,3] of axis times angle; NaN where that is no number."""
+    """[C, 3, 3] of axis times angle; NaN where that is no number."""
     table = np.array(vectors, dtype=np.float64).reshape(-1, 3)
     sound = (np.abs(table) < 1e6).all(axis=-1)
     result = np.full((len(table), 3, 3), np.nan)

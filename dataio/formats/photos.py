@@ -4,6 +4,8 @@ That folder is a data set in COLMAP's layout: images/ with the photographs as th
 sparse/ with the models. The folder of the photographs is never written to.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 from contextlib import suppress

@@ -1,5 +1,7 @@
 """Where the pictures are that a file of poses names, and at which size: images/, images_2/, images_4/ ..."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -38,8 +40,8 @@ class Limits(NamedTuple):
 class Fitted(NamedTuple):
     """Cameras that fit the pictures' own sizes."""
 
-    intrinsics: Float64  # [C,4]
-    size: npt.NDArray[np.int64]  # [C,2]
+    intrinsics: Float64  # [C, 4]
+    size: npt.NDArray[np.int64]  # [C, 2]
 
 
 def choose(
@@ -111,7 +113,7 @@ def fitted(
 ) -> Fitted:
     """Cameras whose pictures were resized since: intrinsics and sizes follow where the shape is the same.
 
-    intrinsics: [C,4]. size: [C,2] of the cameras. A picture of another shape keeps its camera, and is found
+    intrinsics: [C, 4]. size: [C, 2] of the cameras. A picture of another shape keeps its camera, and is found
     faulty later. Says in one line that pictures have another size than their cameras.
     """
     found = size.copy()

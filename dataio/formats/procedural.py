@@ -1,5 +1,7 @@
 """The demo scene: pictures of a made-up object with a known surface, rendered when it is loaded. No files."""
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal

@@ -1,5 +1,7 @@
 """What the RGB-D formats share: poses and intrinsics as small text files, frames without a pose, thinning."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -61,7 +63,7 @@ def depth_camera(intrinsics: Float64, size: tuple[int, int], color_from_depth: F
 
 
 def tracked(poses: Float64, where: str) -> npt.NDArray[np.bool_]:
-    """Which of the poses [C,4,4] the recorder knew; one line about the others, which it marks by -inf or NaN.
+    """Which of the poses [C, 4, 4] the recorder knew; one line about the others, which it marks by -inf or NaN.
 
     Raises InputError when it knew none.
     """

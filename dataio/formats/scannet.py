@@ -7,6 +7,8 @@ has its own camera and size. Calibrations put pixel centers at whole numbers; ex
 frame of the pose.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal

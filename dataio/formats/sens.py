@@ -5,6 +5,8 @@ compressions, sizes, depth units per meter, the number of frames. Each frame: 4x
 two lengths, the color bytes, the depth bytes.
 """
 
+from __future__ import annotations
+
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ class Recording:
     """What a .sens file holds; its pictures are read later."""
 
     calibrations: dict[str, Float64]  # 4x4 by the names of MATRICES
-    camera_to_world: Float64  # [C,4,4]
+    camera_to_world: Float64  # [C, 4, 4]
     colors: list[Packed]
     depths: list[PackedNumbers]
     depth_shift: float  # stored numbers per meter

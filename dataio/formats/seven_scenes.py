@@ -5,6 +5,8 @@ Kinect's color camera has a focal length near 525 pixels, its depth camera near 
 calibration: `camera.txt` (one line: width height fx fy cx cy, both cameras) or `depth-intrinsics.txt` (3x3).
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import ClassVar, Literal

@@ -5,6 +5,8 @@ image's corner, so that pixel centers are at +0.5 as ours are. nerfstudio's `app
 `applied_scale` are undone: our world is the one before them.
 """
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Sequence
@@ -60,7 +62,7 @@ class CameraKeys(BaseModel):
     p2: float | None = None
     distortion_params: list[float] | None = Field(default=None, min_length=6, max_length=6)
 
-    def under(self, top: "CameraKeys") -> "CameraKeys":
+    def under(self, top: CameraKeys) -> CameraKeys:
         """This lens with the gaps filled from the top of the file."""
         own = {key: getattr(self, key) for key in CameraKeys.model_fields}
         return CameraKeys.model_construct(**{k: getattr(top, k) if v is None else v for k, v in own.items()})

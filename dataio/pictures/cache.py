@@ -1,5 +1,7 @@
 """Decoded pixels in a file: made once, mapped into memory, made anew when the pictures change."""
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import json

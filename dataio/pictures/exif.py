@@ -3,6 +3,8 @@
 All of it comes from strangers: it is read within bounds, and what makes no sense counts as not said.
 """
 
+from __future__ import annotations
+
 import math
 import re
 import struct

@@ -3,6 +3,8 @@
 The EXIF orientation is ignored on purpose: poses belong to the pixels as they are stored.
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +58,7 @@ def image_size(path: Source) -> tuple[int, int]:
 
 
 def read_image(path: Source) -> tuple[UInt8, UInt8 | None]:
-    """Color [H,W,3] and, where the file has one, straight alpha [H,W]; both uint8.
+    """Color [H, W, 3] and, where the file has one, straight alpha [H, W]; both uint8.
 
     Gray, palette, CMYK and 16-bit pictures are converted to 8-bit RGB. Raises InputError for files that are
     missing, truncated, of another format, animated or larger than the pixel budget.
@@ -77,7 +79,7 @@ def read_image(path: Source) -> tuple[UInt8, UInt8 | None]:
 
 
 def read_mask(path: Source) -> UInt8:
-    """Mask [H,W] uint8, 255 = object: the gray value of the picture, or its alpha where that says more.
+    """Mask [H, W] uint8, 255 = object: the gray value of the picture, or its alpha where that says more.
 
     Raises InputError as `read_image` does.
     """
@@ -88,7 +90,7 @@ def read_mask(path: Source) -> UInt8:
 
 
 def read_depth(path: Source, unit: float) -> Float32:
-    """z depth [H,W] float32 in world units, 0 = unknown, from a 16-bit picture, an .npy array or a PFM.
+    """z depth [H, W] float32 in world units, 0 = unknown, from a 16-bit picture, an .npy array or a PFM.
 
     unit: world units per stored number. Raises InputError as `read_image` does.
     """
@@ -96,7 +98,7 @@ def read_depth(path: Source, unit: float) -> Float32:
 
 
 def stored_depth(path: Source) -> Depth:
-    """The numbers [H,W] that a depth map stores, 0 = unknown: uint16 where the file has that, else float32.
+    """The numbers [H, W] that a depth map stores, 0 = unknown: uint16 where the file has that, else float32.
 
     Of 16 bits 65535 is unknown too. Raises InputError as `read_image` does.
     """
@@ -159,7 +161,7 @@ def subsampled(depth: Depth, size: tuple[int, int]) -> Depth:
 
 
 def composited(color: UInt8, mask: UInt8, background: tuple[float, float, float]) -> UInt8:
-    """color * mask + background * (1 - mask), rounded. color [H,W,3], mask [H,W], background in [0,1]."""
+    """color * mask + background * (1 - mask), rounded. color [H, W, 3], mask [H, W], background in [0, 1]."""
     result = np.empty_like(color)
     back = np.round(np.array(background) * 255).astype(np.uint16)
     for rows in _strips(len(color)):  # the sums take four times the memory of a picture

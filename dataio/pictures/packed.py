@@ -1,5 +1,7 @@
 """Pictures that are a stretch of a larger file: read when they are needed, never more than was promised."""
 
+from __future__ import annotations
+
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +50,7 @@ class PackedNumbers(Packed):
     deflated: bool
 
     def numbers(self) -> npt.NDArray[np.uint16]:
-        """[H,W]. Raises InputError for damaged bytes and for any other number of them; bombs stay folded."""
+        """[H, W]. Raises InputError for damaged bytes and for any other number of them; bombs stay folded."""
         expected = 2 * self.size[0] * self.size[1]
         content = self.read()
         if self.deflated:

@@ -1,5 +1,7 @@
 """Portable float maps, in which MVSNet's data keep depths: a text header of three lines, rows from below."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ Float32 = npt.NDArray[np.float32]
 
 
 def read_pfm(path: Path) -> Float32:
-    """The numbers [H,W] of a gray PFM file. Raises InputError; allocates no more than the file holds."""
+    """The numbers [H, W] of a gray PFM file. Raises InputError; allocates no more than the file holds."""
     try:
         with path.open("rb") as file:
             head = [file.readline(HEADER_BYTES).split() for _ in range(3)]

@@ -1,5 +1,7 @@
 """Pictures of several sizes in one flat array: a list of pictures to look at, single pixels to gather."""
 
+from __future__ import annotations
+
 import mmap
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,7 +22,7 @@ class Pictures(Sequence[Array]):
     def __init__(
         self, flat: Array, shapes: Int64, *, factor: float | None = None, file: mmap.mmap | None = None
     ) -> None:
-        """flat: [P] or [P,K], the pixels of all pictures row by row. shapes: [V,2] height and width.
+        """flat: [P] or [P, K], the pixels of all pictures row by row. shapes: [V, 2] height and width.
 
         factor: what stored numbers are multiplied by; the result is float32. file: what `flat` is a view of,
         when that is a file.
@@ -30,8 +32,8 @@ class Pictures(Sequence[Array]):
         self.factor, self.file = factor, file
 
     @classmethod
-    def of(cls, pictures: Sequence[Array]) -> "Pictures":
-        """Themselves, or a copy of a list of pictures [H,W] or [H,W,K] in one array."""
+    def of(cls, pictures: Sequence[Array]) -> Pictures:
+        """Themselves, or a copy of a list of pictures [H, W] or [H, W, K] in one array."""
         if isinstance(pictures, Pictures):
             return pictures
         flat = np.concatenate([picture.reshape(-1, *picture.shape[2:]) for picture in pictures])
@@ -51,12 +53,12 @@ class Pictures(Sequence[Array]):
     def __iter__(self) -> Iterator[Array]:
         return (self[index] for index in range(len(self)))
 
-    def times(self, factor: float) -> "Pictures":
+    def times(self, factor: float) -> Pictures:
         """The same pictures with every number multiplied, without a copy; float32."""
         return Pictures(self.flat, self.shapes, factor=(self.factor or 1.0) * factor, file=self.file)
 
     def take(self, places: Int64) -> Array:
-        """The pixels at places [R] of the flat array: [R] or [R,K]."""
+        """The pixels at places [R] of the flat array: [R] or [R, K]."""
         if self.file is None:
             return self._scaled(self.flat[places])
         order = np.argsort(places)

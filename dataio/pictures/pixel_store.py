@@ -1,5 +1,7 @@
 """The pixels of some views by number: where each is in its picture, and all that the data say of it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,15 +22,15 @@ class GatheredPixels:
     """What the background thread hands over: numbers only, so that rays are made where the cameras are."""
 
     camera: Tensor  # [R] int64
-    pixel: Tensor  # [R,2] float32, centers at +0.5
-    color: Tensor  # [R,3] uint8
+    pixel: Tensor  # [R, 2] float32, centers at +0.5
+    color: Tensor  # [R, 3] uint8
     mask: Tensor | None  # [R] uint8
     depth: Tensor | None  # [R] float32, z depth
     end: int  # the stream's position after this batch
     weight: Tensor | None = None  # [R] float32
     bins: Tensor | None = None  # [R] int64, what a selection learns the errors of
 
-    def pinned(self) -> "GatheredPixels":
+    def pinned(self) -> GatheredPixels:
         """The same in memory from which a GPU copies while the program goes on."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors: dict[str, Any] = {name: v.pin_memory() for name, v in values.items() if isinstance(v, Tensor)}
@@ -71,7 +73,7 @@ class PixelStore:
         return np.asarray(self.start[view] + row * self.width[view] + column)
 
     def colors(self, pixels: Int64, view: Int64) -> UInt8:
-        """[R,3] of the pixels of the given numbers [R], which lie in the views [R]."""
+        """[R, 3] of the pixels of the given numbers [R], which lie in the views [R]."""
         return self._color.take(pixels + self._shift[view])
 
     def gather(self, pixels: Int64, end: int) -> GatheredPixels:

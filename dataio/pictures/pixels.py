@@ -4,6 +4,8 @@ The bytes are those of all depths, then all colors, then all masks; each kind is
 picture. So nothing is there twice, and a file has the same bytes as the array.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import time
@@ -49,16 +51,16 @@ class DecodeOptions:
 class Pixels:
     """All pictures of a scene, by kind."""
 
-    color: Pictures  # [H,W,3] uint8
-    mask: Pictures | None  # [H,W] uint8, 255 = object
-    depth: Pictures | None  # [H,W] float32, z depth in world units, 0 = unknown
+    color: Pictures  # [H, W, 3] uint8
+    mask: Pictures | None  # [H, W] uint8, 255 = object
+    depth: Pictures | None  # [H, W] float32, z depth in world units, 0 = unknown
 
 
 @dataclass(frozen=True)
 class _Layout:
     """Where each picture's bytes are."""
 
-    shapes: npt.NDArray[np.int64]  # [V,2] height, width
+    shapes: npt.NDArray[np.int64]  # [V, 2] height, width
     start: npt.NDArray[np.int64]  # [V+1] pixels before each picture
     depth: np.dtype[Any] | None
     mask: bool

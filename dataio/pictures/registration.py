@@ -4,6 +4,8 @@ RGB-D sensors have two cameras, side by side, of different focal lengths and siz
 once, when it is loaded; from there on, depth and color belong to the same pixel.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,9 +38,9 @@ class DepthCamera:
 
 
 def registered(depth: Float32, camera: DepthCamera, intrinsics: Float64, size: tuple[int, int]) -> Float32:
-    """The z depth [H,W] that the color camera sees, 0 = unknown.
+    """The z depth [H, W] that the color camera sees, 0 = unknown.
 
-    depth: [h,w] z depth of the depth camera, world units, 0 = unknown. intrinsics: fx fy cx cy of the color camera.
+    depth: [h, w] z depth of the depth camera, world units, 0 = unknown. intrinsics: fx fy cx cy of the color camera.
     size: its width, height. Between depth pixels depth is interpolated along surfaces, and taken from the nearest
     pixel across edges. What another surface hides from the color camera is left out.
     """
@@ -59,7 +61,7 @@ def registered(depth: Float32, camera: DepthCamera, intrinsics: Float64, size: t
 
 
 def _lift(at: Pixels, depth: Float64, intrinsics: Float64) -> Float64:
-    """Points [...,3] at z depths."""
+    """Points [..., 3] at z depths."""
     fx, fy, cx, cy = intrinsics
     x, y = (at[0] + 0.5 - cx) / fx, (at[1] + 0.5 - cy) / fy
     return np.stack([x * depth, y * depth, depth], axis=-1)

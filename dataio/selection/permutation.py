@@ -4,6 +4,8 @@ A Feistel network permutes the smallest power of two that holds n; places that f
 along their cycle until they are inside, which keeps it a permutation (Black and Rogaway, 2002).
 """
 
+from __future__ import annotations
+
 import numpy as np
 import numpy.typing as npt
 

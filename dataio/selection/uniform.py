@@ -1,5 +1,7 @@
 """Every pixel once per epoch."""
 
+from __future__ import annotations
+
 from typing import Literal
 
 from dataio.pictures.pixel_store import PixelStore

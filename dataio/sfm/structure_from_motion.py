@@ -1,5 +1,7 @@
 """Photographs to a COLMAP model: what is matched with what, and the process that does it, watched and limited."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -89,7 +91,7 @@ def choose_pairs(exifs: Sequence[Exif], matching: Matching) -> Pairs:
 
 
 def _plan(exifs: Sequence[Exif]) -> Float64:
-    """[N,2] meters east and north of the first; heights of receivers are too coarse to be of use."""
+    """[N, 2] meters east and north of the first; heights of receivers are too coarse to be of use."""
     places = np.array([(e.position.latitude, e.position.longitude, 0.0) for e in exifs if e.position is not None])
     return Georeference(*places[0]).enu(places)[:, :2]
 

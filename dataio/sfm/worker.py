@@ -4,6 +4,8 @@ pycolmap is native code that reads other people's pictures: what it does to its 
 Progress goes to standard output, a line `STAGE DONE TOTAL` at a time.
 """
 
+from __future__ import annotations
+
 import json
 import resource
 import sys

@@ -2,8 +2,10 @@
 
 Everything here is in the object's own frame: z up, the object inside a ball of radius BALL around the origin.
 The object is a bellied idol with two ring handles, a hole through the belly, grooves and a crown: closed, of
-genus four, with parts from thick to thin. Points are [3,N] arrays, so that each coordinate is contiguous.
+genus four, with parts from thick to thin. Points are [3, N] arrays, so that each coordinate is contiguous.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ MAX_STEPS = 600
 
 
 def distance(points: Floats) -> Floats:
-    """Distance to the object's surface, [3,N] -> [N]: positive outside, zero exactly on the surface.
+    """Distance to the object's surface, [3, N] -> [N]: positive outside, zero exactly on the surface.
 
     A lower bound of the true distance up to the factor STEP.
     """
@@ -59,7 +61,7 @@ def _joined(a: Floats, b: Floats, blend: float) -> Floats:
 
 
 def normals(points: Float32) -> Float32:
-    """Unit normals [3,N] of surface points [3,N], from four values on a tetrahedron."""
+    """Unit normals [3, N] of surface points [3, N], from four values on a tetrahedron."""
     step = np.float32(1e-3)
     corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], dtype=np.float32)
     slope = np.zeros_like(points)
@@ -72,12 +74,12 @@ def normals(points: Float32) -> Float32:
 class Picture:
     """What N rays see."""
 
-    color: Float32  # [N,3] in [0,1], 0 where nothing is hit
+    color: Float32  # [N, 3] in [0, 1], 0 where nothing is hit
     t: Float32  # [N] distance along the ray, 0 where nothing is hit
 
 
 def render(origins: Float32, directions: Float32) -> Picture:
-    """What rays see of the object. origins, directions: [N,3], directions of unit length."""
+    """What rays see of the object. origins, directions: [N, 3], directions of unit length."""
     color = np.zeros_like(origins)
     t = np.zeros(len(origins), dtype=np.float32)
     for start in range(0, len(origins), CHUNK):
@@ -127,7 +129,7 @@ GLOSS, SHARPNESS = 0.22, 24
 
 
 def _shade(points: Float32, directions: Float32) -> Float32:
-    """Color [3,N]: texture under three lights, darker in corners, with soft highlights."""
+    """Color [3, N]: texture under three lights, darker in corners, with soft highlights."""
     normal = normals(points)
     corner = np.clip(distance(np.asarray(points + np.float32(0.1) * normal, np.float32)) * 10, 0.25, 1)
     light = np.full_like(points, AMBIENT)
@@ -144,7 +146,7 @@ def _shade(points: Float32, directions: Float32) -> Float32:
 
 
 def _texture(points: Float32) -> Float32:
-    """Albedo [3,N] of solid paint: warped bands, blots and a fine check."""
+    """Albedo [3, N] of solid paint: warped bands, blots and a fine check."""
     x, y, z = points
     warp = np.sin(7 * x + 2 * np.sin(5 * z)) + np.sin(6 * y - 3 * np.sin(4 * x))
     band = _smooth(np.sin(17 * z + 2.5 * warp))

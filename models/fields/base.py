@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from models.capabilities import Bounds, ValueKind
+from models.capabilities import Bounds, DataFacts, ValueKind
 from models.samples import FieldSample
 from utils.config.parts import Part
 
@@ -56,7 +56,16 @@ class FieldConfig(Part):
     covers: ClassVar[frozenset[Bounds]] = frozenset({"sphere"})
 
     def build(self) -> Field:
+        """The field. Raises InputError for networks that cannot be built."""
         raise TypeError("a field config says how it is built")
+
+    def warnings(self, data: DataFacts) -> Iterator[str]:
+        """One line for each reason why this field, as foreground, does not suit the data, with the key to change."""
+        if not data.masks and not data.background:
+            yield (
+                "these photographs have no masks and the model has no background; what lies behind the object will"
+                " spoil it - configs/neus_hash_open.yaml has one"
+            )
 
 
 class Field(nn.Module):
@@ -70,11 +79,11 @@ class Field(nn.Module):
         """x: [*N, 3] scene frame; directions: [*N, 3] unit, from the camera into the scene."""
         raise TypeError("a field defines forward")
 
-    def prepare(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
-        """Compute a start that has no closed form; once, for a new run, from torch's generator of the CPU.
+    def initialize(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
+        """Initialize what has no closed form; once, for a new run, from torch's generator of the CPU.
 
-        shapes: by the name of a start, what makes the distance to a shape that the data tell, or None where they do
-        not: hull, from masks; ground and relief, from sparse points.
+        shapes: by the name of an initialization, what makes the distance to a shape that is known from the data, or
+        None where it is not: hull, from masks; ground and relief, from sparse points.
         """
 
     def low_precision_networks(self) -> list[Mlp]:

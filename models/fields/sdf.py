@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field as Key
 from torch import Tensor
 
-from models.capabilities import ValueKind
+from models.capabilities import DataFacts, ValueKind
 from models.encodings.frequency import FrequencyConfig
 from models.fields.base import Distance, EncodingConfig, Field, FieldConfig
 from models.fields.shape_fit import fit_plain, fit_shape
@@ -56,9 +56,9 @@ class SurfaceConfig(FieldConfig):
     color: MlpConfig = MlpConfig(layers=4, weight_norm=True)
     color_activation: ColorActivationName = "sigmoid"
     features: int = Key(256, ge=0, le=4096, description="handed from the geometry to the color network")
-    start: Literal["sphere", "hull", "ground", "relief"] = Key(
+    init: Literal["sphere", "hull", "ground", "relief"] = Key(
         "sphere",
-        description="what the surface starts as; hull: that of the masks, the sphere where there are none; ground: what"
+        description="the surface at first; hull: that of the masks, the sphere where there are none; ground: what"
         " lies below the sparse points is solid, or below z = 0 of the scene without any, for pictures from the air;"
         " relief: what lies behind the sparse points, for pictures from one side, the sphere for others",
     )
@@ -67,6 +67,16 @@ class SurfaceConfig(FieldConfig):
     feature_scale: float = Key(0.0, ge=0, description="initial weights of all inputs but the coordinates, times this")
     numerical: NumericalGradient | None = Key(None, description="take the gradient by differences")
     wall: Wall | None = Key(None, description="a surface around everything, for photographs without masks")
+
+    def warnings(self, data: DataFacts) -> Iterator[str]:
+        if self.inside_out:
+            return  # the surface is around everything
+        yield from super().warnings(data)
+        if self.init == "sphere" and data.background and data.one_sided():
+            yield (
+                "these photographs look from one side, where a background may explain the surface away - initialize it"
+                " by the sparse points: model.foreground.field.init=relief, or configs/neus_hash_relief.yaml"
+            )
 
 
 class SdfConfig(SurfaceConfig):
@@ -97,9 +107,9 @@ class Sdf(Field):
         self.view_encoding = config.view_encoding.build()
         self.geometry = Mlp(self.encoding.width, 1 + config.features, config.geometry)
         self.color = Mlp(3 + self.view_encoding.width + 3 + config.features, 3, config.color)
-        # A closed form of the start is known where the network sees the coordinates and bends like a relu.
+        # An initialization in closed form is known where the network sees the coordinates and bends like a relu.
         self.closed_form = self.encoding.keeps_input and config.geometry.activation in ("softplus", "relu")
-        if self.closed_form and config.start == "ground":
+        if self.closed_form and config.init == "ground":
             level_initialization(self.geometry, feature_scale=config.feature_scale)
         elif self.closed_form:
             geometric_initialization(
@@ -116,14 +126,14 @@ class Sdf(Field):
         self.register_buffer("taps", None if unit is None else unit.clone(), persistent=False)
         self.update(0.0)
 
-    def prepare(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
+    def initialize(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
         config = self.config
-        known = (shapes or {}).get(config.start)
+        known = (shapes or {}).get(config.init)
         found = known() if known is not None else None
         if found is not None:
             fit_shape(self, found)
         elif not self.closed_form:
-            fit_plain(self, ground=config.start == "ground", radius=config.radius, inside_out=config.inside_out)
+            fit_plain(self, ground=config.init == "ground", radius=config.radius, inside_out=config.inside_out)
 
     def update(self, progress: float) -> None:
         self.encoding.update(progress)

@@ -1,4 +1,4 @@
-"""A start with a given shape, by training: spheres and ground for networks without a closed form, hulls for all."""
+"""Initialization to a given shape by training: spheres and ground where no closed form is known, hulls for all."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Logistic(Opacity):
         return value.abs() < reach - math.log(NEGLIGIBLE) / self.s.detach()
 
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
-        return logistic.spent(samples.preceding(value), value, self.s.detach())
+        return logistic.estimated_optical_depth(samples.preceding(value), value, self.s.detach())
 
     def width(self) -> float:
         return 1.0 / float(self.s.detach())

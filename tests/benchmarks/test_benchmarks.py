@@ -15,6 +15,7 @@ import torch
 import warp as wp
 
 from benchmarks import (
+    baseline,
     cases,
     data_sets,
     kernels,
@@ -22,7 +23,6 @@ from benchmarks import (
     loader,
     machine,
     micro,
-    plain,
     render_frame,
     time_to_quality,
     train_step,
@@ -39,7 +39,7 @@ from utils.evaluation.mesh_metrics import compare_meshes
 
 TINY_DATA = "data={type: procedural, views: 3, test_views: 1, size: 24}"
 SMALL_GEMM = (256, 128, 128)
-TINY = [TINY_DATA, "model.foreground.field.start=sphere", "train.rays=32", "device=cpu"]
+TINY = [TINY_DATA, "model.foreground.field.init=sphere", "train.rays=32", "device=cpu"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +55,8 @@ def small_rates() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return train_step.measure(str(ROOT / "configs/neus_hash.yaml"), TINY, warmup=2, steps=3, plain=1, gemm=SMALL_GEMM)
+    config = str(ROOT / "configs/neus_hash.yaml")
+    return train_step.measure(config, TINY, warmup=2, steps=3, baseline=1, gemm=SMALL_GEMM)
 
 
 def test_every_number_is_measured(found: dict[str, Any]) -> None:
@@ -64,7 +65,7 @@ def test_every_number_is_measured(found: dict[str, Any]) -> None:
     assert all(value > 0 for key, value in numbers.items() if key != "train_psnr")
     assert found["rays_per_step"] == 32 and found["steps"] == 3
     assert found["rays_per_s"] == pytest.approx(32 / found["wall_s_per_step"])
-    assert found["ratio_to_plain"] == pytest.approx(found["plain_s_per_step"] / found["cpu_s_per_step"])
+    assert found["ratio_to_baseline"] == pytest.approx(found["baseline_s_per_step"] / found["cpu_s_per_step"])
     assert found["ratio_to_reference"] == pytest.approx(0.053 * found["rays_per_cpu_s"])
     equal = found["ratio_at_equal_gemm"] * found["gemm_gflop_per_s"]
     assert equal == pytest.approx(100 * found["ratio_to_reference"])
@@ -91,7 +92,7 @@ def test_the_loader_is_measured_in_memory_and_from_disk(tmp_path: Path) -> None:
 
 def test_a_set_is_loaded_and_trained_on() -> None:
     keys = ["data.type=procedural", "data.views=4", "data.test_views=1", "data.size=24"]
-    found = data_sets.measure(".", [*keys, "model.foreground.field.start=sphere"], 3, 16)
+    found = data_sets.measure(".", [*keys, "model.foreground.field.init=sphere"], 3, 16)
     assert found.views == 5 and found.size == "24 x 24" and found.format == "procedural"
     assert found.reprojection is None and math.isfinite(found.first + found.last)
     assert found.row().count("|") == data_sets.HEAD.splitlines()[0].count("|")
@@ -121,7 +122,7 @@ def test_kernels_agree_with_their_plain_forms_and_have_a_share(capsys: Any) -> N
     assert len(rows) == 37 and abs(found["samples"] - 400) < 60
     # Single precision; the march and the trace count samples and rays instead.
     assert all(row["difference"] < (0.02 if row["kernel"] in ("march", "trace") else 1e-5) for row in rows)
-    assert all(row["ratio"] == pytest.approx(row["plain_us"] / row["ours_us"]) for row in rows)
+    assert all(row["ratio"] == pytest.approx(row["baseline_us"] / row["ours_us"]) for row in rows)
     assert all(row["of_roof"] is None or row["of_roof"] > 0 for row in rows)
     bounded = [row for row in rows if row["of_roof"]]
     assert all(row["at_roof"] * row["of_roof"] == pytest.approx(row["ratio"]) for row in bounded)
@@ -155,7 +156,7 @@ def test_the_product_runs_in_plain_pytorch_and_gets_its_kernels_back() -> None:
     medium = Model(experiment.read_config(ROOT / "configs/neus_hash.yaml").model).eval().foreground
     with torch.no_grad():
         before = medium(inputs.rays)
-        with plain.instead_of_kernels(), launches.watched() as watched:
+        with baseline.instead_of_kernels(), launches.watched() as watched:
             instead = medium(inputs.rays)
         assert not watched and len(before.tau) > 20
         torch.testing.assert_close(instead.accumulate(), before.accumulate(), atol=1e-5, rtol=1e-4)

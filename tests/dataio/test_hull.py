@@ -64,7 +64,7 @@ def test_masks_that_say_nothing_are_refused() -> None:
 def test_a_network_starts_as_the_hull_and_as_the_sphere_without_masks() -> None:
     torch.manual_seed(0)
     config = SdfConfig(
-        start="hull",
+        init="hull",
         radius=0.7,
         encoding=HashGridConfig(levels=4, top=64, log2_rows=12),
         geometry=MlpConfig(layers=1, width=32, activation="softplus"),
@@ -73,10 +73,10 @@ def test_a_network_starts_as_the_hull_and_as_the_sphere_without_masks() -> None:
     )
     shell = torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
     field = config.build()
-    field.prepare({"hull": lambda: lambda x: x.norm(dim=-1) - 0.4})
+    field.initialize({"hull": lambda: lambda x: x.norm(dim=-1) - 0.4})
     with torch.no_grad():
         assert field.value(0.4 * shell).abs().mean() < 5e-3 and (field.value(0.9 * shell) > 0.4).all()
     field = config.build()
-    field.prepare(None)
+    field.initialize(None)
     with torch.no_grad():
         assert field.value(0.7 * shell).mean().abs() < 0.1 and (field.value(0.1 * shell) < -0.3).all()

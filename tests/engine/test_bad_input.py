@@ -126,7 +126,7 @@ def test_a_number_out_of_range_is_named(run: Path) -> None:
     "wrong, words",
     [
         ("model.foreground.field.geometry={layers: 2, width: 20, skip: [1]}", ("model.foreground: a network", "skip")),
-        ("optimizer.parts={foregruond: 1e-2}", ("optimizer.parts: 'foregruond'", "no such part")),
+        ("optimizer.parts={foregruond: 1e-2}", ("optimizer.parts: 'foregruond'", "did you mean 'foreground'?")),
     ],
 )
 def test_what_only_building_the_model_shows(run: Path, wrong: str, words: tuple[str, ...], more: list[str]) -> None:

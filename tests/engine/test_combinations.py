@@ -110,7 +110,7 @@ def test_what_fits_learns(names: Names, background: str) -> None:
     torch.manual_seed(0)
     settings = config(names, background)
     model = Model(settings.model, data_color=scene().background)
-    model.prepare()
+    model.initialize()
     objective = Objective(model, settings.losses)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     with PixelSampler(scene(), rays=64, seed=0, rank=0, world=1, device=torch.device("cpu")) as batches:

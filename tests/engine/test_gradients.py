@@ -10,7 +10,7 @@ import train
 from dataio.batches import RayBatch
 from engine import experiment, signals
 from engine.experiment import TrainConfig
-from engine.gradients import Gradients, part_size
+from engine.gradients import Gradients, micro_batch_size
 from models.kernels.runtime import launch
 from models.losses.color import ColorLoss
 from models.model import Model
@@ -26,7 +26,7 @@ METHODS = ["neus_hash", "neus_hash_open", "volsdf_hash", "unisurf_hash", "nerf_h
 
 
 def weights(folder: Path, config: str, threads: int) -> dict[str, torch.nn.Parameter]:
-    every = ["train.rays=32", "train.rays_at_once=8", f"train.threads={threads}"]
+    every = ["train.rays=32", "train.micro_batch=8", f"train.threads={threads}"]
     if config.startswith(("neus", "volsdf_hash", "unisurf")):
         every.append(SPHERE)  # the fit of a start is torch's own, with all its threads
     run = trained(folder, 3, *every, config=config)
@@ -62,11 +62,11 @@ def test_parts_have_numbers_of_their_own() -> None:
 
 
 def test_sizes_of_parts() -> None:
-    assert part_size(TrainConfig(rays=2048), 1) == 2048
-    assert part_size(TrainConfig(rays=2047), 2) == 1024
-    assert part_size(TrainConfig(rays=2048, rays_at_once=100), 2) == 100
+    assert micro_batch_size(TrainConfig(rays=2048), 1) == 2048
+    assert micro_batch_size(TrainConfig(rays=2047), 2) == 1024
+    assert micro_batch_size(TrainConfig(rays=2048, micro_batch=100), 2) == 100
     patches = TrainConfig.model_validate({"rays": 640, "pixels": {"type": "patches", "side": 8}})
-    assert part_size(patches, 4) == 192 and part_size(patches, 100) == 64
+    assert micro_batch_size(patches, 4) == 192 and micro_batch_size(patches, 100) == 64
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_sizes_of_parts() -> None:
         ({"rays": 4096}, "narrow", 1, 1),  # kernel by kernel
         ({"rays": 4096}, "wide", 1, 2),  # product by product
         ({"rays": 4096}, "sine", 1, 2),
-        ({"rays": 64, "rays_at_once": 8}, "wide", 2, 2),  # in a step; in each of its parts one
-        ({"rays": 64, "rays_at_once": 8}, "narrow", 2, 1),
-        ({"rays": 64, "rays_at_once": 8, "precision": "mixed"}, "wide", 1, 2),  # a switch of the whole process
+        ({"rays": 64, "micro_batch": 8}, "wide", 2, 2),  # in a step; in each of its parts one
+        ({"rays": 64, "micro_batch": 8}, "narrow", 2, 1),
+        ({"rays": 64, "micro_batch": 8, "precision": "mixed"}, "wide", 1, 2),  # a switch of the whole process
     ],
 )
 def test_how_threads_are_used(train: dict[str, object], network: str, threads: int, of_torch: int) -> None:
@@ -95,7 +95,7 @@ def test_a_lone_part_is_the_same_on_more_threads(config: str, tmp_path: Path) ->
     """Kernel by kernel: enough rays that all of them are shared."""
     found = []
     for threads in (1, 2):
-        every = ["train.rays=512", f"train.threads={threads}", "model.foreground.field.start=sphere"]
+        every = ["train.rays=512", f"train.threads={threads}", "model.foreground.field.init=sphere"]
         run = trained(tmp_path / str(threads), 2, *every, config=config)
         assert run.gradients.threads == 1 and torch.get_num_threads() == threads
         found.append(dict(run.objective.model.named_parameters()))
@@ -108,7 +108,7 @@ def test_an_error_in_a_thread_is_raised(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(ColorLoss, "__call__", fail)
     with pytest.raises(ValueError, match="of a part"):
-        trained(tmp_path, 1, "train.rays_at_once=16", "train.threads=2")
+        trained(tmp_path, 1, "train.micro_batch=16", "train.threads=2")
 
 
 @pytest.mark.parametrize("room", [5, 17, 40, 64])
@@ -116,7 +116,7 @@ def test_an_error_in_a_thread_is_raised(tmp_path: Path, monkeypatch: pytest.Monk
 def test_parts_that_do_not_fit_are_halved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], room: int, threads: int
 ) -> None:
-    """As if `rays_at_once` had been what fits from the start; an error where nothing does."""
+    """As if `micro_batch` had been what fits from the start; an error where nothing does."""
     forward = Objective.forward
 
     def crowded(self: Objective, batch: RayBatch) -> object:
@@ -126,14 +126,14 @@ def test_parts_that_do_not_fit_are_halved(
 
     fits = next((64 >> k for k in range(3) if 64 >> k <= room), None)
     every = ["train.rays=64", f"train.threads={threads}", SPHERE]
-    expected = trained(tmp_path / "a", 2, *every, f"train.rays_at_once={fits or 16}")
+    expected = trained(tmp_path / "a", 2, *every, f"train.micro_batch={fits or 16}")
     monkeypatch.setattr(Objective, "forward", crowded)
     if fits is None:
         with pytest.raises(torch.OutOfMemoryError):
-            trained(tmp_path / "b", 2, *every, "train.rays_at_once=64")
+            trained(tmp_path / "b", 2, *every, "train.micro_batch=64")
         return
-    found = trained(tmp_path / "b", 2, *every, "train.rays_at_once=64")
-    assert fits == 64 or f"train.rays_at_once={fits}" in "".join(capsys.readouterr())
+    found = trained(tmp_path / "b", 2, *every, "train.micro_batch=64")
+    assert fits == 64 or f"train.micro_batch={fits}" in "".join(capsys.readouterr())
     truth = dict(expected.objective.named_parameters())
     assert all(torch.equal(mine, truth[name]) for name, mine in found.objective.named_parameters())
 

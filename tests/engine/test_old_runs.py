@@ -33,7 +33,7 @@ def test_an_old_run_shows_what_it_showed(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
 def test_an_old_run_goes_on(folder: Path, tmp_path: Path) -> None:
-    config = read_config(folder / "config.yaml", ["train.steps=8", f"output={tmp_path}"])
+    config = read_config(folder / "config.yaml", ["train.steps=8", f"output={tmp_path}"], saved=True)
     scene = config.data.load()
     run = trainer.Trainer(config, tmp_path, distributed.setup("cpu"), scene, fresh=False)
     run.load(next((folder / "checkpoints").glob("step_*")))

@@ -9,7 +9,7 @@ from engine import experiment, resume
 from tests.engine.test_training import ROOT, SMALL, SPHERE, assert_equal, log_of, run_script, state_of, trained
 from utils import distributed
 
-PATCHES = ("losses.structure={type: structure, weight: 0.1}", "train.rays_at_once=64", "train.rays=128")
+PATCHES = ("losses.structure={type: structure, weight: 0.1}", "train.micro_batch=64", "train.rays=128")
 SELECTIONS = {
     "gradient": ("train.pixels={type: gradient, unbiased: true}",),
     "loss": ("train.pixels={type: loss, cell: 4, every: 3}",),

@@ -25,7 +25,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 TINY_DATA = ["data={type: procedural, views: 4, test_views: 1, size: 24}"]
 TINY = [*TINY_DATA, "train.rays=24", "train.minutes=null", "train.validations=1"]
 TABLE = "foreground.field.encoding.table"
-SPHERE = "model.foreground.field.start=sphere"
+SPHERE = "model.foreground.field.init=sphere"
 SMALL = [*TINY, "train.rays=64", "train.log_every=1", "device=cpu"]
 
 
@@ -100,7 +100,7 @@ def log_of(folder: Path) -> list[dict[str, float]]:
 
 def test_rates_of_a_background_that_was_left_out_are_no_mistake(tmp_path: Path) -> None:
     assert trained(tmp_path, 1, "model.background=null", config="neus_hash_open").step == 1
-    with pytest.raises(InputError, match="optimizer.parts: 'foregruond' - no such part"):
+    with pytest.raises(InputError, match="command line: optimizer.parts: 'foregruond': this model has no parameter"):
         trained(tmp_path / "other", 1, "optimizer.parts={foregruond: 1e-2}")
 
 

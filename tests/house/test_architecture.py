@@ -96,7 +96,7 @@ def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 def is_kernel(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether a function is decorated as Warp device code."""
-    return any(ast.unparse(d).startswith(("wp.kernel", "wp.func")) for d in node.decorator_list)
+    return any(ast.unparse(d).startswith(("wp.kernel", "wp.func", "native_kernel")) for d in node.decorator_list)
 
 
 @each_file

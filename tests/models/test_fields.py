@@ -254,7 +254,7 @@ def test_the_published_network_starts_as_a_sphere(inside_out: bool) -> None:
     ],
 )
 def test_ground_starts_as_the_plane_where_z_is_zero(geometry: MlpConfig) -> None:
-    field = SdfConfig(start="ground", geometry=geometry).build()
+    field = SdfConfig(init="ground", geometry=geometry).build()
     x = points(200)
     torch.testing.assert_close(field.value(x).detach(), x[:, 2], atol=1e-5, rtol=0)
     up = torch.tensor([[0.0, 0.0, 1.0]]).expand(200, 3)
@@ -338,7 +338,7 @@ def test_a_network_of_sines_is_trained_to_a_sphere() -> None:
     for _ in range(2):
         torch.manual_seed(3)
         field = FIELDS["sdf, sines"].build()
-        field.prepare()
+        field.initialize()
         fields.append(field)
     x = points(2000)
     with torch.no_grad():

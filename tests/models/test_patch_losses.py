@@ -89,8 +89,8 @@ def test_rays_stand_row_by_row() -> None:
         ),
         (["train.pixels={type: patches, side: 5}"], r"train.rays should be a multiple of 25, .* \(got 4096\)"),
         (
-            ["train.pixels={type: patches, side: 8}", "train.rays_at_once=100"],
-            r"train.rays_at_once should be a multiple of 64, .* \(got 100\)",
+            ["train.pixels={type: patches, side: 8}", "train.micro_batch=100"],
+            r"train.micro_batch should be a multiple of 64, .* \(got 100\)",
         ),
     ],
 )

@@ -272,7 +272,7 @@ def main(configs: list[str]) -> None:
     install()
     made = ["data.type=procedural", "data.views=6", "data.test_views=1", "data.size=40", "train.rays=48"]
     there, small = [*made, f"device={DEVICE}"], "model.foreground.field.encoding.log2_rows=12"
-    sphere = "model.foreground.field.start=sphere"  # a hull takes time, and is fitted before anything is on a device
+    sphere = "model.foreground.field.init=sphere"  # a hull takes time, and is fitted before anything is on a device
     config, out, device = "configs/neus_hash.yaml", str(FOLDER / "out"), ("--device", str(DEVICE))
     found: dict[str, Any] = {"codes": {}, "waits": {}, "errors": {}, "recorded": {}, "refusals": refusals()}
     with redirect_stdout(sys.stderr):

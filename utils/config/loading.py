@@ -5,52 +5,62 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from utils.config.mistakes import describe, did_you_mean
-from utils.config.parts import CHOICE_MARK, Choice, Part, StrictModel, discover, kind_named, parts
+from utils.config.parts import CHOICE_MARK, Origin, StrictModel, kind_named, parts
 from utils.config.yaml_text import MAX_BYTES, Node, Place, merge, parse, write
 from utils.errors import InputError
-
-__all__ = [
-    "Choice",
-    "Part",
-    "StrictModel",
-    "differences",
-    "discover",
-    "json_schema",
-    "load_config",
-    "parts",
-    "to_yaml",
-]
 
 ModelT = TypeVar("ModelT", bound=StrictModel)
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def load_config(path: str | Path, overrides: Sequence[str], model: type[ModelT]) -> ModelT:
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str],
+    model: type[ModelT],
+    *,
+    renamed: Mapping[str, str] | None = None,
+    saved: bool = False,
+) -> ModelT:
     """The config in the YAML file `path` as a `model`.
 
     `base: FILE` (or a list, later ones win) names the files that this one completes; each is looked up
     beside the file, then in the project's `configs/` and `configs/data/`. `overrides` are
-    `key.sub=value` with values in YAML; they win over all files.
+    `key.sub=value` with values in YAML; they win over all files. How they merge: docs/configs.md.
+
+    renamed: keys of earlier versions, each with its name of today; `*` stands for any one key on the way. They are
+    mistakes, but in a config that a run has saved, where they are read as what they meant.
 
     Raises `InputError` with one line per mistake: `file:line:column: key: what (got X); did you mean 'y'?`.
     """
     mistakes: list[str] = []
     tree = _Files(mistakes).read(Path(path))
     tree = merge(tree, _parse_overrides(overrides, mistakes))
+    for old, new in (renamed or {}).items():
+        _rename(tree, old.split("."), new, None if saved else mistakes)
     if mistakes:
         raise InputError("\n".join(mistakes))
     try:
         # JSON mode is strict about kinds (no "on" for true) and yet takes a list for a tuple.
-        return model.model_validate_json(json.dumps(tree.plain()), strict=True)
+        config = model.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
         raise InputError("\n".join(describe(error, tree, model))) from None
+    config._origin = Origin(tree)
+    return config
+
+
+def place_of(config: StrictModel, *keys: str) -> str:
+    """`file:line:column` where a key of a loaded config was written, or the command line; empty where it was not."""
+    node = config._origin.tree
+    for key in keys:
+        node = node.child(key) if node is not None else None
+    return "" if node is None else str(node.key)
 
 
 def to_yaml(config: BaseModel) -> str:
@@ -189,6 +199,19 @@ def _parse_overrides(overrides: Sequence[str], mistakes: list[str]) -> Node:
             continue
         _insert(tree, path, value)
     return tree
+
+
+def _rename(tree: Node, old: Sequence[str], new: str, mistakes: list[str] | None, shown: str = "") -> None:
+    """Give a key of `tree` its new name, or, with `mistakes`, refuse it by a line that says the new name."""
+    if not isinstance(tree.value, dict):
+        return
+    for key in list(tree.value) if old[0] == "*" else [key for key in tree.value if key == old[0]]:
+        if len(old) > 1:
+            _rename(tree.value[key], old[1:], new, mistakes, f"{shown}{key}.")
+        elif mistakes is None:
+            tree.value[new] = tree.value.pop(key)
+        else:
+            mistakes.append(f"{tree.value[key].key}: {shown}{key}: is now called {new}: write {shown}{new}")
 
 
 def _insert(tree: Node, path: Sequence[str], value: Node) -> None:

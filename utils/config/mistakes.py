@@ -70,6 +70,8 @@ def _line(key: tuple[str, ...], details: list[Any], tree: Node, model: type[Stri
         place = node.key
     else:
         hint = did_you_mean(node.value, _choices(details)) if isinstance(node.value, str) else ""
+        if node.value is None:
+            hint = "; null removes an inherited key, and here none is inherited"
         place = parent.key if kind == "missing" else node.place
     return ": ".join(filter(None, (str(place), ".".join(key), f"{what}{got}{hint}")))
 

@@ -7,19 +7,38 @@ import inspect
 import json
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    ValidationError,
+)
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from utils.config.yaml_text import Node
+
 CHOICE_MARK = "x-choice"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a config that comes from files was read; two configs of the same values are equal all the same."""
+
+    tree: Node | None = field(default=None, compare=False)
 
 
 class StrictModel(BaseModel):
     """Base of every config: unknown keys are mistakes, values do not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _origin: Origin = PrivateAttr(default_factory=lambda: Origin())
 
 
 class Part(StrictModel):

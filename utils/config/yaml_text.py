@@ -220,7 +220,7 @@ def merge(parent: Node, child: Node) -> Node:
     """`parent` overridden by `child`, mapping by mapping.
 
     Lists and scalars are replaced. A mapping is replaced wholly when both state a `type` and the two
-    differ: the options of one part mean nothing to another.
+    differ: the options of one part mean nothing to another. `null` removes a key of the parent.
     """
     if not isinstance(parent.value, dict) or not isinstance(child.value, dict):
         return child
@@ -229,7 +229,10 @@ def merge(parent: Node, child: Node) -> Node:
         return child
     merged = dict(parent.value)
     for key, node in child.value.items():
-        merged[key] = merge(merged[key], node) if key in merged else node
+        if node.value is None and key in merged:
+            del merged[key]
+        else:
+            merged[key] = merge(merged[key], node) if key in merged else node
     # What is missing in a mapping is missing in its file, not on the command line.
     where = child if child.place.line else parent
     return Node(merged, where.place, where.key)

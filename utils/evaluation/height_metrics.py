@@ -36,7 +36,7 @@ class HeightScore:
 
 
 def compare_heights(mesh: trimesh.Trimesh, points: Floats) -> HeightScore:
-    """The uppermost surface against points [N,3], z up, same frame. Raises InputError when none is covered."""
+    """The uppermost surface against points [N, 3], z up, same frame. Raises InputError when none is covered."""
     found = uppermost(mesh, points[:, :2])
     covered = np.isfinite(found)
     if not covered.any():
@@ -52,7 +52,7 @@ def compare_heights(mesh: trimesh.Trimesh, points: Floats) -> HeightScore:
 
 
 def uppermost(mesh: trimesh.Trimesh, places: Floats) -> Floats:
-    """The greatest z of the surface at each place [N,2], NaN where there is none."""
+    """The greatest z of the surface at each place [N, 2], NaN where there is none."""
     low, high = mesh.bounds
     middle, size = (low + high) / 2, float((high - low).max())
     scaled = ((mesh.vertices - middle) / size).astype(np.float32)  # single precision is enough near 1
@@ -69,7 +69,7 @@ def uppermost(mesh: trimesh.Trimesh, places: Floats) -> Floats:
 
 
 def reference_points(path: Path) -> Floats:
-    """[N,3] of an .npz file with `points` (and `n_train_views`, of which two are needed), or of a mesh's surface.
+    """[N, 3] of an .npz file with `points` (and `n_train_views`, of which two are needed), or of a mesh's surface.
 
     Raises InputError for files without points.
     """

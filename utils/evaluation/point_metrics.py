@@ -20,7 +20,7 @@ MAX_BYTES = 2**31
 
 
 def read_points(path: Path, *, least_views: int = 2) -> Floats:
-    """Points [N,3] of an .npz file with an array `points`, or the vertices of a .ply without faces.
+    """Points [N, 3] of an .npz file with an array `points`, or the vertices of a .ply without faces.
 
     Where the .npz has `n_train_views` [N], only points with `least_views` or more are taken. Raises InputError.
     """
@@ -75,9 +75,9 @@ def compare_points(
     samples: int = 200_000,
     seed: int = 0,
 ) -> dict[str, float | int]:
-    """Recall of points [N,3] by a mesh, precision of the part of the mesh that was observed; world units.
+    """Recall of points [N, 3] by a mesh, precision of the part of the mesh that was observed; world units.
 
-    observed: mesh samples [S,3] -> bool [S]. The distance of a sample is that to the nearest of the points, so it is
+    observed: mesh samples [S, 3] -> bool [S]. The distance of a sample is that to the nearest of the points, so it is
     too large by up to half their spacing, which is returned. Raises InputError when nothing of the mesh was observed.
     """
     center = points.mean(axis=0)

@@ -20,14 +20,14 @@ from models.kernels.runtime.native import Floats, Rows, native_kernel
 GRAIN = 128  # blocks that are worth a second thread
 
 
-def spent(before: Tensor, after: Tensor, s: Tensor) -> Tensor:
+def estimated_optical_depth(before: Tensor, after: Tensor, s: Tensor) -> Tensor:
     """relu(log sigmoid(s before) - log sigmoid(s after)), [*N].
 
     before, after: [*N] float32, distances. s: [] float32, 1 / their unit. Not differentiable.
     """
     flat = [x.contiguous().view(-1) for x in (before, after)]
     tau = torch.empty_like(flat[0])
-    launch_blocks(_spent, len(tau), [*flat, s.view(1), tau], device=tau.device, grain=GRAIN)
+    launch_blocks(_estimate, len(tau), [*flat, s.view(1), tau], device=tau.device, grain=GRAIN)
     return tau.view(before.shape)
 
 
@@ -120,7 +120,7 @@ _ENDS = (
     STORE_BLOCK(tau.data + start, RELU(lost), end);
 """
 )
-def _spent(block: int, before: Floats, after: Floats, sharpness: Floats, tau: Floats): ...
+def _estimate(block: int, before: Floats, after: Floats, sharpness: Floats, tau: Floats): ...
 
 
 @native_kernel(_ENDS + "STORE_BLOCK(tau.data + start, RELU(lost), end);\n")

@@ -8,7 +8,7 @@ import torch
 from scipy.special import sph_harm_y
 from torch.nn import functional as F
 
-from benchmarks import plain
+from benchmarks import baseline
 from models.kernels.encodings.harmonics import harmonics
 
 
@@ -43,7 +43,7 @@ def test_values_are_those_of_scipy(degree: int, count: int, device: torch.device
 def test_the_gradient_is_that_of_float64(degree: int, device: torch.device) -> None:
     x = directions(333).requires_grad_()
     weight = torch.randn(333, (degree + 1) ** 2, dtype=torch.float64)
-    exact = torch.autograd.grad((plain.harmonics(x, degree=degree) * weight).sum(), x)[0] if degree else x * 0
+    exact = torch.autograd.grad((baseline.harmonics(x, degree=degree) * weight).sum(), x)[0] if degree else x * 0
     single = x.detach().float().to(device).requires_grad_()
     found = torch.autograd.grad((harmonics(single, degree=degree) * weight.float().to(device)).sum(), single)[0].cpu()
     torch.testing.assert_close(found.double(), exact, atol=2e-5, rtol=1e-5)

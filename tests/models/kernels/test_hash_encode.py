@@ -1,4 +1,4 @@
-"""The hash encoding against plain PyTorch in float64: values, input gradient, and the gradients of both."""
+"""The hash encoding against PyTorch in float64: values, input gradient, and the gradients of both."""
 
 import itertools
 from typing import Literal

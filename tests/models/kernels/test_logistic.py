@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.kernels.rays.logistic import optical_depth, spent
+from models.kernels.rays.logistic import estimated_optical_depth, optical_depth
 
 
 def reference(leaves: list[Tensor], directions: Tensor, t: list[Tensor], anneal: float) -> Tensor:
@@ -52,13 +52,13 @@ def test_far_outside_little_is_lost_and_all_its_digits_are_there(device: torch.d
     before, after, s = (torch.tensor(x, device=device) for x in ([0.1, 0.05], [0.09, 0.04], 200.0))
     a, b = before.double() * 200, after.double() * 200
     truth = torch.log1p(torch.exp(-b)) - torch.log1p(torch.exp(-a))
-    torch.testing.assert_close(spent(before, after, s).double(), truth, atol=0, rtol=1e-5)
+    torch.testing.assert_close(estimated_optical_depth(before, after, s).double(), truth, atol=0, rtol=1e-5)
 
 
 def test_deep_inside_it_is_the_way_times_the_slope(device: torch.device) -> None:
     before, after, s = (torch.tensor(x, device=device) for x in ([-0.5, -2.0], [-0.75, -2.5], 400.0))
-    torch.testing.assert_close(spent(before, after, s).cpu(), torch.tensor([100.0, 200.0]))
-    assert not spent(after, before, s).any()
+    torch.testing.assert_close(estimated_optical_depth(before, after, s).cpu(), torch.tensor([100.0, 200.0]))
+    assert not estimated_optical_depth(after, before, s).any()
 
 
 def test_a_number_that_is_not_finite_is_seen(device: torch.device) -> None:
@@ -67,10 +67,11 @@ def test_a_number_that_is_not_finite_is_seen(device: torch.device) -> None:
     one = torch.ones((), device=device)
     tau = optical_depth(value, gradient, directions, (t0, t, t1), 50 * one, one)
     assert tau[3].isnan() and tau.isfinite().sum() == 39
-    assert spent(value, t, one)[3].isnan()
-    assert spent(t, value, one)[3].isnan()
+    assert estimated_optical_depth(value, t, one)[3].isnan()
+    assert estimated_optical_depth(t, value, one)[3].isnan()
 
 
 def test_floats_of_another_size_are_refused(device: torch.device) -> None:
     with pytest.raises(TypeError, match="torch.float64: expected one of .*torch.float32"):
-        spent(torch.ones(2, device=device).double(), torch.ones(2, device=device), torch.ones((), device=device))
+        one = torch.ones(2, device=device)
+        estimated_optical_depth(one.double(), one, torch.ones((), device=device))

@@ -231,7 +231,7 @@ def test_what_is_made_of_a_distance_and_its_gradient(other: SimpleNamespace) -> 
         first, seen = join.joined(output, [ways, turned, gradient])
         found = [tau, off, first, seen]
         grads = torch.autograd.grad(sum(x.sin().sum() for x in found), leaves)
-        return [*found, *grads, logistic.spent(value.detach(), value.detach().roll(1), s.detach())]
+        return [*found, *grads, logistic.estimated_optical_depth(value.detach(), value.detach().roll(1), s.detach())]
 
     forms = everything(other.logistic, other.normals, other.join), everything(logistic, normals, join)
     for found, usual in zip(*forms, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def replaced(pairs: Sequence[tuple[Any, Any]]) -> Iterator[None]:
+def patched(pairs: Sequence[tuple[Any, Any]]) -> Iterator[None]:
     """Within, wherever a loaded module of models/ names the first of a pair, it means the second."""
     forms = {id(before): after for before, after in pairs}
     places = [place for place in named() if id(place[2]) in forms]

@@ -1,4 +1,4 @@
-"""The kernels of models/kernels in plain PyTorch, as one would write them without kernels: the other side of a ratio.
+"""The kernels of models/kernels in PyTorch alone, as one would write them without kernels: the other side of a ratio.
 
 Whole arrays at a time, gradients by autograd, and of several operations that do the same the quickest. Signatures are
 the kernels', so that `instead_of_kernels` can run the product itself without them. The tests have twins of their own.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.swap import replaced
+from benchmarks.patch import patched
 from models.kernels.encodings import harmonics as _harmonics
 from models.kernels.encodings import hash_encode as _hash_encode
 from models.kernels.encodings.hash_encode import HashLevels
@@ -179,7 +179,7 @@ def clipped(
     return near, torch.maximum(torch.minimum(far, middle + half), near)
 
 
-def spent(before: Tensor, after: Tensor, s: Tensor) -> Tensor:
+def estimated_optical_depth(before: Tensor, after: Tensor, s: Tensor) -> Tensor:
     """By torch's own log-sigmoid."""
     return F.relu(F.logsigmoid(s * before) - F.logsigmoid(s * after))
 
@@ -196,7 +196,7 @@ def optical_depth(
     t0, t, t1 = intervals
     cosine = (gradient * directions).sum(-1)
     slope = -(F.relu(0.5 - 0.5 * cosine) * (1 - anneal)) - F.relu(-cosine) * anneal
-    return spent(value + slope * (t0 - t), value + slope * (t1 - t), s)
+    return estimated_optical_depth(value + slope * (t0 - t), value + slope * (t1 - t), s)
 
 
 def mirrored(directions: Tensor, gradient: Tensor) -> Tensor:
@@ -356,7 +356,7 @@ PAIRS: tuple[tuple[Any, Any], ...] = (
     (_packed.points, points),
     (_packed.preceding, preceding),
     (_packed.crossings, crossings),
-    (_logistic.spent, spent),
+    (_logistic.estimated_optical_depth, estimated_optical_depth),
     (_logistic.optical_depth, optical_depth),
     (_normals.mirrored, mirrored),
     (_normals.off_unit, off_unit),
@@ -372,5 +372,5 @@ PAIRS: tuple[tuple[Any, Any], ...] = (
 
 
 def instead_of_kernels() -> AbstractContextManager[None]:
-    """Within, the product runs in plain PyTorch: each kernel's name in models/ means its plain form."""
-    return replaced(PAIRS)
+    """Within, the product runs in PyTorch alone: each kernel's name in models/ means its PyTorch baseline."""
+    return patched(PAIRS)
