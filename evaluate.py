@@ -70,10 +70,28 @@ def main() -> int:
     if args.heights is not None:
         mesh_score = (mesh_score or {}) | measure_heights(run, args.mesh, args.heights)
     image_score = measure_images(run, scene, args.split)
-    update_results(run.folder / "metrics.json", images=image_score, mesh=mesh_score)
+    update_results(run.folder / "metrics.json", **blocks_of(args.split, image_score, measured_on(args), mesh_score))
     print_block("images", image_score)
     print_block("mesh", mesh_score)
     return 0
+
+
+def measured_on(args: argparse.Namespace) -> str:
+    """The files that the mesh was compared with; empty for the scene's own surface."""
+    return ", ".join(file.name for file in (args.reference, args.heights) if file is not None)
+
+
+def blocks_of(
+    split: str, images: dict[str, Any] | None, reference: str, mesh: dict[str, Any] | None
+) -> dict[str, dict[str, Any] | None]:
+    """Where the numbers go in metrics.json, so that nothing that was measured otherwise is overwritten.
+
+    images: "images" for the test views, else by the name of the split. mesh: "mesh", the newest, and by reference.
+    """
+    by_reference = {"references": {reference: mesh}} if reference and mesh else {}
+    if split != "test":
+        return {"splits": {split: images} if images else None, "mesh": mesh, **by_reference}
+    return {"images": images, "mesh": mesh, **by_reference}
 
 
 def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
@@ -116,10 +134,10 @@ def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
 
 
 def depth_error(scene: Scene, view: int, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the pixels of a view that have a measured depth: |rendered - measured| z depth, world units, [N], and whether
-    a training view saw the place that was measured, [N].
+    """Depth errors [N] of a view, and [N] bool whether a training view saw the place that was measured.
 
-    along: rendered distance along the rays [H, W], scene units.
+    along: rendered distance along the rays [H, W], scene units. N: the pixels that have a measured depth. Errors are
+    |rendered - measured| z depth, world units.
     """
     import numpy as np
     import torch
@@ -138,8 +156,9 @@ def depth_error(scene: Scene, view: int, along: np.ndarray) -> tuple[np.ndarray,
 
 
 def score_depths(error: np.ndarray, seen: np.ndarray) -> dict[str, Any]:
-    """Share of the pixels whose depth is right to 0.05 world units (5 cm in meters), the median error [N], and the
-    same share where `seen` [N] says that a training view saw the place: nobody can know the others.
+    """Share of the pixels whose depth is right to 0.05 world units, the median error, and that share where `seen`.
+
+    error: [N] world units. seen: [N] bool, where a training view saw the place: no method can know the others.
     """
     import numpy as np
 

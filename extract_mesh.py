@@ -97,7 +97,7 @@ def scene_surface(run: Run, resolution: int) -> trimesh.Trimesh:
 
 
 def surface_colors(run: Run, mesh: trimesh.Trimesh, batch: int = 1 << 16) -> NDArray[np.uint8]:
-    """Color of each vertex as seen along its normal, [V, 3]. mesh: scene frame."""
+    """Color of each vertex as seen along its normal, [V, 3] uint8. mesh: scene frame. batch: vertices at once."""
     import numpy as np
     import torch
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from models.model import Model
     from models.rendering.frames import Frame
 
-    Look = Callable[[Cameras, int], Frame]
+    Renderer = Callable[[Cameras, int], Frame]
 
 MODES = ("rgb", "depth", "normal")
 EXAMPLE = """examples:
@@ -56,7 +56,8 @@ def main() -> int:
     run = Run.open(args.run, device=args.device)
     cameras = path_cameras(run, args.path, args.frames).scaled(args.scale)
     out = args.out or run.folder / "videos" / f"{Path(args.path).stem}.mp4"
-    count = write_video(out, panels(looker(run.model, args.surface, args.baked), cameras, args.modes), fps=args.fps)
+    renderer = choose_renderer(run.model, args.surface, args.baked)
+    count = write_video(out, panels(renderer, cameras, args.modes), fps=args.fps)
     print(f"{out}: {count} frames, {count / args.fps:.1f} s, {', '.join(args.modes)}")
     return 0
 
@@ -97,7 +98,7 @@ def file_cameras(run: Run, path: Path) -> Cameras:
     return world.transformed(scene_from_world).to(run.device)
 
 
-def looker(model: Model, surface: bool, baked: bool) -> Look:
+def choose_renderer(model: Model, surface: bool, baked: bool) -> Renderer:
     """What makes the frames: the volume, its surface, or that surface on a lattice."""
     from models.rendering.baked import bake, render_depth
     from models.rendering.frames import render_image
@@ -108,17 +109,17 @@ def looker(model: Model, surface: bool, baked: bool) -> Look:
     return partial(render_image, Surface(model) if surface else model)
 
 
-def panels(look: Look, cameras: Cameras, wanted: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:
-    """The video's frames, one by one."""
+def panels(renderer: Renderer, cameras: Cameras, wanted: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:
+    """The video's frames, one by one, each [H, W * modes, 3] uint8; see `panel`."""
     from tqdm import tqdm
 
-    span = whole_depth_range(look, cameras) if "depth" in wanted else (0.0, 1.0)
+    span = whole_depth_range(renderer, cameras) if "depth" in wanted else (0.0, 1.0)
     for index in tqdm(range(len(cameras)), desc="render", unit="frame", disable=None):
-        yield panel(look(cameras, index), wanted, span)
+        yield panel(renderer(cameras, index), wanted, span)
 
 
 def panel(frame: Frame, wanted: tuple[str, ...], span: tuple[float, float]) -> NDArray[np.uint8]:
-    """The wanted modes of a frame side by side, [H, W * modes, 3]. span: depths at the colors' ends."""
+    """The wanted modes of a frame side by side, [H, W * modes, 3]. span: depths at the colors' ends, scene units."""
     from utils.pictures.images import color_depth, color_normal, side_by_side, to_uint8
 
     solid = frame.opacity.numpy() > 0.5
@@ -130,7 +131,7 @@ def panel(frame: Frame, wanted: tuple[str, ...], span: tuple[float, float]) -> N
     return side_by_side([pictures[mode]() for mode in wanted])
 
 
-def whole_depth_range(look: Look, cameras: Cameras) -> tuple[float, float]:
+def whole_depth_range(renderer: Renderer, cameras: Cameras) -> tuple[float, float]:
     """One range of depth for the whole video, from every few of its frames in small."""
     import numpy as np
 
@@ -138,7 +139,7 @@ def whole_depth_range(look: Look, cameras: Cameras) -> tuple[float, float]:
 
     small = cameras.scaled(min(1.0, 64.0 / float(cameras.size.max())))
     some = np.unique(np.linspace(0, len(cameras) - 1, 16).round().astype(int))
-    frames = [look(small, int(index)) for index in some]
+    frames = [renderer(small, int(index)) for index in some]
     depth = np.concatenate([frame.depth.numpy().ravel() for frame in frames])
     solid = np.concatenate([frame.opacity.numpy().ravel() > 0.5 for frame in frames])
     return depth_range(depth, solid)

@@ -51,7 +51,7 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
     """Train until the budget is used or a signal comes; returns the exit code."""
     import torch
 
-    from engine import resume, signals, trainer
+    from engine import resume, signals, step_guard
     from utils import distributed
 
     ranks = distributed.setup(config.device)
@@ -63,7 +63,8 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
         try:
             while run.progress < 1 and not distributed.any_rank(stop.received):
                 run.step_once()
-        except trainer.NumbersError as error:
+            run.finish()
+        except step_guard.NumbersError as error:
             print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
             return 3
         except torch.OutOfMemoryError as error:
@@ -72,7 +73,6 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
             return 5
         finally:
             run.close()
-        run.finish()
         return stop.exit_code if run.progress < 1 else 0
     finally:
         distributed.cleanup()

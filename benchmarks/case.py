@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dataio.cameras import Rays
+from models.kernels.encodings.hash_encode import HashLevels
+
 FLOAT = 4  # bytes
 
 Results = tuple[Tensor, ...]
@@ -69,3 +72,17 @@ def share_that_differs(ours: Sequence[Tensor], simple: Sequence[Tensor]) -> floa
     """Of the numbers of two results, where they are counts or truths."""
     pairs = list(zip(ours, simple, strict=True))
     return sum(float((a != b).sum()) for a, b in pairs) / max(sum(a.numel() for a, _ in pairs), 1)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Rays at a sphere through a grid whose cells near it are occupied; the samples that a march finds there."""
+
+    rays: Rays
+    jitter: Tensor
+    occupied: Tensor
+    coarse: Tensor
+    step: float
+    offsets: Tensor
+    points: Tensor  # [M, 3]
+    levels: HashLevels

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import baseline
-from benchmarks.case import FLOAT, Case, Least, Results, backward, both
+from benchmarks.case import FLOAT, Case, Inputs, Least, Results, backward, both
 from benchmarks.sample_cases import depth_cases, sample_cases, view_cases
 from dataio.cameras import Rays
 from models.encodings.hash_grid import HashGridConfig
@@ -41,20 +41,6 @@ class Sizes:
     pixels: int = 1 << 16
     lattice: int = 128
     grid: int = 64
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Rays at a sphere through a grid whose cells near it are occupied; the samples that a march finds there."""
-
-    rays: Rays
-    jitter: Tensor
-    occupied: Tensor
-    coarse: Tensor
-    step: float
-    offsets: Tensor
-    points: Tensor  # [M, 3]
-    levels: HashLevels
 
 
 def make_inputs(sizes: Sizes, encoding: HashGridConfig, device: torch.device) -> Inputs:

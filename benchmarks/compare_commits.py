@@ -26,7 +26,7 @@ EXAMPLE = """examples:
 
 The other commit is checked out beside this working tree, and both run with this Python. Losses are
 compared to the last digit. exit code: 1 where they differ"""
-# What a process of each commit does: a run in progress, of which it takes as many steps as it is told.
+# What a process of each commit does: a run in progress, of which it takes as many steps as it reads.
 WORKER = """
 import json, sys
 import torch

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from benchmarks import baseline
-from benchmarks.case import FLOAT, Case, Least, Results, backward, both, share_that_differs
+from benchmarks.case import FLOAT, Case, Inputs, Least, Results, backward, both, share_that_differs
 from models.kernels.networks import join, normals
 from models.kernels.rays import logistic, packed, scan, sphere
-
-if TYPE_CHECKING:
-    from benchmarks.cases import Inputs
 
 FEATURES, HARMONICS = 15, 16  # of a geometry network, of a direction of view
 

@@ -21,14 +21,14 @@ MAJORITY = 0.6  # of the positions; with fewer inliers there is noise, not outli
 class Fit(NamedTuple):
     """target_from_source and how good it is."""
 
-    matrix: Float64  # 4x4 similarity
+    matrix: Float64  # [4, 4] similarity
     inliers: npt.NDArray[np.bool_]  # [N]
     error: float  # root mean square distance of the inliers, target units
     turn: float  # standard error of the turn about the worst axis, radians; infinite for positions on a line
 
 
 def fit_similarity(source: Float64, target: Float64) -> Float64:
-    """4x4 similarity from [N, 3] to [N, 3], N >= 3 and not on a line, that minimizes the sum of squared distances.
+    """[4, 4] similarity from [N, 3] to [N, 3], N >= 3, not on a line, that minimizes the sum of squared distances.
 
     Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (1991).
     """

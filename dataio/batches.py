@@ -62,7 +62,7 @@ class RayBatch:
         ]
 
     def weighed(self, per_ray: Tensor) -> Tensor:
-        """[R] times the rays' weights, where there are any."""
+        """[R] times the rays' weights, where there are any. Differentiable in per_ray."""
         return per_ray if self.weight is None else per_ray * self.weight
 
     def total_mask(self) -> Tensor:
@@ -156,7 +156,7 @@ class PixelSampler:
         return batch
 
     def learn(self, error: Tensor) -> None:
-        """Tell the selection how far off the rays of the last batch were; all ranks, after every batch.
+        """Pass the errors of the last batch's rays to the selection; all ranks, after every batch.
 
         error: [R] mean squared difference of colors, detached, on this sampler's device.
         """

@@ -72,7 +72,7 @@ class Cameras:
 
         camera_to_world: [C, 3, 4] or [C, 4, 4], OpenCV axes. intrinsics: [C, 4] or [4] for all, pixels.
         size: [C, 2] or [2], width and height. distortion: [C, 8], [C, 12] or [8]. lens: [C] numbers of `Lens`, or
-        bools that mean a fisheye; Brown's if not given. near: one number or [C].
+        bools that mean a fisheye; Brown's if not given. near: one number or [C]. Differentiable in all float tensors.
         """
         pose = _tensor(camera_to_world, torch.float32)[:, :3, :]
         count = len(pose)
@@ -99,22 +99,22 @@ class Cameras:
         return Cameras(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors by name, on the CPU, for a checkpoint."""
+        """All tensors [C, ...] by name, on the CPU, for a checkpoint."""
         return {field.name: getattr(self, field.name).cpu() for field in fields(self)}
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Cameras:
-        """Inverse of `state`."""
+        """Inverse of `state`: the cameras of tensors [C, ...], on their device."""
         return cls(**state)
 
     @property
     def centers(self) -> Tensor:
-        """[C, 3] positions of the cameras."""
+        """[C, 3] positions of the cameras, in the frame of camera_to_world. Differentiable in poses."""
         return self.camera_to_world[:, :, 3]
 
     @property
     def forward(self) -> Tensor:
-        """[C, 3] unit vectors along the optical axes."""
+        """[C, 3] unit vectors along the optical axes, in the frame of camera_to_world. Differentiable in poses."""
         return self.camera_to_world[:, :, 2]
 
     # Asked once per object: on a GPU the answer costs a synchronization.
@@ -175,7 +175,7 @@ class Cameras:
         return plane * intrinsics[:, :2] + intrinsics[:, 2:], depth
 
     def pixel_grid(self, camera: int) -> Tensor:
-        """[H*W, 2] centers of all pixels of one camera, row by row."""
+        """[H*W, 2] float32 centers (u, v) of all pixels of one camera, in pixels, row by row."""
         width, height = (int(n) for n in self.size[camera])
         device = self.camera_to_world.device
         rows, columns = torch.meshgrid(
@@ -191,7 +191,10 @@ class Cameras:
         return replace(self, size=size, intrinsics=intrinsics)
 
     def transformed(self, similarity: npt.ArrayLike | Tensor) -> Cameras:
-        """The cameras in another frame: similarity 4x4 maps this frame's points there; near scales along."""
+        """The cameras in another frame: the similarity [4, 4] maps this frame's points there; near scales along.
+
+        Computed in double precision. Differentiable in poses, near and similarity.
+        """
         to_new = _tensor(similarity, torch.float64).to(self.camera_to_world.device)
         scale = torch.linalg.det(to_new[:3, :3]) ** (1 / 3)
         pose = to_new[:3, :3] @ self.camera_to_world.double()

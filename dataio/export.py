@@ -116,7 +116,7 @@ def world_points(scene: Scene) -> Float64 | None:
 
 
 def quaternion(rotation: Float64) -> Float64:
-    """w x y z of a rotation matrix, w >= 0: the eigenvector that is stable for every angle (Bar-Itzhack, 2000)."""
+    """[4] w x y z of a rotation [3, 3], w >= 0: the eigenvector that is stable for every angle (Bar-Itzhack, 2000)."""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
     matrix = np.array([
         [xx + yy + zz, zy - yz, xz - zx, yx - xy],

@@ -32,7 +32,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def notice(text: str) -> None:
-    """Tell the user one line about the data, on standard error."""
+    """Print one line about the data for the user, on standard error."""
     print(shown(text), file=sys.stderr, flush=True)
 
 
@@ -137,7 +137,8 @@ def read_matrices(path: Path, shapes: Mapping[str, tuple[tuple[int, ...], ...]])
     """The small float arrays of an .npz file whose names begin with one of the given prefixes.
 
     shapes: prefix -> shapes that are allowed. Headers are checked before any array is read, so that a file
-    cannot ask for much memory, and nothing is unpickled. Returns name -> float64 array. Raises InputError.
+    cannot claim much memory, and nothing is unpickled. Returns name -> float64 array [*N], *N one of the allowed
+    shapes. Raises InputError.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -186,9 +187,9 @@ def _float_array(content: bytes, allowed: tuple[tuple[int, ...], ...], where: st
 
 
 def read_array(path: Path, shape: tuple[int | None, ...]) -> Float64:
-    """An .npy file of floats of the given shape, None meaning any size. Raises InputError; never unpickles."""
+    """An .npy file of floats [*N] of the given shape, None meaning any size. Raises InputError; never unpickles."""
     try:
-        # Mapped, so that a header that claims more than the file holds is refused before memory is asked for.
+        # Mapped, so that a header that claims more than the file holds is refused before memory is allocated.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except BROKEN_ARRAY as error:
         raise InputError(f"{shown(path)} - cannot be read as .npy: {shown(error)}") from error
@@ -212,7 +213,7 @@ def read_words(path: Path) -> list[str]:
 
 
 def read_numbers(path: Path, count: int) -> Float64:
-    """The `count` numbers of a short text file. Raises InputError."""
+    """[N] float64, the numbers of a short text file, N = `count`. Raises InputError."""
     words = read_words(path)
     try:
         numbers = np.array([float(word) for word in words])

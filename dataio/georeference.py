@@ -53,7 +53,7 @@ class Georeference:
         return geodetic(points @ self._axes() + self._origin())
 
     def enu_from_ecef(self) -> Float64:
-        """4x4 from the Earth's frame."""
+        """[4, 4] rigid, from the Earth's frame (`ecef`) to east, north, up; both in meters."""
         matrix = np.eye(4)
         matrix[:3, :3] = self._axes()
         matrix[:3, 3] = -self._axes() @ self._origin()
@@ -101,7 +101,7 @@ def ecef(places: Float64) -> Float64:
 
 
 def geodetic(points: Float64) -> Float64:
-    """The inverse of `ecef`, in closed form, exact farther than 50 km from the Earth's center.
+    """The inverse of `ecef`, [N, 3] -> [N, 3], in closed form, exact farther than 50 km from the Earth's center.
 
     Source: Vermeille, "Direct transformation from geocentric to geodetic coordinates" (2002).
     """

@@ -135,12 +135,18 @@ def _lifted(plane: Tensor) -> Tensor:
 
 
 def brown_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """Perspective projection, then `distort`. points: [N, 3]. coefficients: [N, 8 or more]. Returns [N, 2]."""
+    """Perspective projection, then `distort`.
+
+    points: [N, 3], camera frame. coefficients: [N, 8 or more]. Returns [N, 2]. Differentiable in both.
+    """
     return distort(_flat(points), coefficients)
 
 
 def brown_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Directions [N, 3] with z = 1, of any length, whose image is `plane` [N, 2]; inverse of `brown_plane`."""
+    """Directions [N, 3] with z = 1, of any length, whose image is `plane` [N, 2]; inverse of `brown_plane`.
+
+    coefficients: [N, 8 or more]. Differentiable in both.
+    """
     return _lifted(undistort(plane, coefficients))
 
 
@@ -200,22 +206,34 @@ def _no_powers(plane: Tensor) -> Tensor:
 
 
 def thin_prism_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """Fisheye with tangential distortion and thin prisms on top of the angle; [N, 3] -> [N, 2]."""
+    """Fisheye with tangential distortion and thin prisms on top of the angle; [N, 3] -> [N, 2].
+
+    coefficients: [N, 8 or more]. Differentiable in both away from the axis.
+    """
     return _thin_prism_bend(_equidistant(points, _no_powers(points)), coefficients)[0]
 
 
 def thin_prism_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `thin_prism_plane`: [N, 2] -> unit [N, 3]."""
+    """Inverse of `thin_prism_plane`: [N, 2] -> unit [N, 3].
+
+    coefficients: [N, 8 or more]. Differentiable in both away from the axis.
+    """
     return _equidistant_directions(_newton(_thin_prism_bend, plane, coefficients), _no_powers(plane))
 
 
 def tangential_prism_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """Fisheye with six radial powers, then tangential distortion and thin prisms; [N, 3] -> [N, 2]."""
+    """Fisheye with six radial powers, then tangential distortion and thin prisms; [N, 3] -> [N, 2].
+
+    coefficients: [N, 12]. Differentiable in both away from the axis.
+    """
     return _tangential_prism_bend(_equidistant(points, coefficients[:, :6]), coefficients)[0]
 
 
 def tangential_prism_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `tangential_prism_plane`: [N, 2] -> unit [N, 3]."""
+    """Inverse of `tangential_prism_plane`: [N, 2] -> unit [N, 3].
+
+    coefficients: [N, 12]. Differentiable in both away from the axis.
+    """
     straight = _newton(_tangential_prism_bend, plane, coefficients)
     return _equidistant_directions(straight, coefficients[:, :6])
 
@@ -230,7 +248,10 @@ def _omega(coefficients: Tensor) -> Tensor:
 
 
 def field_of_view_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """The radius is atan(2 r tan(omega / 2)) / omega; [N, 3] -> [N, 2]."""
+    """The radius is atan(2 r tan(omega / 2)) / omega; [N, 3] -> [N, 2].
+
+    coefficients: [N, 1 or more]. Differentiable in both away from the axis; below 1e-3 not in omega.
+    """
     flat, omega = _flat(points), _omega(coefficients)
     radius = flat.norm(dim=-1).clamp_min(1e-6)
     bent = torch.atan(2 * radius * torch.tan(omega / 2)) / omega
@@ -238,7 +259,10 @@ def field_of_view_plane(points: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def field_of_view_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `field_of_view_plane`: [N, 2] -> [N, 3] with z = 1."""
+    """Inverse of `field_of_view_plane`: [N, 2] -> [N, 3] with z = 1.
+
+    coefficients: [N, 1 or more]. Differentiable in both away from the axis; below 1e-3 not in omega.
+    """
     omega = _omega(coefficients)
     radius = plane.norm(dim=-1).clamp_min(1e-6)
     angle = (radius * omega).clamp_max(1.57)  # a right angle has no image
@@ -247,20 +271,29 @@ def field_of_view_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def division_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """The root of ideal = image / (1 + k |image|^2) that tends to the ideal point with k; [N, 3] -> [N, 2]."""
+    """The root of ideal = image / (1 + k |image|^2) that tends to the ideal point with k; [N, 3] -> [N, 2].
+
+    coefficients: [N, 1 or more]. Differentiable in both.
+    """
     flat = _flat(points)
     inside = 1 - 4 * coefficients[:, 0] * flat.square().sum(-1)
     return flat * (2 / (1 + inside.clamp_min(1e-9).sqrt())).unsqueeze(-1)
 
 
 def division_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `division_plane`: [N, 2] -> [N, 3], of any length."""
+    """Inverse of `division_plane`: [N, 2] -> [N, 3], of any length.
+
+    coefficients: [N, 1 or more]. Differentiable in both.
+    """
     depth = 1 + coefficients[:, :1] * plane.square().sum(-1, keepdim=True)
     return torch.cat([plane, depth], dim=-1)
 
 
 def unified_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """x, y over alpha sqrt(beta (x^2 + y^2) + z^2) + (1 - alpha) z; [N, 3] -> [N, 2]."""
+    """x, y over alpha sqrt(beta (x^2 + y^2) + z^2) + (1 - alpha) z; [N, 3] -> [N, 2].
+
+    coefficients: [N, 2 or more]. Differentiable in both.
+    """
     alpha, beta = coefficients[:, :2].unbind(-1)
     x, y, z = points.unbind(-1)
     distance = (beta * (x * x + y * y) + z * z).clamp_min(1e-18).sqrt()
@@ -268,7 +301,10 @@ def unified_plane(points: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def unified_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `unified_plane`: [N, 2] -> [N, 3], of any length."""
+    """Inverse of `unified_plane`: [N, 2] -> [N, 3], of any length.
+
+    coefficients: [N, 2 or more]. Differentiable in both.
+    """
     alpha, beta = coefficients[:, :2].unbind(-1)
     r2 = plane.square().sum(-1)
     root = (1 - (2 * alpha - 1) * beta * r2).clamp_min(1e-9).sqrt()
@@ -277,14 +313,20 @@ def unified_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def equirectangular_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """Longitude (to the right) and latitude (downwards) in radians; [N, 3] -> [N, 2]."""
+    """Longitude (to the right) and latitude (downwards) in radians; [N, 3] -> [N, 2].
+
+    coefficients: not used. Differentiable in points away from the vertical axis.
+    """
     x, y, z = points.unbind(-1)
     across = (x * x + z * z).clamp_min(1e-18).sqrt()
     return torch.stack([torch.atan2(x, z), torch.atan2(y, across)], dim=-1)
 
 
 def equirectangular_directions(plane: Tensor, coefficients: Tensor) -> Tensor:
-    """Inverse of `equirectangular_plane`: [N, 2] -> unit [N, 3]."""
+    """Inverse of `equirectangular_plane`: [N, 2] -> unit [N, 3].
+
+    coefficients: not used. Differentiable in plane.
+    """
     longitude, latitude = plane.unbind(-1)
     across = torch.cos(latitude)
     return torch.stack(

@@ -33,14 +33,14 @@ ROOM_POINTS = 20_000
 
 
 def similarity(center: npt.ArrayLike, radius: float) -> Float64:
-    """world_from_scene 4x4 that puts the unit sphere at `center` with `radius`, in world units."""
+    """[4, 4] world_from_scene that puts the unit sphere at `center` [3] with `radius`, in world units."""
     matrix = np.diag([radius, radius, radius, 1.0])
     matrix[:3, 3] = center
     return matrix
 
 
 def inverse(matrix: Float64) -> Float64:
-    """Inverse of a 4x4 similarity."""
+    """Inverse of a similarity [4, 4]."""
     return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
@@ -54,7 +54,7 @@ def moved(camera_to_world: Float64, to_new: Float64) -> Float64:
 
 
 def look_at_point(centers: Float64, forward: Float64) -> Float64:
-    """The point nearest to all optical axes, little moved by single stray cameras.
+    """The point [3] nearest to all optical axes, little moved by single stray cameras.
 
     centers: [C, 3]. forward: [C, 3] unit. Iteratively reweighted least squares: weights 1/distance make it the
     geometric median of the lines. For parallel axes: the point one camera spread before the mean camera.
@@ -74,7 +74,7 @@ def look_at_point(centers: Float64, forward: Float64) -> Float64:
 
 
 def bounding_sphere(points: Float64) -> tuple[Float64, float]:
-    """Center and radius of nearly the smallest ball around points [N, 3] (Badoiu and Clarkson, 2003)."""
+    """Center [3] and radius of nearly the smallest ball around points [N, 3] (Badoiu and Clarkson, 2003)."""
     center = (points.min(axis=0) + points.max(axis=0)) / 2
     best, best_radius = center, np.inf
     for step in range(200):
@@ -91,7 +91,7 @@ def visual_hull(
 ) -> tuple[Float64, float] | None:
     """Grid points that no mask rules out, conservatively: a cell stays if any part of it may be inside.
 
-    cameras: world frame. masks: one [H, W] uint8 per camera. around: world point near the object.
+    cameras: world frame. masks: one [H, W] uint8 per camera. around: [3] world point near the object.
     Returns ([N, 3] centers of the cells that stay, half their diagonal), or None when nothing stays.
     """
     distance = np.linalg.norm(cameras.centers.numpy() - np.asarray(around), axis=1)
@@ -151,7 +151,7 @@ def region(
     *,
     center: npt.ArrayLike | None = None,
 ) -> tuple[Float64, float]:
-    """Center and radius of the region of interest, in world units.
+    """Center [3] and radius of the region of interest, in world units.
 
     cameras: the training cameras, world frame. masks: one [H, W] per camera. points: [P, 3] sparse, world.
     center: keeps the center there and finds the radius only.
@@ -169,7 +169,7 @@ def region(
 
 
 def room_region(cameras: Cameras, points: Float64, *, center: npt.ArrayLike | None = None) -> tuple[Float64, float]:
-    """Center and radius of the sphere around a room that was seen from within, in world units.
+    """Center [3] and radius of the sphere around a room that was seen from within, in world units.
 
     cameras: the training cameras, world frame. points: [P, 3] on its surfaces, P > 0. center: keeps the center there.
     """
@@ -219,9 +219,9 @@ def _point_sphere(
 
 
 def up_direction(camera_to_world: Float64, preferred: npt.ArrayLike | None) -> Float64:
-    """The world's up: the mean of the cameras' up vectors, snapped to an axis that is near.
+    """The world's up [3]: the mean of the cameras' up vectors, snapped to an axis that is near.
 
-    camera_to_world: [C,3|4,4], OpenCV axes. preferred: [3], the axis that the format promises; it is taken
+    camera_to_world: [C, 3, 4] or [C, 4, 4], OpenCV axes. preferred: [3], the axis that the format promises; it is taken
     unless the cameras disagree by more than 45 degrees. Else the nearest axis within 20 degrees is taken.
     """
     mean = -camera_to_world[:, :3, 1].mean(axis=0)

@@ -55,7 +55,7 @@ def placed(views: Views, *, move: bool) -> Views:
 
 
 def moved(views: Views, matrix: Float64, georeference: Georeference) -> Views:
-    """The views in the world of a georeference. matrix: 4x4 similarity, east-north-up meters from world."""
+    """The views in the world of a georeference. matrix: similarity [4, 4], east-north-up meters from world."""
     points = views.points
     return replace(
         views,
@@ -67,7 +67,7 @@ def moved(views: Views, matrix: Float64, georeference: Georeference) -> Views:
 
 
 def is_metric(matrix: Float64) -> bool:
-    """Whether a similarity into east-north-up meters only shifts."""
+    """Whether a similarity [4, 4] into east-north-up meters only shifts."""
     scale = float(np.cbrt(np.linalg.det(matrix[:3, :3])))
     turn = np.linalg.norm(matrix[:3, :3] / scale - np.eye(3))
     return abs(scale - 1) < SAME_SCALE and bool(turn < SAME_TURN)
@@ -93,7 +93,7 @@ def _exif(path: Source) -> Exif | None:
 
 
 def _places(exifs: dict[int, Exif]) -> Float64:
-    """[K, 3] latitude, longitude, altitude."""
+    """[K, 3] latitude, longitude (degrees), altitude (meters)."""
     places = [exif.position for exif in exifs.values() if exif.position is not None]
     heights = [place.altitude for place in places if place.altitude is not None]
     # All at one height where some have none: a plane still gives scale and turn.

@@ -43,7 +43,7 @@ class Scene:
     depths: Sequence[Float32] | None  # [H, W] each, z depth in scene units, 0 = unknown
     points: Float32 | None  # [P, 3] sparse surface points
     splits: dict[str, npt.NDArray[np.int64]]  # "train", "test" and perhaps "val" -> indices of views
-    world_from_scene: Float64  # 4x4 similarity
+    world_from_scene: Float64  # [4, 4] similarity
     names: list[str]
     up: Float64  # [3] unit, world frame
     background: Color | None  # the color where the mask is 0, when images were composited
@@ -51,7 +51,7 @@ class Scene:
     georeference: Georeference | None = None  # of a world in meters, east, north, up
 
     def reframed(self, world_from_scene: Float64) -> Scene:
-        """The same scene in the frame of another one with the same world."""
+        """The same scene in the frame of another one with the same world, whose world_from_scene [4, 4] is given."""
         to_new = normalize.inverse(world_from_scene) @ self.world_from_scene
         scale = _scale(to_new)
         points = self.points
@@ -128,7 +128,7 @@ class AutoData(DataConfig):
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
-        """Never: this one only asks the others."""
+        """Never: this one only tries the others."""
         return False
 
     def resolve(self) -> DataConfig:
@@ -195,7 +195,7 @@ def background_color(config: DataConfig) -> Color:
 
 
 def make_splits(views: Views, *, holdout: int) -> dict[str, npt.NDArray[np.int64]]:
-    """Indices of the views of each split: the data's own, or every `holdout`-th by file name for tests.
+    """Indices [N] of the views of each split: the data's own, or every `holdout`-th by file name for tests.
 
     Data with their own "val" but no "test" views are tested on "val".
     """

@@ -58,14 +58,14 @@ class Views:
     depth_camera: DepthCamera | None = None  # when depths were taken by another camera than the colors
     room: bool = False  # whether the format is one of rooms, seen from within
     points: Float64 | None = None  # [P, 3]
-    world_from_scene: Float64 | None = None  # 4x4, when the format says where the unit sphere is
+    world_from_scene: Float64 | None = None  # [4, 4], when the format says where the unit sphere is
     up: Float64 | None = None  # [3], when the format promises it
     tracks: Tracks | None = None
     georeference: Georeference | None = None  # of a world in meters, east, north, up
     pose_key: str = "transform_matrix"  # what a pose is called in the file, for messages
 
     def cameras(self, similarity: Float64, *, near: float = 0.0) -> Cameras:
-        """The cameras in the frame that `similarity` (4x4) maps the world to, rounded to float32 there."""
+        """The cameras in the frame that `similarity` [4, 4] maps the world to, rounded to float32 there."""
         poses = normalize.moved(self.camera_to_world, similarity)
         return Cameras.make(
             poses, self.intrinsics, self.size, distortion=self.distortion, lens=self.lens, near=near

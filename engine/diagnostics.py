@@ -25,11 +25,14 @@ SHARPEST, BLURRED = 1e-5, 0.3  # widths of the opacity's rise, scene units
 class Diagnostics:
     """Judges what a step found; says each thing once. Draws no random numbers and changes nothing."""
 
-    def __init__(self, *, distances: bool) -> None:
-        """distances: whether the foreground's value is a distance, whose gradient has length one."""
+    def __init__(self, *, distances: bool, initial_width: float | None = None) -> None:
+        """distances: whether the foreground's value is a distance, whose gradient has length one.
+
+        initial_width: of the opacity's rise in a new run, scene units, with which later widths are compared.
+        """
         self.distances = distances
         self._said: set[str] = set()
-        self._first_width: float | None = None
+        self._first_width = initial_width
 
     def due(self, step: int) -> bool:
         """Whether it is time."""

@@ -16,6 +16,8 @@ from utils import distributed
 from utils.checkpoint import newest_checkpoint
 from utils.config.loading import differences, to_yaml
 from utils.errors import InputError
+from utils.files import write_text_if_new
+from utils.run_lock import RunLock
 
 # What may differ between a run and its resumption: none of it changes what has been computed so far.
 FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
@@ -30,6 +32,19 @@ def open_trainer(
 
     Raises InputError for unusable data, a folder of another run, or a config that differs from the run's own.
     """
+    # A folder that is not there belongs to nobody yet, and is not made for data or a config that cannot be used.
+    lock = RunLock(folder) if ranks.is_main and folder.is_dir() else None
+    try:
+        return _open(config, folder, ranks, lock, allow_config_change)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+
+
+def _open(
+    config: ExperimentConfig, folder: Path, ranks: distributed.Ranks, lock: RunLock | None, allow_config_change: bool
+) -> Trainer | None:
     _compare_with_saved(config, folder, allow_config_change)
     check_optimizer(config)
     use_threads(config.train.threads)
@@ -41,8 +56,8 @@ def open_trainer(
     if checkpoint is not None:
         trainer.load(checkpoint)
     if ranks.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(to_yaml(config), "utf-8")
+        trainer.lock = lock or RunLock(folder)
+        write_text_if_new(folder / "config.yaml", to_yaml(config))
     trainer.start()
     if checkpoint is not None:
         trainer.line.message(f"{folder}: resumed at step {trainer.step}")

@@ -5,10 +5,17 @@ As torch's GradScaler does it: a fused optimizer reads `found_inf` on the device
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+class NumbersError(ArithmeticError):
+    """Losses, parameters or the optimizer's state are no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +68,25 @@ def check_optimized(named: list[tuple[str, torch.nn.Parameter]], optimizer: torc
             f"{', '.join(lost)}: a gradient, and no place in the optimizer - a parameter may be changed in place during"
             " training, but not replaced by another one"
         )
+
+
+def check_finite(state: dict[str, Any], step: int) -> None:
+    """Raises NumbersError, with the first names, when a number in a nested state is not finite; synchronizes."""
+    broken = list(_not_finite(state, ""))
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise NumbersError(f"not finite at step {step}: {', '.join(broken[:3])}{more}")
+
+
+def _not_finite(value: Any, name: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _not_finite(item, f"{name}.{index}")
+    elif isinstance(value, Tensor):
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            yield name
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield name

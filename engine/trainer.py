@@ -18,29 +18,37 @@ from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
 from engine.plateau import Plateau
 from engine.run import load_model, scene_state
-from engine.step_guard import StepGuard, check_optimized
-from engine.validation import validate
+from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
+from engine.validation import handful, validate
 from models.objective import Report
 from utils import distributed
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from utils.errors import StorageError
 from utils.evaluation.results import update_results
 from utils.log import MetricsWriter, Progress
 from utils.pictures.images import write_png
+from utils.run_lock import RunLock
 
 MAX_BAD_STEPS = 10
+MAX_FAILED_SAVES = 3  # in a row
+ROLLED_BACK = 0.5  # what multiplies the learning rates after a run went back to a checkpoint
 REPORT_EVERY = 16  # steps between two synchronizations with a GPU, which read what was skipped
-
-
-class NumbersError(ArithmeticError):
-    """The loss stayed non-finite."""
 
 
 class Trainer:
     """A run in progress: scene, objective, optimizer, logs, and the budget that is used."""
 
     def __init__(
-        self, config: ExperimentConfig, folder: Path, ranks: distributed.Ranks, scene: Scene, *, fresh: bool
+        self,
+        config: ExperimentConfig,
+        folder: Path,
+        ranks: distributed.Ranks,
+        scene: Scene,
+        *,
+        fresh: bool,
     ) -> None:
+        """fresh: whether initializations that take training are computed; else a checkpoint is loaded next."""
+        self.lock: RunLock | None = None  # of the folder, released with the trainer
         self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
         begun, cpu_begun = time.perf_counter(), time.process_time()
         self.objective = build_objective(config, scene, ranks.device, initialize=fresh)
@@ -57,9 +65,13 @@ class Trainer:
             device=ranks.device,
         )
         self.step, self.step_guard = 0, StepGuard(ranks.device)
+        self.rate_scale, self.failed_saves = 1.0, 0
         plateau = config.optimizer.reduce_on_plateau
         self.plateau = Plateau(plateau) if plateau else None
-        self.diagnostics = Diagnostics(distances=config.model.foreground.field.value_kind == "sdf")
+        self.diagnostics = Diagnostics(
+            distances=config.model.foreground.field.value_kind == "sdf",
+            initial_width=self.objective.model.foreground.width(),
+        )
 
     def start(self) -> None:
         """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
@@ -84,7 +96,17 @@ class Trainer:
         return min(distributed.mean_of_ranks(self.elapsed() / (60 * train.minutes)), 1.0)
 
     def step_once(self) -> None:
-        """One step of optimization, and whatever is due after it."""
+        """One step of optimization, and whatever is due after it.
+
+        Where numbers are no longer finite, the run goes back to its newest checkpoint and on with half the rates, once;
+        then, or without a checkpoint, raises NumbersError.
+        """
+        try:
+            self._step_once()
+        except NumbersError as error:
+            self._roll_back(error)
+
+    def _step_once(self) -> None:
         before = self.progress
         self._seed()
         self.objective.update(before, self.step)
@@ -116,7 +138,8 @@ class Trainer:
             torch.manual_seed(seed)
 
     def _set_learning_rates(self, progress: float) -> None:
-        factor = self.config.optimizer.schedule(progress) * (self.plateau.scale if self.plateau else 1.0)
+        plateau = self.plateau.scale if self.plateau else 1.0
+        factor = self.config.optimizer.schedule(progress) * plateau * self.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 
@@ -174,27 +197,61 @@ class Trainer:
             late = time.perf_counter() - self.saved_at > 60 * train.checkpoint_minutes
             due = self.step % 16 == 0 and distributed.any_rank(late)
         if due:
+            self._try_to_save()
+
+    def _try_to_save(self) -> None:
+        """Save; a disk that refuses is a warning, so that it can be freed, and the end only after some in a row."""
+        try:
             self.save()
+            self.failed_saves = 0
+        except StorageError as error:
+            self.failed_saves += 1
+            if self.failed_saves >= MAX_FAILED_SAVES:
+                raise
+            self._warn(f"warning: {error} - going on, {MAX_FAILED_SAVES - self.failed_saves} more tries")
+            self.saved_at = time.perf_counter()
 
     def save(self) -> None:
-        """Write a checkpoint (main rank); every rank waits until it stands."""
+        """Write a checkpoint (main rank); every rank waits until it stands.
+
+        Raises NumbersError, and writes nothing, when a number of the model or the optimizer is not finite: such a
+        checkpoint would push out the sound ones. Raises StorageError on every rank when the disk does not take it.
+        """
         sampler = self.sampler.state_dict()  # of all ranks
+        state = {
+            "model": self.objective.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": sampler,
+            "scene": scene_state(self.scene),
+            "plateau": self.plateau.state_dict() if self.plateau else None,
+            "progress": self.progress,
+            "clocks": [self.elapsed(), self.cpu()],
+            "rate_scale": self.rate_scale,
+        }
+        check_finite({"model": state["model"], "optimizer": state["optimizer"]}, self.step)
+        refused: StorageError | None = None
         if self.ranks.is_main:
-            state = {
-                "model": self.objective.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "sampler": sampler,
-                "scene": scene_state(self.scene),
-                "plateau": self.plateau.state_dict() if self.plateau else None,
-                "progress": self.progress,
-                "clocks": [self.elapsed(), self.cpu()],
-            }
-            info = {"world": self.ranks.world}
-            save_checkpoint(
-                self.folder / "checkpoints", self.step, state, info=info, keep=self.config.train.keep_checkpoints
-            )
-        distributed.barrier()
+            keep, info = self.config.train.keep_checkpoints, {"world": self.ranks.world}
+            try:
+                save_checkpoint(self.folder / "checkpoints", self.step, state, info=info, keep=keep)
+            except StorageError as error:
+                refused = error
+        if distributed.any_rank(refused is not None):
+            raise refused or StorageError(f"{self.folder}: the main rank could not write a checkpoint")
         self.saved_at = time.perf_counter()
+
+    def _roll_back(self, error: NumbersError) -> None:
+        """Go on from the newest checkpoint at half the rates, once in a run; the second time the error stands."""
+        checkpoint = newest_checkpoint(self.folder / "checkpoints")
+        if self.rate_scale < 1 or checkpoint is None:
+            raise error
+        self.writer.close()
+        self.load(checkpoint)
+        self.rate_scale, self.step_guard = ROLLED_BACK, StepGuard(self.ranks.device)
+        self.writer = MetricsWriter(self.folder, after=self.step, enabled=self.ranks.is_main)
+        self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
+        self.progress = self._progress()
+        self._warn(f"warning: {error} - back to the checkpoint of step {self.step}, on with half the learning rates")
 
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint; raises InputError when it belongs to another model."""
@@ -206,6 +263,7 @@ class Trainer:
             self.plateau.load_state_dict(state["plateau"])
         self.step = int(manifest["step"])
         self.seconds, self.cpu_seconds = state["clocks"]
+        self.rate_scale = float(state.get("rate_scale", 1.0))
 
     def elapsed(self) -> float:
         """Wall seconds of training so far, resumptions included."""
@@ -216,21 +274,27 @@ class Trainer:
         return self.cpu_seconds + time.process_time() - self.cpu_clock
 
     def _validate(self) -> None:
-        """Show one held-out view, and its PSNR."""
+        """Show a held-out view, and the mean PSNR of a few, always the same."""
         views = self.scene.splits["test"]
         if self.ranks.is_main and len(views):
-            view = int(views[self.step % len(views)])
-            picture, quality = validate(self.objective.model, self.scene, view, self.ranks.device)
-            write_png(self.folder / "images" / f"step_{self.step:08d}.png", picture)
+            shown = handful(views)  # the same at each validation, so that its numbers compare
+            found = [validate(self.objective.model, self.scene, view, self.ranks.device) for view in shown]
+            picture, quality = found[0][0], sum(psnr for _, psnr in found) / len(found)
+            try:
+                write_png(self.folder / "images" / f"step_{self.step:08d}.png", picture)
+            except StorageError as error:  # no picture is worth a run
+                self._warn(f"warning: {error}")
             self.writer.image(self.step, "val/rgb_depth_normal", picture)
             self.writer.scalars(self.step, {"val/psnr": quality})
-            self.line.message(f"step {self.step}: held-out view {self.scene.names[view]}: PSNR {quality:.2f} dB")
+            self.line.message(f"step {self.step}: {len(shown)} held-out views: PSNR {quality:.2f} dB")
         distributed.barrier()
 
     def close(self) -> None:
         """End the threads: those that gather pixels, and those that share a step."""
         self.sampler.close()
         self.gradients.close()
+        if self.lock is not None:
+            self.lock.release()
 
     def finish(self) -> None:
         """The last checkpoint, and the run's own numbers in metrics.json."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dataio.scene import Scene
 from models.model import Model
@@ -12,7 +13,13 @@ from models.rendering.frames import Frame, render_image
 from utils.evaluation.image_metrics import psnr
 from utils.pictures.images import Picture, color_depth, color_normal, depth_range, side_by_side, to_uint8
 
+HANDFUL = 3  # views
 MOST_PIXELS = 200 * 200  # a picture on the way may not cost more than this
+
+
+def handful(views: NDArray[np.int64]) -> list[int]:
+    """The held-out views that are shown at each validation: always the same few, evenly spread over all [V]."""
+    return [int(view) for view in views[np.linspace(0, len(views) - 1, min(HANDFUL, len(views))).round().astype(int)]]
 
 
 def validate(model: Model, scene: Scene, view: int, device: torch.device) -> tuple[Picture, float]:

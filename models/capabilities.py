@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from pydantic_core import PydanticCustomError
-
-if TYPE_CHECKING:
-    from models.fields.base import FieldConfig
-    from models.opacities.base import OpacityConfig
-    from models.samplers.base import SamplerConfig
 
 # sdf: distance in scene units, positive outside; density: raw, larger is inside; logit: of being inside.
 ValueKind = Literal["sdf", "density", "logit"]
@@ -33,10 +28,49 @@ WORDS: dict[Capability, str] = {
 }
 
 
+class FieldOffer(Protocol):
+    """What a field's config says of it: `models.fields.base.FieldConfig`."""
+
+    @property
+    def value_kind(self) -> ValueKind: ...
+    @property
+    def gives_gradient(self) -> bool: ...
+
+
+class OpacityNeed(Protocol):
+    """What an opacity's config asks of a field: `models.opacities.base.OpacityConfig`."""
+
+    @property
+    def needs_gradient(self) -> bool: ...
+    def misfit(self, kind: ValueKind) -> str: ...
+
+
+class SamplerNeed(Protocol):
+    """What a sampler's config asks of field and bounds: `models.samplers.base.SamplerConfig`."""
+
+    @property
+    def needs(self) -> frozenset[Capability]: ...
+
+
+class Bounded(Protocol):
+    """A config that says within which bounds its part works."""
+
+    @property
+    def covers(self) -> frozenset[Bounds]: ...
+
+
+class BoundedField(FieldOffer, Bounded, Protocol):
+    """Both."""
+
+
+class BoundedSampler(SamplerNeed, Bounded, Protocol):
+    """Both."""
+
+
 @dataclass(frozen=True)
 class DataFacts:
-    """What a field's config is asked about: whether the photographs have masks and the model a background, and, when
-    called, whether the photographs look from one side only.
+    """Facts for the warnings of a field's config: whether the photographs have masks and the model a background, and,
+    when called, whether the photographs look from one side only.
     """
 
     masks: bool
@@ -44,7 +78,7 @@ class DataFacts:
     one_sided: Callable[[], bool]
 
 
-def offered(field: FieldConfig) -> frozenset[Capability]:
+def offered(field: FieldOffer) -> frozenset[Capability]:
     """All that a field offers to samplers and losses."""
     found: set[Capability] = {field.value_kind}
     if field.gives_gradient:
@@ -59,7 +93,7 @@ def missing(needs: frozenset[Capability], offers: frozenset[Capability]) -> str:
     return " and ".join(WORDS[name] for name in sorted(needs - offers))
 
 
-def misfits_of_volume(field: FieldConfig, opacity: OpacityConfig) -> Iterator[str]:
+def misfits_of_volume(field: FieldOffer, opacity: OpacityNeed) -> Iterator[str]:
     """One line for each reason why this opacity makes no sense of this field: what does not fit, why, what would."""
     reason = opacity.misfit(field.value_kind)
     if reason:
@@ -68,10 +102,11 @@ def misfits_of_volume(field: FieldConfig, opacity: OpacityConfig) -> Iterator[st
         yield f"opacity.type: {_type(opacity)} needs {WORDS['gradient']}; field.type: {_type(field)} gives none"
 
 
-def misfits_of_medium(bounds: Bounds, field: FieldConfig, sampler: SamplerConfig) -> Iterator[str]:
+def misfits_of_medium(bounds: Bounds, field: BoundedField, sampler: BoundedSampler) -> Iterator[str]:
     """One line for each reason why a field cannot be sampled so within these bounds."""
     where = {"sphere": "inside the unit sphere", "outside": "beyond the unit sphere"}
-    for key, part in (("field", field), ("sampler", sampler)):
+    parts: tuple[tuple[str, Bounded], ...] = (("field", field), ("sampler", sampler))
+    for key, part in parts:
         if bounds not in part.covers:
             covered = " or ".join(where[name] for name in sorted(part.covers))
             yield f"{key}.type: {_type(part)} works {covered} only, this medium lies {where[bounds]} (bounds: {bounds})"

@@ -1,4 +1,4 @@
-"""Static shapes on a GPU: arrays of fixed capacity instead of lengths that the host would have to wait for."""
+"""Static shapes on a GPU: arrays of fixed capacity instead of lengths for which the host would synchronize."""
 
 from __future__ import annotations
 
@@ -67,14 +67,17 @@ class Stages:
             self.counts.append(demand)
 
     def compact_indices(self, mask: Tensor) -> Tensor:
-        """[K] int64, ascending: where mask [M] is true, within this stage's capacity; `samples.compact_indices`."""
+        """[K] int64, where mask [M] bool is true, within the stage's capacity; see `samples.compact_indices`."""
         index = compact_indices(mask, self.size())
         if self.counting:
             self.count(mask.sum())
         return index
 
     def compact(self, mask: Tensor, offsets: Tensor) -> Compacted:
-        """The packed samples where mask [M] is true, within this stage's capacity; `kernels.rays.packed.compact`."""
+        """The packed samples where mask [M] bool is true, within this stage's capacity; `kernels.rays.packed.compact`.
+
+        offsets: [R+1] int32. Not differentiable.
+        """
         compacted = compact(mask, offsets, self.size())
         self.count(compacted.total)
         return compacted

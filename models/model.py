@@ -104,25 +104,34 @@ class Model(nn.Module):
                 network.mixed = mixed
 
     def surface_value(self, points: Tensor) -> Tensor:
-        """[N, 3] scene frame -> [N], zero on the surface, positive outside; scene units for an sdf."""
+        """[*N, 3] scene frame -> [*N], zero on the surface, positive outside; scene units for an sdf.
+
+        Differentiable in points and the parameters, once.
+        """
         return self.foreground.surface_value(points)
 
     def gradient(self, points: Tensor) -> Tensor:
-        """Gradient of the foreground's value at points [*N, 3], differentiable in the parameters, once."""
+        """[*N, 3] gradient of the foreground's value, per scene unit, at points [*N, 3] in the scene frame.
+
+        Differentiable in the parameters, once. Raises TypeError for a field without one.
+        """
         gradient = self.foreground.field.gradient(points)
         if gradient is None:
             raise TypeError("this field has no gradient")
         return gradient
 
     def normal(self, points: Tensor) -> Tensor:
-        """Unit vectors [*N, 3] out of the object: the direction of the gradient; differentiable as it is."""
+        """[*N, 3] unit vectors out of the object at points [*N, 3] in the scene frame: the direction of the gradient.
+
+        Differentiable in the parameters, once. Raises TypeError for a field without a gradient.
+        """
         # The small constant keeps the derivative finite at a gradient of exactly zero.
         gradient = self.gradient(points)
         length = (gradient.square().sum(-1, keepdim=True) + 1e-12).sqrt()
         return self.foreground.opacity.outside_sign * gradient / length
 
     def random_gradient(self, count: int, device: torch.device) -> Tensor:
-        """Gradient of the foreground's value at `count` points, uniform in the unit ball; [count, 3]."""
+        """[N, 3] gradient of the foreground's value at `count` = N points, uniform in the unit ball; see `gradient`."""
         direction = torch.nn.functional.normalize(normal((count, 3), device), dim=-1)
         return self.gradient(direction * uniform((count, 1), device) ** (1 / 3))
 

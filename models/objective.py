@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """One step: the loss to minimize, its unweighted terms, mean squared color error, number of samples.
+    """One step or micro-batch: the loss [] to minimize, its unweighted terms [], mean squared color error [], number of
+    samples [].
 
     overflowed: [] bool, whether rays missed samples beyond the static capacity, so that nothing should be learned from
-    the step. opacity: [R] and gradients, [*N, 3] at samples of its parts, of the first medium, detached, for those who
-    watch over the run. error: [R] squared error of the color, mean over channels, detached, for those who choose
-    pixels.
+    the step. opacity: [R], and gradients: per micro-batch [*N, 3] and its samples; of the first medium, detached, for
+    diagnostics. error: [R] squared error of the color, mean over channels, detached, for the choice of pixels.
     """
 
     loss: Tensor
@@ -37,14 +37,14 @@ class Report:
     error: Tensor
 
     def off_unit(self) -> Tensor:
-        """[] the mean over samples of how far the gradient's length is from one."""
+        """[], the mean over samples of how far the gradient's length is from one. Of detached gradients."""
         off = [samples.total((gradient.norm(dim=-1) - 1).abs()).sum() for gradient, samples in self.gradients]
         count = torch.stack([samples.count() for _, samples in self.gradients]).sum()
         return torch.stack(off).sum() / count.clamp_min(1.0)
 
     @staticmethod
     def merged(reports: Sequence[Report], shares: Sequence[float]) -> Report:
-        """The report of a whole batch from those of its parts; the loss without its graph."""
+        """The report of a whole batch from those of its micro-batches; the loss without its graph."""
         if len(reports) == 1:
             return reports[0]
 

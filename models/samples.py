@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FieldSample:
-    """What a field says about points `*N`.
+    """A field's output at points `*N`.
 
     value: [*N], sdf (scene units, positive outside), density (per scene unit, raw) or occupancy logit.
     color: [*N, 3] in [0, 1]. gradient: [*N, 3] d(value)/dx in scene units, None where the field has none.
@@ -47,7 +47,7 @@ class RaySamples:
     length: Tensor
 
     def spread(self, per_ray: Tensor) -> Tensor:
-        """[R, ...] -> [*N, ...]: each sample gets its ray's row."""
+        """[R, ...] -> [*N, ...]: each sample gets its ray's row. Differentiable in per_ray."""
         raise TypeError("RaySamples is DenseSamples or PackedSamples")
 
     def exclusive_sum(self, x: Tensor) -> Tensor:
@@ -59,19 +59,19 @@ class RaySamples:
         raise TypeError("RaySamples is DenseSamples or PackedSamples")
 
     def preceding(self, x: Tensor) -> Tensor:
-        """[*N] -> [*N]: the value at the sample before on the same ray; the first sample keeps its own."""
+        """[*N] -> [*N]: the value at the sample before on the same ray, at the first its own. Not differentiable."""
         raise TypeError("RaySamples is DenseSamples or PackedSamples")
 
     def weight(self, tau: Tensor) -> Tensor:
-        """[*N] share of a ray's light that ends in each interval of optical depth tau [*N]; differentiable once."""
+        """[*N] weights T_i (1 - exp(-tau_i)) in [0, 1] for optical depths tau [*N]. Differentiable in tau, once."""
         return torch.exp(-self.exclusive_sum(tau)) * -torch.expm1(-tau)
 
     def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What rays see of samples with optical depth tau [*N], and the transmittance [R] behind them.
+        """Composite samples of optical depth tau [*N]: sums [R, 7] along rays, and the transmittance [R] behind them.
 
-        color: [*N, 3]. gradient: [*N, 3], whose direction is the normal; None: none. Returns [R, 7], color, distance t
-        and normal, each times its `weight`, summed up. Differentiable once in color and tau, but not by way of the
-        normals.
+        color: [*N, 3] in [0, 1]. gradient: [*N, 3], whose direction is the normal; None: zero normals. The sums are
+        those of color, distance t (scene units) and normal, each times its `weight`. Differentiable in color and tau,
+        once, but not by way of the normals.
         """
         weight = self.weight(tau)
         if gradient is None:
@@ -82,16 +82,16 @@ class RaySamples:
         return self.total(torch.cat(parts, -1)), torch.exp(-self.total(tau))
 
     def count(self) -> Tensor:
-        """[] float32: the number of samples."""
+        """[] float32, the number of samples without padding."""
         return torch.full((), self.t.numel(), dtype=torch.float32, device=self.t.device)
 
     def overflow(self) -> Tensor | None:
-        """[] bool: whether rays miss samples that exceeded the capacity; None: there is none."""
+        """[] bool, whether rays miss samples that exceeded the capacity; None: there is no capacity."""
         return None
 
     @cached_property
     def directions(self) -> Tensor:
-        """[*N, 3] unit ray directions."""
+        """[*N, 3] unit ray directions, scene frame."""
         return self.spread(self.rays.directions)
 
     @cached_property
@@ -106,20 +106,24 @@ class DenseSamples(RaySamples):
 
     @staticmethod
     def from_edges(rays: Rays, edges: Tensor) -> DenseSamples:
-        """edges: [R, S+1] ascending; returns the S intervals between them."""
+        """edges: [R, S+1] ascending, scene units; returns the S intervals between them, with t in the middle."""
         t0, t1 = edges[:, :-1], edges[:, 1:]
         return DenseSamples(rays, t0, t1, (t0 + t1) / 2, t1 - t0)
 
     def spread(self, per_ray: Tensor) -> Tensor:
+        """[R, ...] -> [R, S, ...]; see `RaySamples.spread`."""
         return per_ray[:, None].expand(-1, self.t.shape[1], *per_ray.shape[1:])
 
     def exclusive_sum(self, x: Tensor) -> Tensor:
+        """[R, S] -> [R, S]; see `RaySamples.exclusive_sum`."""
         return torch.nn.functional.pad(x, (1, 0))[:, :-1].cumsum(1)
 
     def total(self, x: Tensor) -> Tensor:
+        """[R, S] or [R, S, K] -> [R] or [R, K]; see `RaySamples.total`."""
         return x.sum(1)
 
     def preceding(self, x: Tensor) -> Tensor:
+        """[R, S] -> [R, S]; see `RaySamples.preceding`."""
         return torch.cat([x[:, :1], x[:, :-1]], 1)
 
 
@@ -146,52 +150,66 @@ class PackedSamples(RaySamples):
         offsets: Tensor,
         overflowed: Tensor | None = None,
     ) -> PackedSamples:
-        """Intervals from `starts` to `ends`, [M] each."""
+        """Intervals from `starts` to `ends`, [M] each, scene units; the other arguments as of the class."""
         middle, length = (starts + ends) / 2, ends - starts
         return PackedSamples(rays, starts, ends, middle, length, ray_index.int(), offsets, overflowed)
 
     def count(self) -> Tensor:
+        """[] float32, offsets[R]; see `RaySamples.count`."""
         return self.offsets[-1].float()
 
     def overflow(self) -> Tensor | None:
+        """[] bool or None; see `RaySamples.overflow`."""
         return self.overflowed
 
     def spread(self, per_ray: Tensor) -> Tensor:
+        """[R, ...] -> [M, ...]; see `RaySamples.spread`."""
         return per_ray.index_select(0, self.ray_index)
 
     def exclusive_sum(self, x: Tensor) -> Tensor:
+        """[M] -> [M]; see `RaySamples.exclusive_sum`."""
         return scan.exclusive_sum(x, self.offsets)
 
     def total(self, x: Tensor) -> Tensor:
+        """[M] or [M, K] -> [R] or [R, K]; see `RaySamples.total`."""
         return scan.total(x, self.offsets)
 
     def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+        """[R, 7] and [R]; see `RaySamples.composite`."""
         return composite(tau, color, self.t, gradient, self.offsets)
 
     @cached_property
     def positions(self) -> Tensor:
+        """[M, 3] scene frame; see `RaySamples.positions`."""
         return packed.points(self.rays.origins, self.rays.directions, self.ray_index, self.t)
 
     def positions_at(self, index: Tensor) -> Tensor:
-        """[K, 3] points of the samples `index` [K], as of `at`; scene frame."""
+        """[K, 3] points of the samples `index` [K] int64, as of `at`; scene frame. Not differentiable."""
         return packed.points(self.rays.origins, self.rays.directions, self.ray_index, self.t, index)
 
     def preceding(self, x: Tensor) -> Tensor:
+        """[M] -> [M]; see `RaySamples.preceding`."""
         return packed.preceding(x, self.ray_index)
 
     def before_gap(self) -> Tensor:
-        """[M] bool: whether the samples of its ray up to this one lie close together, without half a step between."""
+        """[M] bool: whether the samples of its ray up to this one lie close together, without half a step between.
+
+        Not differentiable.
+        """
         return scan.unbroken(self.t0, self.t1, self.offsets)
 
     def visible(self, tau: Tensor, counted: Tensor, least: float) -> Tensor:
         """[M] bool: whether the transmittance in front of a sample, by the samples that are `counted`, exceeds `least`.
 
-        tau: [M] optical depth. counted: [M] bool. False for padding.
+        tau: [M] optical depth. counted: [M] bool. False for padding. Not differentiable.
         """
         return scan.below(tau, counted, self.offsets, most=-math.log(least))
 
     def at(self, index: Tensor, offsets: Tensor) -> PackedSamples:
-        """The samples `index` [K] int64, ray r's from offsets[r] on; M for padding. As of `rays.packed.compact`."""
+        """The samples `index` [K] int64, ray r's from offsets[r] on; M for padding. As of `rays.packed.compact`.
+
+        Not differentiable.
+        """
         columns = [self.t0, self.t1, self.t, self.length]
         (t0, t1, t, length), ray_index = packed.gather(index, columns, self.ray_index)
         return PackedSamples(self.rays, t0, t1, t, length, ray_index, offsets, self.overflowed)
@@ -199,14 +217,42 @@ class PackedSamples(RaySamples):
     def with_crossings(self, value: Tensor, of: PackedSamples, index: Tensor, steep: float) -> PackedSamples:
         """These samples, those of `of` at `index`, evaluated where the value [M] there meets zero, if it does.
 
-        As of `models.kernels.rays.packed.crossings`.
+        index: [K] int64. Not differentiable. As of `models.kernels.rays.packed.crossings`.
         """
         t = packed.crossings(value, of.t, of.ray_index, index, self.t0, self.t1, steep=steep)
         return replace(self, t=t)
 
 
+@dataclass(frozen=True)
+class MediumRendering:
+    """A medium along rays: samples [*N], the field's output there, optical depth tau [*N].
+
+    proposal: the coarse rendering by which the samples were placed, where that is to be trained on the colors too.
+    outward: 1 where the field's gradient points out of the object, -1 where it points in.
+    """
+
+    samples: RaySamples
+    field: FieldSample
+    tau: Tensor
+    proposal: MediumRendering | None = None
+    outward: float = 1.0
+
+    def weight(self) -> Tensor:
+        """[*N] weights T_i (1 - exp(-tau_i)), with a transmittance of one in front of the medium; see `RaySamples`."""
+        return self.samples.weight(self.tau)
+
+    def accumulate(self) -> tuple[Tensor, Tensor]:
+        """[R, 7] per ray: color, ray distance and normal, each times the weight; no normal without a gradient. And the
+        transmittance [R] of the medium. Differentiable in color and tau, once, not by way of the normals.
+        """
+        gradient = self.field.gradient
+        if gradient is not None:
+            gradient = gradient.detach() if self.outward > 0 else -gradient.detach()
+        return self.samples.composite(self.tau, self.field.color, gradient)
+
+
 def compact_indices(mask: Tensor, capacity: int | None) -> Tensor:
-    """[K] int64, ascending: where mask [M] is true.
+    """Stream compaction: [K] int64, ascending, where mask [M] bool is true.
 
     capacity: K; what exceeds it is dropped, the padding is M. None: their number, for which the host synchronizes with
     a GPU.

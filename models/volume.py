@@ -23,7 +23,7 @@ from models.fields.base import FieldConfig
 from models.kernels.rays.sphere import clipped
 from models.opacities.base import OpacityConfig
 from models.samplers.base import SamplerConfig
-from models.samples import FieldSample, RaySamples, compact_indices, gather_padded
+from models.samples import MediumRendering, RaySamples, compact_indices, gather_padded
 from utils.config.parts import Choice, StrictModel
 
 if TYPE_CHECKING:
@@ -66,28 +66,31 @@ class Volume(nn.Module):
         self.opacity = config.opacity.build()
 
     def value(self, x: Tensor) -> Tensor:
-        """[*N, 3] scene frame -> [*N] field value."""
+        """[*N, 3] scene frame -> [*N] field value. Differentiable in x and the parameters, once."""
         return self.field.value(x)
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
-        """[*N] field values -> bool [*N]: may points within `reach` (one or [*N], scene units) matter to a ray?"""
+        """[*N] field values -> [*N] bool: whether points within `reach` may matter to a ray; see `Opacity.occupied`."""
         return self.opacity.occupied(value, reach)
 
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
-        """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""
+        """[*N] from field values [*N]; see `Opacity.estimated_optical_depth`."""
         return self.opacity.estimated_optical_depth(value, samples)
 
     @property
     def has_width(self) -> bool:
-        """Whether `width` says something, which is known without waiting for a GPU."""
+        """Whether `width` is known; does not synchronize with a GPU, as reading it does."""
         return self.opacity.has_width
 
     def width(self) -> float | None:
-        """Distance in scene units over which the opacity rises at the surface."""
+        """Distance in scene units over which the opacity rises at the surface; None where it has no such scale."""
         return self.opacity.width()
 
     def surface_value(self, x: Tensor) -> Tensor:
-        """[*N, 3] scene frame -> [*N], zero on the surface, positive outside; scene units for an sdf."""
+        """[*N, 3] scene frame -> [*N], zero on the surface, positive outside; scene units for an sdf.
+
+        Differentiable in x and the parameters, once.
+        """
         return (self.value(x) - self.opacity.surface_level) * self.opacity.outside_sign
 
     def update(self, progress: float) -> None:
@@ -119,36 +122,8 @@ class Medium(Volume):
 
 
 @dataclass(frozen=True)
-class MediumRendering:
-    """A medium along rays: samples [*N], what the field says there, optical depth tau [*N].
-
-    proposal: the coarse rendering by which the samples were placed, where that is to be trained on the colors too.
-    outward: 1 where the field's gradient points out of the object, -1 where it points in.
-    """
-
-    samples: RaySamples
-    field: FieldSample
-    tau: Tensor
-    proposal: MediumRendering | None = None
-    outward: float = 1.0
-
-    def weight(self) -> Tensor:
-        """[*N] weights T_i (1 - exp(-tau_i)), with a transmittance of one in front of the medium."""
-        return self.samples.weight(self.tau)
-
-    def accumulate(self) -> tuple[Tensor, Tensor]:
-        """[R, 7] per ray: color, ray distance and normal, each times the weight; no normal without a gradient. And the
-        transmittance [R] of the medium. Differentiable in the color and in tau, not by way of the normals.
-        """
-        gradient = self.field.gradient
-        if gradient is not None:
-            gradient = gradient.detach() if self.outward > 0 else -gradient.detach()
-        return self.samples.composite(self.tau, self.field.color, gradient)
-
-
-@dataclass(frozen=True)
 class Rendering:
-    """What R rays see.
+    """R rays, rendered.
 
     color: [R, 3] in [0, 1]. opacity: [R] of the first medium, 1 - transmittance. depth: [R] mean ray distance
     (scene units) by the weights of all media, 0 where there are none. normal: [R, 3] weighted mean of unit gradients
@@ -176,7 +151,7 @@ def render_rays(
     """Compose media from near to far over a background color [3].
 
     capacity: a stage for the rays that reach each medium but the first; None: as many as do.
-    Differentiable in everything the fields and opacities own.
+    Differentiable in the parameters of fields and opacities, once.
     """
     fine, coarse, opacity = Accumulated.start(rays), None, rays.origins.new_zeros(len(rays))
     parts: list[MediumRendering] = []
@@ -224,7 +199,7 @@ class Accumulated:
         """Behind a medium that the rays `reached` [K] go through; None: the first one, which all rays reach.
 
         The padding of `reached` (`models.samples.compact_indices`) goes to one row more than there are rays, which is
-        dropped. Differentiable in both.
+        dropped. Differentiable in what both have accumulated.
         """
         sums, transmittance = part.accumulate()
         if reached is None:
@@ -235,7 +210,7 @@ class Accumulated:
         return Accumulated(sums[:rays], behind[:rays])
 
     def color(self, background: Tensor) -> Tensor:
-        """[R, 3] in front of a background color [3]."""
+        """[R, 3] in front of a background color [3]. Differentiable in both."""
         return self.sums[:, :3] + self.transmittance[:, None] * background
 
 

@@ -1,1 +1,1 @@
-"""What knows nothing of rays: configuration, schedules, checkpoints, logs, metrics, meshes, pictures."""
+"""What does not depend on rays: configuration, schedules, checkpoints, logs, metrics, meshes, pictures."""

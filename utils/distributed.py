@@ -67,7 +67,7 @@ def barrier() -> None:
 
 
 def mean_across_ranks(tensor: Tensor) -> Tensor:
-    """The mean over all ranks of a float tensor of the same shape on each; a new tensor without gradient."""
+    """The mean over all ranks of a float tensor [*N] of the same shape on each; [*N], without gradient."""
     if not is_parallel():
         return tensor.detach()
     total = tensor.detach().clone()
@@ -83,7 +83,7 @@ def mean_of_ranks(value: float) -> float:
 
 
 def sum_across_ranks(tensor: Tensor) -> Tensor:
-    """The sum over all ranks of a tensor of the same shape and type on each; a new tensor without gradient."""
+    """The sum over all ranks of a tensor [*N] of the same shape and type on each; a new tensor without gradient."""
     total = tensor.detach().clone()
     if is_parallel():
         dist.all_reduce(total)

@@ -42,6 +42,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def write_text_if_new(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all; not where it is there already. Raises StorageError."""
+    data = text.encode()
+    with suppress(OSError):
+        if path.read_bytes() == data:
+            return
+    write_bytes(path, data)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as JSON, whole or not at all. Raises ValueError for NaN and infinity, which JSON lacks."""
     write_bytes(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())

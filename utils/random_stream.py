@@ -27,17 +27,17 @@ def random_stream(generator: torch.Generator) -> Iterator[None]:
 
 
 def uniform(shape: Sequence[int], device: torch.device) -> Tensor:
-    """Independent numbers in [0, 1), float32."""
+    """Independent numbers [*N] in 0 .. 1, 1 excluded, float32, *N = `shape`."""
     return torch.rand(*shape, device=device, generator=_generator())
 
 
 def normal(shape: Sequence[int], device: torch.device) -> Tensor:
-    """Independent numbers of the standard normal distribution, float32."""
+    """Independent numbers [*N] of the standard normal distribution, float32, *N = `shape`."""
     return torch.randn(*shape, device=device, generator=_generator())
 
 
 def permutation(count: int, device: torch.device) -> Tensor:
-    """The numbers 0 .. count-1 in random order, int64."""
+    """[N] the numbers 0 .. N-1 in random order, int64, N = `count`."""
     return torch.randperm(count, device=device, generator=_generator())
 
 

@@ -48,7 +48,7 @@ class Pair:
         return np.asarray(0.5 * self.focal * focal_factor * (residual / lengths[0] + residual / lengths[1]))
 
     def in_front(self, poses: Float64, focal_factor: float = 1.0) -> float:
-        """The share of matches whose rays meet before both cameras."""
+        """The share of matches, 0 to 1, whose rays meet before both cameras; camera-to-world poses [C, 4, 4]."""
         rays = [
             points @ poses[view, :3, :3].T
             for points, view in zip(self._homogeneous(focal_factor), (self.first, self.second), strict=True)
@@ -175,7 +175,10 @@ def epipolar_findings(patient: Patient, found: Agreement) -> Iterator[Finding]:
 
 
 def likely_mistake(patient: Patient, found: Agreement, poses: Float64) -> tuple[Mistake, float] | None:
-    """The mistake that explains the matches best, and the error in pixels that it leaves; None if none does."""
+    """The mistake that explains the matches best, and the error in pixels that it leaves; None if none does.
+
+    poses: [C, 4, 4] camera-to-world, scene frame.
+    """
     best: tuple[Mistake, float] | None = None
     raw = _as_read(patient)
     for mistake in MISTAKES:
@@ -231,7 +234,7 @@ def _candidates(patient: Patient, anchor: int, order: npt.NDArray[np.int64], pla
 
 
 class _Features:
-    """Features of views, found when they are first asked for."""
+    """Features of views, computed on first use."""
 
     def __init__(self, patient: Patient) -> None:
         self.patient = patient

@@ -44,7 +44,7 @@ class Patient:
     shrink: int  # pixels of the photographs per pixel of the scene's pictures
 
     def names(self, views: Sequence[int] | npt.NDArray[np.integer]) -> str:
-        """The names of some views, the first few."""
+        """The names of some views, given by their indices [N]; the first few."""
         listed = ", ".join(self.scene.names[v] for v in views[:NAMES_SHOWN])
         return listed + (", ..." if len(views) > NAMES_SHOWN else "")
 

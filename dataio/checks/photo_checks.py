@@ -23,7 +23,7 @@ TOUCHED = 0.2  # share of the border that an object may cover
 
 
 def photo_findings(patient: Patient, sharp: Float64, bright: Float64) -> Iterator[Finding]:
-    """Everything that the pictures alone, and their masks, say; with their `sharpness` and `brightness`."""
+    """All findings of the pictures and masks alone; with their `sharpness` [C] and `brightness` [C]."""
     yield from blur(patient, sharp)
     yield from exposure(patient, bright)
     yield from twins(patient)
@@ -58,7 +58,7 @@ def _detail(gray: UInt8, within: Bool) -> float:
 
 
 def blur(patient: Patient, sharp: Float64) -> Iterator[Finding]:
-    """Views with much less fine contrast than the views around them."""
+    """Views with much less fine contrast, `sharpness` [C], than the views around them."""
     if len(patient.scene.names) < FEW:
         return
     loss = -of_neighbors(patient, np.log(sharp + 0.1))
@@ -70,7 +70,7 @@ def blur(patient: Patient, sharp: Float64) -> Iterator[Finding]:
 
 
 def exposure(patient: Patient, bright: Float64) -> Iterator[Finding]:
-    """Views that are much brighter or darker than the views around them."""
+    """Views that are much brighter or darker, by `brightness` [C], than the views around them."""
     if len(patient.scene.names) < FEW:
         return
     stops = of_neighbors(patient, np.log2(bright + 1))

@@ -72,7 +72,7 @@ class BlendedMvsData(DataConfig):
 
 
 def _read_camera(file: Path) -> tuple[Float64, Float64]:
-    """Camera-to-world 4x4 and fx fy cx cy."""
+    """Camera-to-world [4, 4] and fx fy cx cy [4]."""
     words = read_words(file)
     if len(words) < 27 or words[0] != "extrinsic" or words[17] != "intrinsic":
         raise InputError(f"{shown(file)} - expected `extrinsic` with 16 numbers, then `intrinsic` with 9")

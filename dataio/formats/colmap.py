@@ -189,7 +189,7 @@ def _camera(model: SparseModel, photo: Photo, where: str) -> ModelCamera:
 
 
 def _pose(photo: Photo) -> Float64:
-    """Camera-to-world 4x4; NaN where the quaternion says nothing."""
+    """Camera-to-world [4, 4]; NaN where the quaternion says nothing."""
     pose = np.eye(4)
     length = math.hypot(*photo.quaternion)
     if not (1e-9 < length < np.inf and math.hypot(*photo.translation) < MOST_COORDINATE):

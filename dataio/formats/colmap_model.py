@@ -154,7 +154,7 @@ def _refuse_twins(numbers: list[int], what: str, path: Path) -> None:
 
 
 class _Binary:
-    """A binary file that knows how much of it is left."""
+    """A binary file that keeps count of how much of it is left."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path, self.place = file, shown(path), ""

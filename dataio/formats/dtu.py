@@ -98,7 +98,7 @@ def _masks(folder: Path, indices: list[int], *, present: set[int]) -> list[Path]
 
 
 def _decompose(matrix: Float64, where: str) -> tuple[Float64, Float64]:
-    """Camera-to-world 4x4 and fx fy cx cy of a projection K [R|t] of any scale and sign.
+    """Camera-to-world [4, 4] and fx fy cx cy [4] of a projection K [R|t] of any scale and sign.
 
     With M = K R, the QR factors of M^-1 = R^T K^-1 are the wanted ones up to signs.
     """

@@ -32,7 +32,7 @@ class LlffData(DataConfig):
     """A folder with poses_bounds.npy and images/."""
 
     type: Literal["llff"] = "llff"
-    priority: ClassVar[int] = -3  # a COLMAP model beside it knows the lens too
+    priority: ClassVar[int] = -3  # a COLMAP model beside it has the lens too
 
     images: str | None = Field(
         default=None, description="folder of the pictures, in data.path or absolute; default: images or images_N"

@@ -85,7 +85,7 @@ class PhotosData(DataConfig):
     """A folder with photographs and nothing else, or with such a folder in it, called images."""
 
     type: Literal["photos"] = "photos"
-    last_resort: ClassVar[bool] = True  # whatever knows poses says more
+    last_resort: ClassVar[bool] = True  # any format with poses says more
 
     prepared: str | None = Field(
         default=None, description="folder for what is found; default: in data.cache, else the user's cache folder"

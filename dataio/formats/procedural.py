@@ -37,7 +37,7 @@ REFERENCE_RESOLUTION = 320
 
 
 def world_from_object() -> Float64:
-    """4x4 similarity from the object's frame to the world: a turn about z, a scale and a shift."""
+    """[4, 4] similarity from the object's frame to the world: a turn about z, a scale and a shift."""
     matrix = np.eye(4)
     cosine, sine = np.cos(WORLD_TURN), np.sin(WORLD_TURN)
     matrix[:2, :2] = [[cosine, -sine], [sine, cosine]]
@@ -109,7 +109,7 @@ class ProceduralData(DataConfig):
 
 
 def camera_poses(train: int, test: int) -> Float64:
-    """[train + test, 4, 4] camera-to-object poses, OpenCV axes, all looking at the object's center."""
+    """[C, 4, 4] camera-to-object poses, C = train + test, OpenCV axes, all looking at the object's center."""
     around = [
         *demo_object.spiral(train, low=-0.55, high=0.95, turn=0.0),
         *demo_object.spiral(test, low=-0.35, high=0.8, turn=1.0),

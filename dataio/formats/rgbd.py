@@ -29,7 +29,10 @@ class RgbdData(DataConfig):
 
 
 def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> Float64:
-    """A small matrix in a text file, a row per line; nan and inf are numbers, # begins a remark. Raises InputError."""
+    """A matrix [M, N] in a text file, a row per line; nan and inf are numbers, # begins a remark. Raises InputError.
+
+    shapes: those that are allowed.
+    """
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_MATRIX_BYTES + 1)
@@ -49,12 +52,16 @@ def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> 
 
 
 def calibration(matrix: Float64) -> Float64:
-    """fx fy cx cy, pixel centers at +0.5, of a matrix [3|4, 3|4] that has them at whole numbers."""
+    """[4] fx fy cx cy in pixels, centers at +0.5, of a matrix [3, 3] or [4, 4] that has them at whole numbers."""
     return np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2] + 0.5, matrix[1, 2] + 0.5])
 
 
 def depth_camera(intrinsics: Float64, size: tuple[int, int], color_from_depth: Float64, where: str) -> DepthCamera:
-    """The camera of a recording's depth images. Raises InputError for a focal length that is not positive."""
+    """The camera of a recording's depth images. Raises InputError for a focal length that is not positive.
+
+    intrinsics: [4] fx fy cx cy in pixels, centers at +0.5. size: width, height. color_from_depth: [4, 4] rigid, world
+    units. where: the place to name in the error.
+    """
     if not (np.isfinite(intrinsics).all() and intrinsics[:2].min() > 0):
         raise InputError(
             f"{where} - focal length - got {intrinsics[0]:g}, {intrinsics[1]:g} - expected positive pixels"

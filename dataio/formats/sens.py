@@ -31,7 +31,7 @@ FRAME = struct.Struct("<16fQQQQ")
 class Recording:
     """What a .sens file holds; its pictures are read later."""
 
-    calibrations: dict[str, Float64]  # 4x4 by the names of MATRICES
+    calibrations: dict[str, Float64]  # [4, 4] by the names of MATRICES
     camera_to_world: Float64  # [C, 4, 4]
     colors: list[Packed]
     depths: list[PackedNumbers]

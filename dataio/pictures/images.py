@@ -149,14 +149,14 @@ def _npy_depth(path: Path) -> npt.NDArray[np.generic]:
 
 
 def resized(pixels: UInt8, size: tuple[int, int]) -> UInt8:
-    """A picture or mask at another (width, height), averaged over areas."""
+    """A picture [H, W, 3] or mask [H, W], uint8, at another (width, height), averaged over areas."""
     if (pixels.shape[1], pixels.shape[0]) == size:
         return pixels
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def subsampled(depth: Depth, size: tuple[int, int]) -> Depth:
-    """A depth map at another (width, height), by nearest pixel: depths across an edge have no mean."""
+    """A depth map [H, W] at another (width, height), by nearest pixel: depths across an edge have no mean."""
     return np.asarray(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST), dtype=depth.dtype)
 
 

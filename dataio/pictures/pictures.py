@@ -54,7 +54,7 @@ class Pictures(Sequence[Array]):
         return (self[index] for index in range(len(self)))
 
     def times(self, factor: float) -> Pictures:
-        """The same pictures with every number multiplied, without a copy; float32."""
+        """The same pictures [H, W] or [H, W, K] with every number multiplied, without a copy; float32."""
         return Pictures(self.flat, self.shapes, factor=(self.factor or 1.0) * factor, file=self.file)
 
     def take(self, places: Int64) -> Array:

@@ -73,7 +73,7 @@ class PixelStore:
         return np.asarray(self.start[view] + row * self.width[view] + column)
 
     def colors(self, pixels: Int64, view: Int64) -> UInt8:
-        """[R, 3] of the pixels of the given numbers [R], which lie in the views [R]."""
+        """[R, 3] uint8 colors of the pixels of the given numbers [R], which lie in the views [R]."""
         return self._color.take(pixels + self._shift[view])
 
     def gather(self, pixels: Int64, end: int) -> GatheredPixels:

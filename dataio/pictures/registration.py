@@ -23,7 +23,7 @@ EDGE = 0.05
 class DepthCamera:
     """A pinhole camera for depth beside each color camera.
 
-    intrinsics: fx fy cx cy in its own pixels, centers at +0.5. size: width, height. color_from_depth: 4x4 rigid,
+    intrinsics: [4] fx fy cx cy in its own pixels, centers at +0.5. size: width, height. color_from_depth: [4, 4] rigid,
     from its frame to the color camera's; OpenCV axes, world units.
     """
 
@@ -40,9 +40,9 @@ class DepthCamera:
 def registered(depth: Float32, camera: DepthCamera, intrinsics: Float64, size: tuple[int, int]) -> Float32:
     """The z depth [H, W] that the color camera sees, 0 = unknown.
 
-    depth: [h, w] z depth of the depth camera, world units, 0 = unknown. intrinsics: fx fy cx cy of the color camera.
-    size: its width, height. Between depth pixels depth is interpolated along surfaces, and taken from the nearest
-    pixel across edges. What another surface hides from the color camera is left out.
+    depth: [h, w] z depth of the depth camera, world units, 0 = unknown. intrinsics: [4] fx fy cx cy of the color
+    camera. size: its width, height. Between depth pixels depth is interpolated along surfaces, and taken from the
+    nearest pixel across edges. What another surface hides from the color camera is left out.
     """
     column, row = np.meshgrid(np.arange(size[0], dtype=np.float64), np.arange(size[1], dtype=np.float64))
     if not camera.stands_apart:  # a pixel's place in the depth image does not depend on its depth
@@ -61,7 +61,7 @@ def registered(depth: Float32, camera: DepthCamera, intrinsics: Float64, size: t
 
 
 def _lift(at: Pixels, depth: Float64, intrinsics: Float64) -> Float64:
-    """Points [..., 3] at z depths."""
+    """Points [*N, 3] at z depths [*N]."""
     fx, fy, cx, cy = intrinsics
     x, y = (at[0] + 0.5 - cx) / fx, (at[1] + 0.5 - cy) / fy
     return np.stack([x * depth, y * depth, depth], axis=-1)

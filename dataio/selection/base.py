@@ -66,5 +66,5 @@ class Selection:
         """Go on from there. main: of the first rank, which keeps what ranks add up."""
 
     def upcoming(self, first: int) -> Int64:
-        """What stands at the places of the batch that begins at `first`: [places]."""
+        """[P] what stands at the P = `places` places of the batch that begins at `first`."""
         return self.order.stream(np.arange(first, first + self.places, dtype=np.int64))

@@ -21,9 +21,10 @@ class GradientSelection(ScoredConfig):
 
 
 class ByGradient(Scored):
-    """Scored by neighbors, which are looked up when they are asked for: no map of any picture is kept."""
+    """Scored by neighbors, which are looked up on demand: no map of any picture is kept."""
 
     def score(self, pixels: Int64) -> tuple[Float64, None]:
+        """[M] `gradient` at pixels [M], and no bins; see `Scored.score`."""
         return gradient(self.store, pixels), None
 
 

@@ -1,4 +1,4 @@
-"""Pixels where the model was wrong when it was last asked."""
+"""Pixels where the model was wrong when it was last evaluated there."""
 
 from __future__ import annotations
 
@@ -51,10 +51,12 @@ class ByLoss(Scored):
         return np.asarray(self._start[view] + row // self.cell * self._wide[view] + column // self.cell)
 
     def score(self, pixels: Int64) -> tuple[Float64, Int64]:
+        """[M] root mean squared errors last measured around pixels [M], and their cells [M]; see `Scored.score`."""
         bins = self.bins(pixels)
         return self._scores[bins], bins
 
     def learn(self, bins: Tensor, error: Tensor) -> bool:
+        """Add errors [R] to their cells [R]; all ranks add up every `every` steps; see `Selection.learn`."""
         if self._sums.device != error.device:
             self._sums = self._sums.to(error.device)
         known = torch.isfinite(error)

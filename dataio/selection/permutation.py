@@ -1,4 +1,4 @@
-"""A random order of 0 .. n-1 that needs no memory: any place of any epoch is computed when it is asked for.
+"""A random order of 0 .. n-1 that needs no memory: any place of any epoch is computed on demand.
 
 A Feistel network permutes the smallest power of two that holds n; places that fall outside 0 .. n-1 walk on
 along their cycle until they are inside, which keeps it a permutation (Black and Rogaway, 2002).

@@ -1,7 +1,7 @@
 """The made-up object of the demo scene: its distance function, its colors, and pictures of it.
 
 Everything here is in the object's own frame: z up, the object inside a ball of radius BALL around the origin.
-The object is a bellied idol with two ring handles, a hole through the belly, grooves and a crown: closed, of
+The object is a synthetic statue with two ring handles, a hole through the middle, grooves and a crown: closed, of
 genus four, with parts from thick to thin. Points are [3, N] arrays, so that each coordinate is contiguous.
 """
 
@@ -72,14 +72,14 @@ def normals(points: Float32) -> Float32:
 
 @dataclass(frozen=True)
 class Picture:
-    """What N rays see."""
+    """What N rays hit."""
 
     color: Float32  # [N, 3] in [0, 1], 0 where nothing is hit
     t: Float32  # [N] distance along the ray, 0 where nothing is hit
 
 
 def render(origins: Float32, directions: Float32) -> Picture:
-    """What rays see of the object. origins, directions: [N, 3], directions of unit length."""
+    """What rays hit of the object. origins, directions: [N, 3], object frame, directions of unit length."""
     color = np.zeros_like(origins)
     t = np.zeros(len(origins), dtype=np.float32)
     for start in range(0, len(origins), CHUNK):

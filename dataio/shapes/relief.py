@@ -65,7 +65,7 @@ def _thinned(points: Floats) -> Floats:
 
 
 def _axes(toward: Floats) -> Floats:
-    """3x3 rotation whose rows are two directions across, x and y where `toward` is z, and `toward`."""
+    """[3, 3] rotation whose rows are two directions across, x and y where `toward` is z, and `toward`."""
     across = np.cross((0.0, 1.0, 0.0) if abs(toward[1]) < 0.9 else (0.0, 0.0, 1.0), toward)
     across /= np.linalg.norm(across)
     return np.stack([across, np.cross(toward, across), toward])

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, field_validator
 
+from models.encodings.base import EncodingConfig
 from models.encodings.hash_grid import Entries, HashGrid
-from models.fields.base import EncodingConfig
 from models.kernels.encodings.hash_encode import FEATURES, HashLevels
 from utils.config.schedule import Schedule, constant
 

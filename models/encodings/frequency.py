@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.fields.base import Encoding, EncodingConfig
+from models.encodings.base import Encoding, EncodingConfig
 
 
 class FrequencyConfig(EncodingConfig):
@@ -42,10 +42,12 @@ class Frequency(Encoding):
         return torch.sin(angle), torch.cos(angle), scale
 
     def forward(self, x: Tensor) -> Tensor:
+        """[*N, D] -> [*N, width]; see `Encoding`."""
         sin, cos, _ = self._waves(x)
         return torch.cat([x, torch.stack([sin, cos], -2).flatten(-3)], -1)
 
     def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """[*N, D] -> [*N, width] and the vjp [*N, width] -> [*N, D]; see `Encoding.with_vjp`."""
         sin, cos, scale = self._waves(x)
         features = torch.cat([x, torch.stack([sin, cos], -2).flatten(-3)], -1)
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.fields.base import Encoding, EncodingConfig
+from models.encodings.base import Encoding, EncodingConfig
 from models.kernels.encodings.hash_encode import FEATURES, HashLevels, hash_encode, hash_encode_with_vjp
 from utils.config.schedule import Schedule, constant
 
@@ -83,11 +83,13 @@ class HashGrid(Encoding):
         return self.copy
 
     def forward(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N, width]; see `Encoding`."""
         flat = x.reshape(-1, 3)
         features = hash_encode(flat, self.table, self._layout(), active=self.active, lead=3, read=self._read())
         return features.reshape(*x.shape[:-1], self.width)
 
     def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """[*N, 3] -> [*N, width] and the vjp [*N, width] -> [*N, 3]; see `Encoding.with_vjp`."""
         features, vjp = hash_encode_with_vjp(
             x.reshape(-1, 3), self.table, self._layout(), active=self.active, lead=3, read=self._read()
         )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from models.fields.base import Encoding, EncodingConfig
+from models.encodings.base import Encoding, EncodingConfig
 from models.kernels.encodings.harmonics import MOST_DEGREE, harmonics
 
 
@@ -29,4 +29,5 @@ class SphericalHarmonics(Encoding):
         self.degree, self.width = config.degree, (config.degree + 1) ** 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N, width]; see `Encoding`."""
         return harmonics(x.reshape(-1, 3), degree=self.degree).reshape(*x.shape[:-1], self.width)

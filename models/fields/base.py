@@ -1,4 +1,4 @@
-"""What every field and every encoding offers."""
+"""What every field offers."""
 
 from __future__ import annotations
 
@@ -16,33 +16,6 @@ if TYPE_CHECKING:
 
 
 Distance = Callable[[Tensor], Tensor]  # [N, 3] scene frame -> [N] scene units, positive outside
-
-
-class EncodingConfig(Part):
-    """Lifts points to features."""
-
-    any_dimensions: ClassVar[bool] = False  # whether `build` takes more than the three of space
-
-    def build(self, dimensions: int = 3) -> Encoding:
-        """An encoding of points [*N, dimensions]."""
-        raise TypeError("an encoding config says how it is built")
-
-
-class Encoding(nn.Module):
-    """[*N, 3] -> [*N, width]. The first 3 features are the input itself where `keeps_input` is true."""
-
-    width: int
-    keeps_input: bool = False
-
-    def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Features [*N, width], and a function from feature weights [*N, width] to their gradient [*N, 3] in x.
-
-        Features and gradient are differentiable in the parameters, once.
-        """
-        raise TypeError("this encoding has no input gradient")
-
-    def update(self, progress: float) -> None:
-        """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
 
 
 class FieldConfig(Part):
@@ -72,11 +45,17 @@ class Field(nn.Module):
     """Position and view direction -> FieldSample."""
 
     def value(self, x: Tensor) -> Tensor:
-        """[*N, 3] scene frame -> [*N]: sdf, raw density or logit; cheaper than the whole sample."""
+        """[*N, 3] scene frame -> [*N]: sdf, raw density or logit; cheaper than the whole sample.
+
+        Differentiable in x and the parameters, once.
+        """
         raise TypeError("a field defines value")
 
     def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
-        """x: [*N, 3] scene frame; directions: [*N, 3] unit, from the camera into the scene."""
+        """x: [*N, 3] scene frame; directions: [*N, 3] unit, from the camera into the scene.
+
+        Differentiable in the parameters, once.
+        """
         raise TypeError("a field defines forward")
 
     def initialize(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
@@ -91,7 +70,7 @@ class Field(nn.Module):
         return []
 
     def gradient(self, x: Tensor) -> Tensor | None:
-        """d(value)/dx, [*N, 3], differentiable in the parameters; None for fields without one."""
+        """d(value)/dx, [*N, 3], per scene unit; None for fields without one. Differentiable in the parameters, once."""
         return None
 
     def update(self, progress: float) -> None:

@@ -23,19 +23,22 @@ class OccupancyFieldConfig(SurfaceConfig):
 
 
 class OccupancyField(Sdf):
-    """value: minus a network f that starts as a sphere's signed distance, so that it is larger inside.
+    """value: minus a network f that is initialized to a sphere's signed distance, so that it is larger inside.
 
-    Nothing keeps f a distance later: only its sign has a meaning. The color network sees f's gradient as it is.
+    Nothing keeps f a distance later: only its sign has a meaning. The color network takes f's gradient as it is.
     Oechsle et al., "UNISURF" (2021), section 3.1.
     """
 
     def value(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N]; see `Field.value`."""
         return -super().value(x)
 
     def gradient(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N, 3]; see `Field.gradient`."""
         return -super().gradient(x)
 
     def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
+        """[*N, 3], [*N, 3] -> value, color and gradient at `*N`; see `Field.forward`."""
         sample = super().forward(x, directions)
         assert sample.gradient is not None
         return replace(sample, value=-sample.value, gradient=-sample.gradient)

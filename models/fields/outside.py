@@ -37,6 +37,7 @@ class Outside(Radiance):
         self.inverted = inverted
 
     def coordinates(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N, 4] or, contracted, [*N, 3]; see `Radiance.coordinates`. Differentiable in x."""
         on_sphere = torch.nn.functional.normalize(x, dim=-1)
         inverse = 1 / x.norm(dim=-1, keepdim=True).clamp_min(1.0)
         if self.inverted:

@@ -1,4 +1,4 @@
-"""Radiance fields: a density network, and a color network that sees the direction (NeRF)."""
+"""Radiance fields: a density network, and a color network that takes the direction (NeRF)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pydantic import Field as Key
 from torch import Tensor
 
 from models.capabilities import ValueKind
+from models.encodings.base import Encoding, EncodingConfig
 from models.encodings.frequency import FrequencyConfig
-from models.fields.base import Encoding, EncodingConfig, Field, FieldConfig
+from models.fields.base import Field, FieldConfig
 from models.kernels.networks.join import joined
 from models.networks.activations import ColorActivationName, to_color
 from models.networks.mlp import Mlp, MlpConfig
@@ -62,13 +63,15 @@ class Radiance(Field):
         return [self.density, self.color]
 
     def coordinates(self, x: Tensor) -> Tensor:
-        """What the encoding sees of points [*N, 3] in the scene frame."""
+        """[*N, 3] points in the scene frame -> [*N, D], the encoding's input. Differentiable in x."""
         return x
 
     def value(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N]; see `Field.value`."""
         return self.density(self.encoding(self.coordinates(x)))[..., 0] + self.initial_value
 
     def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
+        """[*N, 3], [*N, 3] -> value and color at `*N`; see `Field.forward`."""
         output = self.density(self.encoding(self.coordinates(x)))
         value, seen = joined(output, [self.view_encoding(directions)])
         return FieldSample(value + self.initial_value, to_color(self.color(seen), self.color_activation))

@@ -11,8 +11,9 @@ from pydantic import Field as Key
 from torch import Tensor
 
 from models.capabilities import DataFacts, ValueKind
+from models.encodings.base import EncodingConfig
 from models.encodings.frequency import FrequencyConfig
-from models.fields.base import Distance, EncodingConfig, Field, FieldConfig
+from models.fields.base import Distance, Field, FieldConfig
 from models.fields.shape_fit import fit_plain, fit_shape
 from models.kernels.networks.join import joined
 from models.kernels.networks.normals import mirrored
@@ -107,7 +108,8 @@ class Sdf(Field):
         self.view_encoding = config.view_encoding.build()
         self.geometry = Mlp(self.encoding.width, 1 + config.features, config.geometry)
         self.color = Mlp(3 + self.view_encoding.width + 3 + config.features, 3, config.color)
-        # An initialization in closed form is known where the network sees the coordinates and bends like a relu.
+        # An initialization in closed form is known where the network takes the coordinates and its activation is
+        # close to a relu.
         self.closed_form = self.encoding.keeps_input and config.geometry.activation in ("softplus", "relu")
         if self.closed_form and config.init == "ground":
             level_initialization(self.geometry, feature_scale=config.feature_scale)
@@ -145,12 +147,15 @@ class Sdf(Field):
         return [self.color]
 
     def value(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N]; see `Field.value`."""
         return self._distance(x)
 
     def gradient(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N, 3]; see `Field.gradient`."""
         return self._geometry(x)[1]
 
     def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
+        """[*N, 3], [*N, 3] -> value, color and gradient at `*N`; see `Field.forward`."""
         output, gradient = self._geometry(x)
         if self.config.view == "reflection":
             # What gloss shows of things far away is a function of this direction, whatever the surface's shape. As one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch import Tensor
 from models.optimizers import Adam
 
 if TYPE_CHECKING:
-    from models.fields.sdf import Sdf
+    from models.encodings.base import Encoding
+    from models.networks.mlp import Mlp
 
 STEPS, POINTS, RATE = 500, 512, 3e-4
 CLOSE = 5e-3  # scene units: mean error at which the fit of a sphere is done
@@ -20,7 +21,14 @@ HULL_STEPS, HULL_POINTS, HULL_RATE = 400, 8192, 1e-2
 HULL_GRID, HULL_NEAR, HULL_CLOSER = 64, 0.04, 6
 
 
-def fit_plain(field: Sdf, *, ground: bool, radius: float, inside_out: bool) -> None:
+class Fitted(Protocol):
+    """A field whose first output of a network on an encoding is its distance."""
+
+    encoding: Encoding
+    geometry: Mlp
+
+
+def fit_plain(field: Fitted, *, ground: bool, radius: float, inside_out: bool) -> None:
     """Train the geometry network until its distance is |x| - radius in the unit ball, or the other way round.
 
     ground: until it is the third coordinate.
@@ -40,10 +48,10 @@ def fit_plain(field: Sdf, *, ground: bool, radius: float, inside_out: bool) -> N
     fit.close()
 
 
-def fit_shape(field: Sdf, distance: Callable[[Tensor], Tensor]) -> None:
+def fit_shape(field: Fitted, distance: Callable[[Tensor], Tensor]) -> None:
     """Train encoding and geometry network to a distance: half of the points in the unit ball, half near the surface.
 
-    distance: [N, 3] scene frame -> [N], positive outside. It is asked about half a million points, once. Points are
+    distance: [N, 3] scene frame -> [N], positive outside. It is evaluated at half a million points, once. Points are
     drawn by torch's generator of the CPU; the result is a function of its state.
     """
     cell = 2 / HULL_GRID
@@ -65,7 +73,7 @@ def fit_shape(field: Sdf, distance: Callable[[Tensor], Tensor]) -> None:
 
 
 def in_ball(count: int) -> Tensor:
-    """[count, 3] points, uniform in the unit ball."""
+    """[N, 3] points on the CPU, N = `count`, uniform in the unit ball."""
     direction = torch.nn.functional.normalize(torch.randn(count, 3), dim=-1)
     return direction * torch.rand(count, 1) ** (1 / 3)
 
@@ -73,7 +81,7 @@ def in_ball(count: int) -> Tensor:
 class _Fit:
     """Encoding and geometry network under an optimizer of their own."""
 
-    def __init__(self, field: Sdf, rate: float, betas: tuple[float, float]) -> None:
+    def __init__(self, field: Fitted, rate: float, betas: tuple[float, float]) -> None:
         self.field, self.rate = field, rate
         self.parameters = [*field.encoding.parameters(), *field.geometry.parameters()]
         self.optimizer = Adam(self.parameters, lr=rate, betas=betas)

@@ -38,12 +38,12 @@ class LossConfig(Part):
         return 1
 
     def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        """The unweighted term, a scalar; finite also for an empty batch."""
+        """[], the unweighted term; finite also for an empty batch. Differentiable in the model's parameters, once."""
         raise TypeError("a loss config computes its term")
 
 
 def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
-    """Sum of `values` over `count` (default: their number), so that the mean over ranks is the mean over all.
+    """[], the sum of values [*N] over count [] (None: their number): the mean over ranks is the mean over all.
 
     Differentiable in values. Zero for empty values.
     """
@@ -54,12 +54,12 @@ def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
 
 
 def mean_of(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean over all ranks of those of `values` [P] that are valid."""
+    """[], the mean over all ranks of those of values [P] for which valid [P] bool is true. Differentiable in values."""
     return shared_mean(values * valid, valid.float().sum())
 
 
 def first_indices(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The first indices [P] where mask [M] is true, P <= most, and which of them are valid, bool [P].
+    """The first indices [P] int64 where mask [M] bool is true, P <= most, and which of them are valid, bool [P].
 
     On a CPU all of them are; on a GPU there are always as many, the rest padding, so that the host does not
     synchronize.
@@ -86,5 +86,8 @@ def surface_points(rendering: Rendering, most: int) -> tuple[Tensor, Tensor]:
 
 
 def huber(predicted: Tensor, target: Tensor, reduction: str) -> Tensor:
-    """Huber's distance of two [*N], quadratic up to 0.1, of slope one beyond. reduction: as of torch's."""
+    """Huber's distance of two [*N], quadratic up to 0.1, of slope one beyond: [*N], or [] by torch's `reduction`.
+
+    Differentiable in predicted.
+    """
     return F.huber_loss(predicted, target, reduction=reduction, delta=0.1) / 0.1

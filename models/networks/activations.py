@@ -26,12 +26,12 @@ LARGEST_EXPONENT = 15.0  # exp is cut here: exp(15) = 3.3e6
 
 
 def relu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """max(x, 0) and its slope; the slope is constant, gradients through it are zero."""
+    """max(x, 0) and its slope, both [*N], of x [*N]. Differentiable in x; the slope is constant, its gradient zero."""
     return torch.relu(x), (x > 0).to(x.dtype)
 
 
 def leaky_relu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x above zero, 0.01 x below, and the slope, which is piecewise constant."""
+    """x above zero, 0.01 x below, and the slope, both [*N], of x [*N]. Differentiable in x; the slope is constant."""
     slope = torch.where(x > 0, 1.0, LEAK).to(x.dtype)
     return x * slope, slope
 
@@ -43,13 +43,14 @@ class RandomizedRelu(nn.Module):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[*N] -> value and slope, both [*N]; see `leaky_relu`."""
         leak = torch.empty_like(x).uniform_(*LEAKS) if self.training else x.new_full((), sum(LEAKS) / 2)
         slope = torch.where(x > 0, torch.ones_like(x), leak)
         return x * slope, slope
 
 
 def softplus(x: Tensor) -> tuple[Tensor, Tensor]:
-    """log(1 + exp(100 x)) / 100 and its slope sigmoid(100 x); both outputs are differentiable, once.
+    """log(1 + exp(100 x)) / 100 and its slope sigmoid(100 x), both [*N], of x [*N]. Differentiable in x, once.
 
     The beta of 100 is what IDR, NeuS, VolSDF and UNISURF publish.
     """
@@ -57,7 +58,7 @@ def softplus(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sine(x: Tensor, *, omega: float = 30.0) -> tuple[Tensor, Tensor]:
-    """sin(omega x) and its slope omega cos(omega x); both outputs are differentiable, once.
+    """sin(omega x) and its slope omega cos(omega x), both [*N], of x [*N]. Differentiable in x, once.
 
     Sitzmann et al., "Implicit Neural Representations with Periodic Activation Functions" (2020), section 3.2.
     """
@@ -65,12 +66,12 @@ def sine(x: Tensor, *, omega: float = 30.0) -> tuple[Tensor, Tensor]:
 
 
 def absolute(x: Tensor) -> tuple[Tensor, Tensor]:
-    """|x| and its slope, which is piecewise constant and zero at zero."""
+    """|x| and its slope, zero at zero, both [*N], of x [*N]. Differentiable in x; the slope is constant."""
     return x.abs(), x.sign()
 
 
 def truncated_exp(x: Tensor) -> tuple[Tensor, Tensor]:
-    """exp(x), constant from x = 15 on, and its slope."""
+    """exp(x), constant from x = 15 on, and its slope, both [*N], of x [*N]. Differentiable in x."""
     value = torch.exp(x.clamp(max=LARGEST_EXPONENT))
     return value, value * (x < LARGEST_EXPONENT)
 
@@ -86,7 +87,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def value_only(name: ActivationName, both: Activation) -> Callable[[Tensor], Tensor]:
-    """The activation without its slope, for networks whose input gradient nobody wants."""
+    """The activation [*N] -> [*N] without its slope, for networks whose input gradient is not needed."""
     return torch.relu if name == "relu" else lambda x: both(x)[0]
 
 
@@ -98,7 +99,7 @@ def activation(name: ActivationName, *, omega: float = 30.0) -> Activation:
 
 
 def to_color(x: Tensor, name: ColorActivationName) -> Tensor:
-    """Any number to (0, 1): the sigmoid, or (tanh + 1) / 2, which is the sigmoid of 2 x."""
+    """[*N] -> [*N] in (0, 1): the sigmoid, or (tanh + 1) / 2, which is the sigmoid of 2 x. Differentiable in x."""
     return torch.sigmoid(x if name == "sigmoid" else 2 * x)
 
 

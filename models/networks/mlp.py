@@ -56,14 +56,14 @@ class Linear(nn.Module):
         self.length = nn.Parameter(self.direction.detach().norm(dim=1, keepdim=True)) if weight_norm else None
 
     def weight(self) -> Tensor:
-        """[outputs, inputs], the weight in effect."""
+        """[O, I], the weight in effect, O outputs by I inputs. Differentiable in the parameters."""
         if self.length is None:
             return self.direction
         return self.direction * (self.length / self.direction.norm(dim=1, keepdim=True))
 
     @torch.no_grad()
     def set(self, weight: Tensor, bias: Tensor) -> None:
-        """Initialize to a given weight and bias."""
+        """Initialize to a given weight [O, I] and bias [O]."""
         self.direction.copy_(weight)
         self.bias.copy_(bias)
         if self.length is not None:
@@ -100,6 +100,7 @@ class Mlp(nn.Module):
         return cast(list[Linear], list(self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[*N, I] -> [*N, O]. Differentiable in x and the parameters, once; without gradients as `without_graph`."""
         if not torch.is_grad_enabled():
             return self.without_graph(x)
         if self._in_tiles(x, NARROW):
@@ -114,11 +115,11 @@ class Mlp(nn.Module):
 
     @property
     def by_products(self) -> bool:
-        """Whether training it is torch's products, layer by layer, not a kernel's."""
+        """Whether it is trained with torch's matrix products, layer by layer, instead of a kernel."""
         return not self._known(NARROW)
 
     def _known(self, widest: int) -> bool:
-        """Whether a kernel for networks of layers up to so wide knows this one."""
+        """Whether the kernel for networks of layers up to `widest` can compute this one."""
         return self.widest <= widest and self.activation_name in KNOWN
 
     def _in_tiles(self, x: Tensor, widest: int) -> bool:
@@ -136,7 +137,7 @@ class Mlp(nn.Module):
 
     @torch.no_grad()
     def without_graph(self, x: Tensor, outputs: int | None = None) -> Tensor:
-        """The first `outputs` outputs (None: all), [*N, outputs]; not differentiable, in tiles that stay in a cache."""
+        """[*N, I] -> [*N, O], the first `outputs` outputs (None: all). In tiles that fit a cache; no gradient."""
         rows = x.reshape(-1, x.shape[-1])
         if self._in_tiles(x, WIDEST):
             weights, biases = self._parameters_in_effect()
@@ -157,7 +158,10 @@ class Mlp(nn.Module):
         return h
 
     def with_gradient(self, x: Tensor, channel: int) -> tuple[Tensor, Tensor]:
-        """x: [*N, inputs]. Returns the output and the gradient [*N, inputs] of one of its channels."""
+        """[*N, I] -> the output [*N, O] and the gradient [*N, I] of one of its channels at x.
+
+        Differentiable in x and the parameters, once.
+        """
         if self._in_tiles(x, NARROW):
             out, gradient = self._by_kernel(x, channel)
             assert gradient is not None
@@ -231,10 +235,10 @@ def level_initialization(mlp: Mlp, *, feature_scale: float) -> None:
     give: act(a) - act(-a) = a. Inputs and their weights as in `geometric_initialization`.
     """
     last = len(mlp.layers) - 1
-    linear = torch.eye(3)  # [I,3]: what the pairs' differences are of the coordinates
+    linear = torch.eye(3)  # [I, 3]: the pairs' differences as functions of the coordinates
     for i, layer in enumerate(mlp.linears()):
         outputs, inputs = layer.direction.shape
-        half, weight = outputs // 2, torch.randn(outputs, inputs) * 1e-4  # of what has no partner; nothing sees it
+        half, weight = outputs // 2, torch.randn(outputs, inputs) * 1e-4  # for neurons without a partner, never read
         if i in mlp.skip:
             linear = linear / math.sqrt(2)
         if i == last:

@@ -13,7 +13,7 @@ from models.capabilities import ValueKind
 from models.samples import FieldSample, RaySamples
 from utils.config.parts import Part
 
-# A ray may lose this share of its light in what an occupancy grid leaves out on one side of a surface.
+# The opacity that a ray may miss in what an occupancy grid leaves out on one side of a surface.
 NEGLIGIBLE = 5e-3
 
 
@@ -28,7 +28,7 @@ class OpacityConfig(Part):
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether it asks how the value changes along the ray."""
+        """Whether it needs the slope of the value along the ray."""
         return False
 
     def misfit(self, kind: ValueKind) -> str:
@@ -40,33 +40,34 @@ class OpacityConfig(Part):
 
 
 class Opacity(nn.Module):
-    """FieldSample on an interval -> tau. Owns its learned scale (s, beta) and says where the surface is."""
+    """FieldSample on an interval -> tau. Owns its learned scale (s, beta) and the value of the surface."""
 
     surface_level: float  # the field value of the surface
     outside_sign: float  # +1 where larger values are outside (sdf), -1 where larger values are inside (density)
     reads_distance: bool = False  # whether the values are distances to the surface, so that a ray may step by them
-    has_width: bool = False  # whether it rises over a known distance there, `width`, for which a GPU is waited for
+    has_width: bool = False  # whether it rises over a known distance there, `width`; reading that synchronizes
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
-        """tau [*N] >= 0, differentiable in value, gradient and the learned scale."""
+        """tau [*N] >= 0. Differentiable in value, gradient and the learned scale, once."""
         raise TypeError("an opacity defines optical_depth")
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
         """Whether points within `reach` (one or [*N]) of one with `value` [*N] may matter to a ray; bool [*N].
 
-        reach: scene units, or what a sampler measures intervals in.
+        reach: scene units, or the measure of a sampler's intervals. Not differentiable.
         """
         raise TypeError("an opacity defines occupied")
 
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
-        """Optical depth [*N] that is spent by the middle of each interval and was not by the one before.
+        """Optical depth [*N] from the middle of the interval before to the middle of each interval.
 
-        An estimate from values [*N] alone. Its exclusive sum never counts what an interval itself absorbs.
+        An estimate from values [*N] alone. Its exclusive sum never counts what an interval itself absorbs. Not
+        differentiable in general.
         """
-        raise TypeError("an opacity defines probe")
+        raise TypeError("an opacity defines estimated_optical_depth")
 
     def width(self) -> float | None:
         """Distance in scene units over which the opacity rises; None where it has no such scale."""

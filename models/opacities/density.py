@@ -44,7 +44,7 @@ class Density(Opacity):
         self.surface_level = math.log(SURFACE_DENSITY) if config.activation == "exp" else SURFACE_DENSITY
 
     def density(self, value: Tensor) -> Tensor:
-        """Density per scene unit, [*N] >= 0."""
+        """[*N] -> [*N] >= 0, density per scene unit. Differentiable in value."""
         functions: dict[str, Callable[[Tensor], Tensor]] = {
             "relu": F.relu,
             "softplus": F.softplus,
@@ -56,10 +56,13 @@ class Density(Opacity):
         return functions[self.activation](value)
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
+        """[*N] >= 0; see `Opacity.optical_depth`."""
         return self.density(sample.value) * samples.length
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
+        """[*N] -> [*N] bool; see `Opacity.occupied`."""
         return self.density(value) * reach > NEGLIGIBLE
 
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
+        """[*N] -> [*N] >= 0; see `Opacity.estimated_optical_depth`."""
         return self.density(value) * samples.length

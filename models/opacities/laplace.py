@@ -74,15 +74,16 @@ class Laplace(Opacity):
 
     @property
     def beta(self) -> Tensor:
-        """Width of the rise, scene units."""
+        """[], width of the rise in scene units, at least the floor unless `most_beta` is less. Differentiable in b."""
         return torch.minimum(self.b.abs() + self.config.floor, self.most_beta)
 
     def density(self, value: Tensor) -> Tensor:
-        """Density per scene unit, [*N] in (0, 1 / beta)."""
+        """[*N] -> [*N] in (0, 1 / beta), density per scene unit. Differentiable in value and b."""
         beta = self.beta
         return (0.5 + 0.5 * value.sign() * torch.expm1(-value.abs() / beta)) / beta
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
+        """[*N] >= 0; see `Opacity.optical_depth`. Raises TypeError if linear and without gradient."""
         if self.config.interval == "constant":
             return self.density(sample.value) * samples.length
         if sample.gradient is None:
@@ -102,10 +103,13 @@ class Laplace(Opacity):
         return value.clamp_max(0) / beta - 0.5 * torch.expm1(-value.abs() / beta)
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
-        # Head-on, exp(-f / beta) / 2 of the light is lost outside; at depth d inside, exp(-d / beta) of it is left.
+        """[*N] -> [*N] bool; see `Opacity.occupied`."""
+        # Head-on, the optical depth down to f outside is exp(-f / beta) / 2; at depth d inside the transmittance is
+        # at most exp(-d / beta).
         return value.abs() < reach - math.log(NEGLIGIBLE) * self.beta.detach()
 
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
+        """[*N] -> [*N] >= 0; see `Opacity.estimated_optical_depth`."""
         return self.density(value) * samples.length
 
     def width(self) -> float:

@@ -66,20 +66,27 @@ class Logistic(Opacity):
 
     @property
     def s(self) -> Tensor:
-        """Inverse width of the logistic, 1 / scene units; clipped to 1e-6 .. 1e6 as published, or to `least_s`."""
+        """[], inverse width of the logistic, 1 / scene units; clipped to 1e-6 .. 1e6 as published, or to `least_s`.
+
+        Differentiable in log_s.
+        """
         return torch.exp(self.log_s * 10).clamp(self.least_s, self.most_s)
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
+        """[*N] >= 0; see `Opacity.optical_depth`. Raises TypeError without a gradient."""
         if sample.gradient is None:
             raise TypeError("the logistic opacity needs a field with a gradient (an sdf)")
         intervals = samples.t0, samples.t, samples.t1
         return logistic.optical_depth(sample.value, sample.gradient, samples.directions, intervals, self.s, self.anneal)
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
-        # Outside, -log sigmoid(s f) ~ exp(-s f) of light is lost; inside, log sigmoid(s f) ~ s f is all that is left.
+        """[*N] -> [*N] bool; see `Opacity.occupied`."""
+        # Outside, the optical depth down to f is -log sigmoid(s f) ~ exp(-s f); inside, the log of the transmittance is
+        # log sigmoid(s f) ~ s f.
         return value.abs() < reach - math.log(NEGLIGIBLE) / self.s.detach()
 
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
+        """[*N] -> [*N] >= 0; see `Opacity.estimated_optical_depth`."""
         return logistic.estimated_optical_depth(samples.preceding(value), value, self.s.detach())
 
     def width(self) -> float:

@@ -49,7 +49,7 @@ class OccupancyConfig(OpacityConfig):
 class Occupancy(Opacity):
     """tau = softplus(logit), logit = scale * value: 1 - exp(-tau) is the occupancy sigmoid(logit).
 
-    Oechsle et al., "UNISURF" (2021), eq. 6. A sample's share does not depend on the length of its interval, but for
+    Oechsle et al., "UNISURF" (2021), eq. 6. A sample's opacity does not depend on the length of its interval, but for
     an empty interval, which has none.
     """
 
@@ -61,7 +61,7 @@ class Occupancy(Opacity):
         self.config = config
         self.register_buffer("scale", torch.zeros(()), persistent=False)
         self.outside_sign = -math.copysign(1.0, config.scale)
-        # A distance says over what length the logit rises; the slope of other values is not known.
+        # The slope of a distance is one, and so the length known over which the logit rises; that of others is not.
         self.has_width = self.outside_sign > 0
         self.update(0.0)
 
@@ -72,12 +72,15 @@ class Occupancy(Opacity):
         return 1 / abs(float(self.scale)) if self.has_width else None
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
+        """[*N] >= 0; see `Opacity.optical_depth`."""
         return self.estimated_optical_depth(sample.value, samples)
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
+        """[*N] -> [*N] bool; see `Opacity.occupied`."""
         # As if the field rose by one per scene unit. All of the inside counts: what hides it may have few samples.
         return F.softplus(self.scale * value + self.scale.abs() * reach) > NEGLIGIBLE
 
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
+        """[*N] -> [*N] >= 0; see `Opacity.estimated_optical_depth`."""
         tau = F.softplus(self.scale * value)
         return torch.where(samples.length > 0, tau, torch.zeros_like(tau))

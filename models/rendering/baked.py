@@ -1,4 +1,4 @@
-"""Depth from values on a lattice: one reading of the network, then as many large frames as wanted."""
+"""Depth from values on a lattice: one evaluation of the network, then as many large frames as wanted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ CHUNK = {"cpu": 1 << 13, "cuda": 1 << 20}
 
 @dataclass(frozen=True)
 class Baked:
-    """values: [N, N, N] over the cube [-1, 1]^3, zero on the surface, positive outside. trust: see `trace`."""
+    """values: [N, N, N] over the cube [-1, 1]^3 of the scene frame, zero on the surface, positive outside.
+
+    trust: see `trace`.
+    """
 
     values: Tensor
     trust: float
@@ -43,7 +46,7 @@ def bake(volume: Volume, resolution: int = 128) -> Baked:
 
 @torch.no_grad()
 def render_depth(baked: Baked, cameras: Cameras, index: int) -> Frame:
-    """What camera `index` sees of the baked surface inside the unit sphere: depth and opacity; the rest is zero.
+    """Depth and opacity of the baked surface inside the unit sphere, for camera `index`; the rest is zero.
 
     cameras: scene frame, on the lattice's device. On a CPU as many threads work as torch may use.
     """

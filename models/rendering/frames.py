@@ -36,7 +36,7 @@ class Frame:
 
 @torch.no_grad()
 def render_image(model: Model | Surface, cameras: Cameras, index: int, *, samples: int | None = None) -> Frame:
-    """What camera `index` sees; cameras in the scene frame, on the model's device.
+    """The image of camera `index`; cameras in the scene frame, on the model's device.
 
     samples: about how many samples are in memory at a time, None: what suits the device; the number of rays in a chunk
     follows the samples that the last chunk's rays took. The image does not depend on it. A chunk that does not fit a

@@ -1,4 +1,4 @@
-"""The surface alone: where a ray first meets it, and what is seen there, by one look instead of many."""
+"""The surface alone: where a ray first meets it, and its color there, by one sample instead of many."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SHADED = {"cpu": 1 << 14, "cuda": 1 << 19}  # points whose colors are computed a
 
 
 class Surface(nn.Module):
-    """A model whose foreground is seen as an opaque surface; used in place of the model.
+    """A model whose foreground is rendered as an opaque surface; used in place of the model.
 
-    A ray that meets the surface sees its color, and its normal at full length; any other sees the media behind.
+    A ray that meets the surface gets its color, and its normal at full length; any other renders the media behind.
     """
 
     def __init__(self, model: Model) -> None:
@@ -49,7 +49,7 @@ class Surface(nn.Module):
 
 
 def shade(rays: Rays, t: Tensor, volume: Volume) -> tuple[Tensor, Tensor]:
-    """Color [R, 3] and outward unit normal [R, 3] at distances t [R]."""
+    """Color [R, 3] in [0, 1] and outward unit normal [R, 3], scene frame, at distances t [R], scene units."""
     points = rays.at(t)
     seen = volume.field(points, rays.directions)
     slope = seen.gradient * volume.opacity.outside_sign if seen.gradient is not None else _slope(points, volume)
@@ -64,11 +64,11 @@ def _slope(points: Tensor, volume: Volume) -> Tensor:
 
 @torch.no_grad()
 def intersect(rays: Rays, volume: Volume) -> Tensor:
-    """[R] distance at which each ray first goes from outside to inside within [near, far]; infinite for a miss.
+    """[R] scene units, where each ray first goes from outside to inside within [near, far]; infinite for a miss.
 
     Sphere tracing where values are distances, even steps elsewhere, until the sign changes, then the secant. A ray
     whose last point is not within `TOLERANCE` of the surface, or that ran out of steps, is a miss; one that starts
-    inside has to come out first. Only rays that are still on their way are evaluated.
+    inside has to come out first. Only rays that are still on their way are evaluated. Not differentiable.
     """
     found, ends = _brackets(rays, volume)
     hit, bracket = rays[found], list(ends)

@@ -12,30 +12,30 @@ from utils.config.parts import Part
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
-    from models.volume import MediumRendering
+    from models.samples import MediumRendering
 
 
 class Queryable(Protocol):
-    """What a sampler may ask of the medium it samples."""
+    """What a sampler may evaluate, without gradients, of the medium it samples; see `Volume`."""
 
     def value(self, x: Tensor) -> Tensor:
-        """[*N, 3] -> [*N] field value."""
+        """[*N, 3] scene frame -> [*N] field value."""
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:
-        """[*N] field values -> bool [*N]: may points within `reach`, one or [*N], of there matter to a ray?"""
+        """[*N] field values -> [*N] bool: whether points within `reach` may matter to a ray; see `Opacity.occupied`."""
 
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
-        """Optical depth [*N] from the sample before to each sample, estimated from field values [*N]."""
+        """[*N] from field values [*N]; see `Opacity.estimated_optical_depth`."""
 
     def surface_value(self, x: Tensor) -> Tensor:
-        """[*N, 3] -> [*N], zero on the surface, positive outside; a distance for an sdf."""
+        """[*N, 3] scene frame -> [*N], zero on the surface, positive outside; scene units for an sdf."""
 
     @property
     def has_width(self) -> bool:
-        """Whether `width` says something; for those who need not know what."""
+        """Whether `width` is known; does not synchronize with a GPU, as reading it does."""
 
     def width(self) -> float | None:
-        """Distance over which the opacity rises at the surface."""
+        """Distance in scene units over which the opacity rises at the surface; None where it has no such scale."""
 
 
 class SamplerConfig(Part):

@@ -98,8 +98,8 @@ class ErrorBound(Sampler):
 def error_bound(t: Tensor, sdf: Tensor, beta: Tensor) -> Tensor:
     """Bound on the error of the opacity anywhere in each interval, by the left sum; [R, S], cut at 1e6.
 
-    t, sdf: [R, S+1], distances along a unit direction and the sdf there (exact or short of it); beta: [R, 1].
-    Yariv et al., "VolSDF" (2021), eqs. 12 to 15.
+    t, sdf: [R, S+1], distances along a unit direction and the sdf there (exact or short of it); beta: [R, 1],
+    all in scene units. Yariv et al., "VolSDF" (2021), eqs. 12 to 15.
     """
     delta = t.diff(dim=1)
     within = delta.square() / (4 * beta.square()) * torch.exp(-_least_distance(delta, sdf.abs(), sdf) / beta)

@@ -11,8 +11,8 @@ from torch import Tensor
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.stratified import even_edges, in_bins
-from models.samples import DenseSamples, RaySamples
-from models.volume import MediumRendering, Volume, VolumeConfig
+from models.samples import DenseSamples, MediumRendering, RaySamples
+from models.volume import Volume, VolumeConfig
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays

@@ -13,6 +13,7 @@ def sample_pdf(edges: Tensor, weights: Tensor, count: int, *, random: bool = Fal
 
     edges: [R, S+1] ascending; weights: [R, S] >= 0 (1e-5 is added to each). Returns [R, count] ascending: at the
     quantiles (k + 1/2) / count, or, where `random`, at one in each share (k ... k + 1) / count.
+    Not meant to be differentiated.
     """
     pdf = weights + 1e-5
     cdf = torch.nn.functional.pad((pdf / pdf.sum(1, keepdim=True)).cumsum(1), (1, 0))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Samples behind less transmittance than this are dropped.
 HIDDEN = 1e-3
-# Values that fall less than this per unit of distance say nothing about where the ray meets the surface.
+# Where values fall less than this per scene unit, the point at which the ray meets the surface is not estimated.
 STEEP = 0.1
 
 
@@ -125,9 +125,9 @@ class OccupancyGrid(Sampler):
         return replace(samples, overflowed=stages.overflow())
 
     def _prune(self, samples: PackedSamples, medium: Queryable, stages: Stages) -> PackedSamples:
-        """Drop what a value alone shows to be transparent or hidden, before gradients and colors are computed.
+        """Drop samples that are transparent or hidden by their values alone, before gradients and colors are computed.
 
-        What is left is evaluated where its interval meets the surface, if it does: there the color is seen.
+        Those that are left are evaluated where their interval meets the surface, if it does: its color counts.
         """
         value, known = self._values(samples, medium, stages)
         visible = samples.visible(medium.estimated_optical_depth(value, samples), known, HIDDEN)

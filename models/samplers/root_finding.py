@@ -68,9 +68,10 @@ class RootFinding(Sampler):
 
 
 def first_surface(rays: Rays, medium: Queryable, march: int, secant_steps: int) -> Tensor:
-    """[R] distance at which each ray first goes from outside to inside; infinite where it does not.
+    """[R] scene units, where each ray first goes from outside to inside; infinite where it does not.
 
-    Sees what is thicker than (far - near) / (march - 1). A ray that starts inside has to come out first.
+    What is thinner than (far - near) / (march - 1) may be missed. A ray that starts inside has to come out first. Not
+    meant to be differentiated.
     """
     t = even_edges(rays.near, rays.far, march - 1)
     value = medium.surface_value(rays.at(t))
@@ -78,7 +79,7 @@ def first_surface(rays: Rays, medium: Queryable, march: int, secant_steps: int) 
     found = enters.any(1)
     first = enters.int().argmax(1, keepdim=True)
     low, high, above, below = (x.gather(1, at)[:, 0] for x in (t, value) for at in (first, first + 1))
-    # The few steps are taken by all rays: to ask which ones need them would make a GPU's host wait.
+    # All rays take the few steps: to choose those that need them would synchronize the host with a GPU.
     above, below = torch.where(found, above, 1.0), torch.where(found, below, -1.0)
     surface = secant(rays, medium, low, high, above, below, steps=secant_steps)
     return torch.where(found, surface, torch.inf)
@@ -87,7 +88,7 @@ def first_surface(rays: Rays, medium: Queryable, march: int, secant_steps: int) 
 def secant(
     rays: Rays, medium: Queryable, low: Tensor, high: Tensor, above: Tensor, below: Tensor, *, steps: int
 ) -> Tensor:
-    """[R] distances between low and high [R] at which the value is zero, by the secant within a shrinking bracket.
+    """[R] scene units between low and high [R], where the value is zero, by the secant within a shrinking bracket.
 
     above, below: [R] the values at low and high, > 0 and <= 0. After a step that moves the same end twice, the other
     end's value counts half (the Illinois rule): without it a curved profile is approached from one side only.

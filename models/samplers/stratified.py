@@ -40,13 +40,19 @@ class Stratified(Sampler):
 
 
 def even_edges(near: Tensor, far: Tensor, count: int) -> Tensor:
-    """near, far: [R] -> [R, count + 1], from near to far, which are met exactly; far < near counts as near."""
+    """near, far: [R] -> [R, S+1], S = `count`, from near to far, which are met exactly; far < near counts as near.
+
+    Scene units. Differentiable in near and far.
+    """
     share = torch.linspace(0, 1, count + 1, device=near.device, dtype=near.dtype)
     return torch.lerp(near[:, None], torch.maximum(near, far)[:, None], share)
 
 
 def in_bins(rays: Rays, edges: Tensor, training: bool) -> DenseSamples:
-    """edges: [R, S+1] ascending -> the S intervals; each sample at random in its interval, or in the middle."""
+    """edges: [R, S+1] ascending, scene units -> the S intervals, each sampled in the middle.
+
+    training: at random in the interval instead. Differentiable in edges.
+    """
     samples = DenseSamples.from_edges(rays, edges)
     if not training:
         return samples

@@ -171,7 +171,7 @@ def test_weighted_means_are_the_plain_ones(kind: str) -> None:
 
 
 def drawn(sampler: PixelSampler, count: int) -> list[RayBatch]:
-    """The next batches, after each of which the sampler is told a made-up error, a function of the batch."""
+    """The next batches, after each of which the sampler learns a made-up error, a function of the batch."""
     batches = []
     for _ in range(count):
         batches.append(next(sampler))

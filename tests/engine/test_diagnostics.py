@@ -102,3 +102,14 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     report: Report = Objective(model, {"color": ColorLoss()})(rays)
     broken = replace(report, terms={"color": torch.tensor(torch.nan)})
     assert any("losses.color" in line for line in Diagnostics(distances=True).warnings(model, broken, rays, 0.0))
+
+
+def test_a_width_is_compared_with_that_of_a_new_run() -> None:
+    """Of a run that is resumed, or too short for two looks, the width at hand is not the first one."""
+    model = sphere_model(sampler={"type": "stratified", "samples": 64})
+    now = model.foreground.width()
+    assert now is not None
+    told = looked(model, progress=0.9, diagnostics=Diagnostics(distances=True, initial_width=2 * now))
+    assert not any("does not sharpen" in line for line in told)
+    told = looked(model, progress=0.9, diagnostics=Diagnostics(distances=True, initial_width=now))
+    assert any("does not sharpen" in line for line in told)

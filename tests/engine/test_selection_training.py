@@ -26,7 +26,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(name: str, tmp_path: Pa
     assert first is not None
     while first.step < 7:
         first.step_once()
-    first.sampler.close()
+    first.close()
     first.writer.close()
     second = trained(tmp_path / "parts", 11, *overrides)
     assert second.begun_at == 5

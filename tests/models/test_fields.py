@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.encodings.base import Encoding
 from models.encodings.dense_grid import DenseGridConfig
 from models.encodings.frequency import FrequencyConfig
 from models.encodings.hash_grid import HashGridConfig
 from models.encodings.spherical_harmonics import SphericalHarmonicsConfig
-from models.fields.base import Encoding, Field, FieldConfig
+from models.fields.base import Field, FieldConfig
 from models.fields.occupancy import OccupancyFieldConfig
 from models.fields.outside import OutsideConfig
 from models.fields.radiance import RadianceFieldConfig
@@ -414,7 +415,8 @@ def test_mixed_precision_rounds_what_tolerates_it_and_no_distance() -> None:
 
 def test_every_part_of_the_folder_is_tested_here() -> None:
     from engine import experiment  # noqa: F401  (discovers the parts)
-    from models.fields.base import EncodingConfig, FieldConfig
+    from models.encodings.base import EncodingConfig
+    from models.fields.base import FieldConfig
 
     used = {type(config) for config in FIELDS.values()} | {FrequencyConfig, HashGridConfig, SphericalHarmonicsConfig}
     used |= {DenseGridConfig}

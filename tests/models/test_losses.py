@@ -20,8 +20,8 @@ from models.losses.smoothness import SmoothnessLoss
 from models.losses.structure import StructureLoss
 from models.model import Model
 from models.objective import Objective, Report
-from models.samples import DenseSamples, FieldSample
-from models.volume import MediumRendering, Rendering
+from models.samples import DenseSamples, FieldSample, MediumRendering
+from models.volume import Rendering
 from tests.support.analytic import RADIUS, rays_at_sphere, sphere_model
 from utils.config.parts import parts
 

@@ -7,8 +7,8 @@ import torch
 from dataio.batches import RayBatch
 from models.losses.color import ColorLoss
 from models.model import Model, ModelConfig
-from models.samples import DenseSamples, FieldSample
-from models.volume import MediumRendering, render_rays
+from models.samples import DenseSamples, FieldSample, MediumRendering
+from models.volume import render_rays
 from tests.support.analytic import DENSITY_FIELD, FOREGROUND, rays_at_sphere
 
 DENSITY = {"type": "density", "activation": "softplus"}

@@ -6,8 +6,8 @@ import torch
 from dataio.cameras import Cameras, Rays
 from models.kernels.rays.packed import compact
 from models.rendering.frames import render_image
-from models.samples import DenseSamples, FieldSample, PackedSamples
-from models.volume import MediumRendering, clip, render_rays
+from models.samples import DenseSamples, FieldSample, MediumRendering, PackedSamples
+from models.volume import clip, render_rays
 from tests.support.analytic import RADIUS, color_at, hit_distance, rays_at_sphere, sphere_model
 
 

@@ -14,8 +14,8 @@ SSIM_DEFINITION = "gaussian window 11, sigma 1.5, K1 0.01, K2 0.03, population c
 def psnr(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Peak signal-to-noise ratio in dB, 10 log10(1 / mean squared error), at most `HIGHEST_PSNR`.
 
-    prediction, target: [..., 3] color in [0, 1]. mask: [...] bool or in [0, 1], the pixels that count (over
-    0.5). Returns a scalar. Raises ValueError for shapes that differ and for an empty mask. Differentiable in
+    prediction, target: [*N, 3] color in [0, 1]. mask: [*N] bool or in [0, 1], the pixels that count (over
+    0.5). Returns []. Raises ValueError for shapes that differ and for an empty mask. Differentiable in
     the colors.
     """
     _check_shapes(prediction, target)
@@ -34,7 +34,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     prediction, target: [H, W, C] color in [0, 1], at least 11 pixels high and wide. Windows lie wholly inside
     the picture; the mean is over windows and channels, covariances are those of the population. This is
     skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False).
-    Returns a scalar, at most 1. Raises ValueError for shapes that differ or pictures smaller than the window.
+    Returns [], at most 1. Raises ValueError for shapes that differ or pictures smaller than the window.
     Differentiable in both. Source: Wang et al. 2004, eq. 13.
     """
     _check_shapes(prediction, target)
@@ -61,14 +61,14 @@ def structural_similarity(x: Tensor, y: Tensor, window: Tensor) -> Tensor:
 
 
 def gaussian_window(size: int, sigma: float) -> Tensor:
-    """[size] float64 weights of sum 1, highest in the middle. sigma: in pixels."""
+    """[K] float64 weights of sum 1, highest in the middle, K = `size`. sigma: in pixels."""
     offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     kernel = torch.exp(-0.5 * (offsets / sigma).square())
     return kernel / kernel.sum()
 
 
 def _blur(stack: Tensor, window: Tensor) -> Tensor:
-    """[..., H, W] under a window [K] along both, without the border: [..., H-K+1, W-K+1]."""
+    """[*N, H, W] under a window [K] along both, without the border: [*N, H-K+1, W-K+1]."""
     flat = stack.flatten(0, -3)[:, None]
     blurred = F.conv2d(F.conv2d(flat, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
     return blurred.view(*stack.shape[:-2], *blurred.shape[-2:])

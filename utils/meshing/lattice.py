@@ -41,11 +41,12 @@ class Lattice:
 
     @property
     def coarse(self) -> Indices:
-        """Lattice indices of the coarse points along an axis: every eighth, and the last."""
+        """[M] lattice indices of the coarse points along an axis: every eighth, and the last."""
         last = self.resolution - 1
         return np.minimum(np.arange(-(-last // STEP) + 1) * STEP, last)
 
     def positions(self, index: Indices | Floats) -> Floats:
+        """Coordinates [*N] of lattice indices [*N] along an axis, in -extent .. extent."""
         return np.asarray(index, np.float64) * self.spacing - self.extent
 
 
@@ -70,8 +71,8 @@ def lattice_surface(
 class _Field:
     """The function on lattice indices, in batches, checked, and closed off by the sphere.
 
-    Beyond the sphere the function is taken at the sphere's nearest point, so that it is never asked for
-    places that it does not know. The distance to the sphere is scaled to the function's own slope, because a
+    Beyond the sphere the function is taken at the sphere's nearest point, so that it is never evaluated
+    where it is not defined. The distance to the sphere is scaled to the function's own slope, because a
     density may change a thousandfold where a distance changes by one.
     """
 

@@ -74,7 +74,7 @@ def keep_pieces(mesh: trimesh.Trimesh, keep: Keep) -> tuple[trimesh.Trimesh, int
 
 
 def pieces(mesh: trimesh.Trimesh) -> NDArray[np.integer]:
-    """The number, from 0, of the connected piece of each face; faces connect through shared vertices."""
+    """[F] the number, from 0, of the connected piece of each face; faces connect through shared vertices."""
     faces = np.asarray(mesh.faces)
     ends = np.concatenate([faces[:, :2], faces[:, 1:]])
     shape = (len(mesh.vertices), len(mesh.vertices))
@@ -85,14 +85,14 @@ def pieces(mesh: trimesh.Trimesh) -> NDArray[np.integer]:
 
 
 def submesh(mesh: trimesh.Trimesh, chosen: NDArray[np.bool_]) -> trimesh.Trimesh:
-    """The chosen faces [F] with the vertices that they use, in the old order."""
+    """The chosen faces, [F] bool, with the vertices that they use, in the old order."""
     faces = np.asarray(mesh.faces)[chosen]
     used, number = np.unique(faces, return_inverse=True)
     return trimesh.Trimesh(mesh.vertices[used], number.reshape(-1, 3), process=False)
 
 
 def transformed(mesh: trimesh.Trimesh, similarity: ArrayLike) -> trimesh.Trimesh:
-    """A copy of the mesh moved by a 4x4 similarity; mirrored faces are turned, to stay outward."""
+    """A copy of the mesh moved by a similarity [4, 4]; mirrored faces are turned, to stay outward."""
     matrix = np.asarray(similarity, np.float64)
     vertices = mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3]
     faces = mesh.faces if np.linalg.det(matrix[:3, :3]) > 0 else mesh.faces[:, ::-1]
@@ -100,7 +100,7 @@ def transformed(mesh: trimesh.Trimesh, similarity: ArrayLike) -> trimesh.Trimesh
 
 
 def vertex_colors(mesh: trimesh.Trimesh) -> NDArray[np.uint8] | None:
-    """RGBA of the vertices, [V, 4], or None when the mesh has none of its own."""
+    """RGBA of the vertices, [V, 4] uint8, or None when the mesh has none of its own."""
     visual = mesh.visual
     if isinstance(visual, trimesh.visual.ColorVisuals) and visual.kind == "vertex":
         return np.asarray(visual.vertex_colors, np.uint8)
@@ -118,7 +118,7 @@ def write_mesh(path: Path, mesh: trimesh.Trimesh, *, up: ArrayLike = (0.0, 0.0, 
     """Write .ply (binary), .obj or .glb with vertex normals and colors (if any), whole or not at all.
 
     up: [3], the direction of the mesh's frame that is up. GLB fixes +Y as up, so there the mesh is turned;
-    the other formats keep the frame. GLB also wants linear colors, so sRGB is converted. Raises InputError
+    the other formats keep the frame. GLB also requires linear colors, so sRGB is converted. Raises InputError
     for other suffixes and for vertices that are not finite, StorageError where the disk refuses.
     """
     check_suffix(path)
@@ -141,7 +141,7 @@ def check_suffix(path: Path) -> None:
 
 
 def for_glb(mesh: trimesh.Trimesh, up: ArrayLike) -> trimesh.Trimesh:
-    """A copy turned so that `up` [3] becomes +Y, with linear colors: as glTF 2.0 (3.3, 3.7.2.1) asks."""
+    """A copy turned so that `up` [3] becomes +Y, with linear colors: as glTF 2.0 (3.3, 3.7.2.1) requires."""
     turned = transformed(mesh, _to_y_up(up))
     colors = vertex_colors(turned)
     if colors is None:
@@ -152,7 +152,7 @@ def for_glb(mesh: trimesh.Trimesh, up: ArrayLike) -> trimesh.Trimesh:
 
 
 def read_mesh(path: Path, *, up: ArrayLike | None = None) -> trimesh.Trimesh:
-    """Read a triangle mesh from any format that trimesh knows, its vertices as they are in the file.
+    """Read a triangle mesh from any format that trimesh reads, its vertices as they are in the file.
 
     up: [3], turns a .glb, whose up is +Y, back into the frame with this up: the inverse of `write_mesh`. Raises
     InputError when the file is missing, unreadable, has no faces or vertices that are not finite.

@@ -34,9 +34,9 @@ class Layout:
 def camera_layout(poses: ArrayLike, up: ArrayLike | None = None) -> Layout:
     """Decide from the poses alone how the cameras stand.
 
-    up: [3], any length; default: the mean of the pictures' own up. "orbit": most look at the focus, and
-    around the up axis no gap is wider than 120 degrees; "arc": most look at the focus from one side; else
-    "inside".
+    poses: [C, 3, 4] or [C, 4, 4], camera-to-world, OpenCV axes. up: [3], any length; default: the mean of the
+    pictures' own up. "orbit": most look at the focus, and around the up axis no gap is wider than 120 degrees;
+    "arc": most look at the focus from one side; else "inside". Raises ValueError like `as_poses`.
     """
     pose = as_poses(poses)
     upward = _unit(_mean_up(pose) if up is None else np.asarray(up, np.float64))
@@ -55,12 +55,12 @@ def camera_layout(poses: ArrayLike, up: ArrayLike | None = None) -> Layout:
 
 
 def spiral_path(poses: ArrayLike, frames: int, *, up: ArrayLike | None = None) -> Floats:
-    """A closed tour that suits how the cameras stand, [frames, 3, 4].
+    """A closed tour that suits how the cameras stand, [F, 3, 4], F = `frames`.
 
     Around an object: one orbit at the cameras' median elevation and distance, rising and sinking gently. On
     an arc: two turns of a spiral that stays within the spread of the cameras' directions and distances.
-    Inside a place: there and back along the photographs. Raises ValueError for fewer than one frame or two
-    poses.
+    Inside a place: there and back along the photographs. poses, up: as in `camera_layout`. Raises ValueError for
+    fewer than one frame or two poses.
     """
     pose = as_poses(poses)
     if frames < 1 or len(pose) < 2:
@@ -72,12 +72,12 @@ def spiral_path(poses: ArrayLike, frames: int, *, up: ArrayLike | None = None) -
 
 
 def interpolated_path(poses: ArrayLike, frames: int) -> Floats:
-    """There and back through the photographs' own places, smoothly, [frames, 3, 4].
+    """There and back through the photographs' own places, smoothly, [F, 3, 4], F = `frames`.
 
     The poses are taken in the given order, or from neighbor to neighbor where that is the shorter way, and
     thinned to what so many frames can show without haste. Cameras that look at one point stay at their
-    distance from it on the way. Positions follow a cubic spline and orientations a rotation spline. Raises
-    ValueError like `spiral_path`.
+    distance from it on the way. Positions follow a cubic spline and orientations a rotation spline. poses: as in
+    `camera_layout`. Raises ValueError like `spiral_path`.
     """
     pose = as_poses(poses)
     if frames < 1 or len(pose) < 2:
@@ -94,7 +94,7 @@ def focus_point(poses: ArrayLike) -> Floats:
     """The point nearest to the optical axes, [3]; axes that miss it far count less.
 
     Where the axes are nearly parallel the distance is unknown: then a point before the cameras, three times
-    as far as they are spread.
+    as far as they are spread. poses: as in `camera_layout`.
     """
     pose = as_poses(poses)
     center, forward = pose[:, :, 3], pose[:, :, 2]

@@ -52,7 +52,7 @@ def read_path(path: Path) -> CameraPath:
 def write_path(path: Path, cameras: CameraPath, *, fps: float) -> None:
     """Write a camera path that `read_path`, nerfstudio's viewer and the Blender add-on read.
 
-    The format knows a vertical field of view and nothing else of the intrinsics: square pixels, and the
+    The format holds a vertical field of view and nothing else of the intrinsics: square pixels, and the
     principal point in the middle. Raises StorageError where the disk refuses.
     """
     width, height = cameras.size

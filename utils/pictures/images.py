@@ -44,7 +44,7 @@ def to_uint8(color: NDArray[np.floating]) -> Picture:
 def depth_range(depth: NDArray[np.floating], solid: NDArray[np.bool_]) -> tuple[float, float]:
     """Nearest and farthest depth worth a color: the 1st and 99th percentile of the solid pixels.
 
-    depth: any shape, any unit. solid: same shape. The far end is kept within five times the median, so that a
+    depth: [*N], any unit. solid: [*N]. The far end is kept within five times the median, so that a
     distant background does not flatten the object. Returns (0, 1) when nothing is solid; low < high always.
     """
     known = depth[solid & np.isfinite(depth)].astype(np.float64)

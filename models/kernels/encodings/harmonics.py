@@ -1,4 +1,4 @@
-"""Real spherical harmonics of directions in one pass, and the way back in another.
+"""Real spherical harmonics of directions in one pass, and their backward pass in another.
 
 In torch they are some fifty short operations forward and twice as many backward, each over all points.
 """

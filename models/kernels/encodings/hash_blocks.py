@@ -1,4 +1,4 @@
-"""What the hash encoding's kernels do for a block of points at one level: `LANES` points at once (see lanes.py).
+"""Functions of the hash encoding's kernels for a block of points at one level: `LANES` points at once (see lanes.py).
 
 Those of a level take the block's number, the first of the level's two columns in a row of features, the level's layout
 (cells to the side, first row, number of rows), then arrays: points [M, 3] and the table of all levels, and what is
@@ -173,7 +173,7 @@ def pull_block(
     for (int corner = 0; corner < 8; ++corner)  // the rows come into the cache together
         for (int l = 0; l < end; ++l) __builtin_prefetch(base + 2 * (size_t)LANE(row[corner], l), 1, 3);
 #endif
-    // Point by point: the eight sums of a point do not wait for one another, neighbors' sums in one row do.
+    // Point by point: the eight sums of a point are independent, those of neighbors in one row are not.
     for (int l = 0; l < end; ++l)
         for (int corner = 0; corner < 8; ++corner)
             ADD_PAIR(base + 2 * (size_t)LANE(row[corner], l), share[corner], l);
@@ -211,4 +211,4 @@ def frame_block(block: int, lead: int, used: int, points: Rows, along: Rows, out
 """
 )
 def lead_block(block: int, lead: int, weight: Rows, out: Rows):
-    """out [M, 3]: what weight [M, W] says of the point itself, nothing without its columns."""
+    """out [M, 3]: the columns of weight [M, W] for the point itself, zero without them."""

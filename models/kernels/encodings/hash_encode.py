@@ -1,8 +1,8 @@
-"""Multi-resolution hash encoding with its input gradient, and every derivative that training an SDF asks for.
+"""Multi-resolution hash encoding with its input gradient, and every derivative that training an SDF needs.
 
 Source: Müller et al., "Instant Neural Graphics Primitives with a Multiresolution Hash Encoding" (2022), section 3.
 
-The Jacobian d(features)/d(points) is never stored: the way back from feature weights to the points reads the table a
+The Jacobian d(features)/d(points) is never stored: the vjp from feature weights to the points reads the table a
 second time, which costs less than the memory traffic of 6 numbers per point and level. In the backward pass of a
 loss on the input gradient, the first- and second-order gradients of the table are scattered together, in one pass.
 
@@ -70,8 +70,7 @@ def hash_encode(
     from this one on are zero (coarse to fine training). lead: 3 for the point itself in front of its features, else 0.
     read: [rows, 2] float16, a copy of the table that is read in its place; gradients are the table's all the same.
     Returns [M, lead + 2L], level by level.
-    Differentiable once, in `points` and `table`; use `hash_encode_with_vjp` where gradients of the input
-    gradient are wanted.
+    Differentiable in `points` and `table`, once; use `hash_encode_with_vjp` for gradients of the input gradient.
     """
     return _Encode.apply(points, table, _Layout(levels, active, lead, read), None)
 
@@ -142,7 +141,7 @@ class _Layout:
 
 @dataclass
 class _Later:
-    """What the backward pass of the vjp leaves for that of the features, which runs after it."""
+    """What the backward pass of the vjp hands to that of the features, which runs after it."""
 
     second: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -210,7 +209,7 @@ class _Pull(torch.autograd.Function):
     def forward(
         ctx: Any, points: Tensor, table: Tensor, weight: Tensor, features: Tensor, layout: _Layout, later: _Later
     ) -> Tensor:
-        # `features` is not read: as an input it makes its backward pass wait for this one's.
+        # `features` is not read: as an input it makes its backward pass run after this one's.
         points, weight = points.contiguous(), weight.contiguous()
         ctx.save_for_backward(points, table, weight)
         ctx.layout, ctx.later = layout, later

@@ -1,7 +1,7 @@
 """A step of Adam on all numbers of a parameter, shared by a CPU's threads as any kernel is.
 
-Torch's own fused step is as quick on one thread; its threads wait for work between its operations, and take the time of
-those that kernels have. On a GPU it does the work.
+Torch's own fused step is as fast on one thread; its threads busy-wait between its operations and compete with those of
+the kernels. On a GPU torch's step is used instead (`models.optimizers`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ def adam_step(
     eps: float,
     decay: float,
 ) -> None:
-    """Move `parameter`, float32 and contiguous as all others, of its shape. Kingma and Ba, "Adam" (2015), algorithm 1.
+    """Move `parameter` [*N] in place. Kingma and Ba, "Adam" (2015), algorithm 1.
 
-    state: the running means of the gradient and of its square, which change too. rates: the learning rate over the
-    first bias correction 1 - beta1^step, and the root of the second. decay: added to the gradient, times the parameter.
+    All tensors: [*N] float32, contiguous. state: the running means of the gradient and of its square, which change too.
+    rates: the learning rate over the first bias correction 1 - beta1^step, and the root of the second. decay: added to
+    the gradient, times the parameter. Not differentiable.
     """
     flat = [x.view(-1) for x in (parameter.detach(), grad, *state)]
     numbers = [rates[0], rates[1], betas[0], betas[1], eps, decay]

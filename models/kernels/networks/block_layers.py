@@ -1,7 +1,7 @@
 """CUDA for the layers of a network on a tile of points: a block of threads, its numbers in shared memory.
 
-The same passes as on a CPU (`layers`). In the way back every product and every sum over points is divided among the
-threads without atomic addition, so that sums come out the same each time.
+The same passes as on a CPU (`layers`). In the backward pass every product and every sum over points is divided among
+the threads without atomic addition, so that sums come out the same each time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from models.kernels.runtime.lanes import TYPES
 
 THREADS = 128  # of a block
-BUFFER = 4608  # floats per buffer of what a layer sees or says: 64 channels of 64 points, or 128 of 32
+BUFFER = 4608  # floats per buffer of a layer's inputs or outputs: 64 channels of 64 points, or 128 of 32
 _WEIGHTS = 2176  # and of the part of a layer's weights that is at hand
 _PAD = 4  # floats between a tile's channels
 
@@ -58,7 +58,7 @@ _BLOCK = (
             weight += ins * outs + outs; below = outs;
         }
     };
-    // The slope of the activation that said h.
+    // The slope of the activation with output h.
     auto slope = [&](float h, float share) {
         if (softness > 0.0f) return 1.0f - EXP2(h * (-1.44269504f * softness) / share);
         return h > 0.0f ? 1.0f : 0.0f;
@@ -194,7 +194,7 @@ GRADIENTS = (
     const bool second = grad_gradient.shape[0] > 0, seen = grad_out.shape[0] > 0, wanted = grad_x.shape[0] > 0;
     float* sums_of = sums.data + (size_t)mine * sums.shape[1];
     float* q = scratch.data + (size_t)mine * scratch.shape[1];  // levels as they are kept
-    // The sum over points of what the two ends of each weight say; a block of four by four in registers.
+    // The gradient of each weight, a sum over points; a block of four by four in registers.
     auto weigh = [&](const Layer& l, const float* above, const float* under) {
         float* into = sums_of + (l.weight - parameters.data);
         const int apart = (l.ins + 3) / 4, apart_above = (l.outs + 3) / 4;
@@ -243,7 +243,7 @@ GRADIENTS = (
         const float* levels = kept.data + (size_t)(start / tile) * kept.shape[1];
         THEN;
         if (second) {
-            // Down: q, the gradient at what the activation below level k sees.
+            // Down: q, the gradient at the input of the activation below level k.
             for (int k = layers - 1; k > 0; --k) {
                 const Layer l = layer(k);
                 EACH_PAIR(r, tile, c, l.below) {
@@ -257,8 +257,8 @@ GRADIENTS = (
                 product(under.below, under.outs, nullptr, under.weight, under.ins, 1);
                 swap();
             }
-            // And up again, with what is asked of the gradient at the input. What this says of the sum that the
-            // activation sees, its second derivative times both sides, takes the place of q.
+            // And up again, with the loss's gradient at the input gradient. What it contributes at the input of the
+            // activation, the second derivative times both factors, takes the place of q.
             fetch(from, grad_gradient.data, inputs, start, rows);
             for (int k = 0; k < layers - 1; ++k) {
                 const Layer l = layer(k), next = layer(k + 1);

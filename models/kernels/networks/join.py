@@ -1,7 +1,7 @@
-"""What a color network sees, side by side in one array, and the way back to where it came from.
+"""The inputs of a color network, side by side in one array, and their gradients from its own.
 
-In torch the parts of a row are copied once, and on the way back each is cut out again, with zeros around it where it
-was a part itself.
+In torch the parts of a row are copied once, and backward each is cut out again, with zeros around it where it was a
+part itself.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ GRAIN = 128  # blocks of rows that are worth a second thread
 def joined(output: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The first column of a network's output, and the parts in a row with its other columns.
 
-    output: [*N, 1 + F] float32. parts: at most three [*N, K]. Returns [*N] and [*N, sum of K + F]; differentiable once.
-    Raises ValueError for more parts.
+    output: [*N, 1 + F] float32. parts: at most three [*N, K]. Returns [*N] and [*N, sum of K + F]. Differentiable in
+    output and parts, once. Raises ValueError for more parts.
     """
     if len(parts) > MOST:
         raise ValueError(f"{len(parts)} parts: expected at most {MOST}")
@@ -66,8 +66,8 @@ def _by_rows(kernel: Any, rows: list[Tensor], value: Tensor, seen: Tensor) -> No
 
 
 # `COPY(to, from, n, at)` n numbers of a row, which has them from column `at` on. A GPU's thread has one number of one
-# row, or the first of the output. A CPU's block has whole rows, and copies more of them than there is where what it
-# spoils comes later and there is that much to read.
+# row, or the first of the output. A CPU's block has whole rows, and copies beyond the end of a part where what it
+# overwrites is written later and there is that much to read.
 _ROWS = (
     TYPES
     + """

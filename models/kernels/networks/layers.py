@@ -1,4 +1,4 @@
-"""C++ for the layers of a network on a tile of points: the output with a channel's gradient, and the way back of both.
+"""C++ for the layers of a network on a tile of points: the output with a channel's gradient, and their backward pass.
 
 By the vector registers of a CPU; by a block of threads on a GPU (`block_layers`).
 """
@@ -11,7 +11,7 @@ from models.kernels.runtime.native import Floats, Ints, Rows, native_kernel
 
 NEAR = 1 << 16  # floats of scratch memory that a thread has on its stack, where it stays in its core's cache
 
-# The weights, padded to whole vectors; what layers see (level k: the input of layer k), and tiles from and to memory.
+# The weights, padded to whole vectors; the levels (level k: the input of layer k), and tiles from and to memory.
 _LAYERS = (
     PRODUCTS
     + """
@@ -62,8 +62,8 @@ _LAYERS = (
         float* at = kept.data + (size_t)(start / tile) * kept.shape[1];
         for (int k = 1; k < layers; ++k) { h[k] = at; at += tile * row[k]; }
     };
-    // Rows of an array, `width` wide, into a tile. What stands behind a row's end is not zero and never matters: a
-    // padded column says something about itself alone. Points that are not there are zero.
+    // Rows of an array, `width` wide, into a tile. The padding behind a row's end is not zero and never matters: a
+    // padded column affects itself alone. Points that are not there are zero.
     auto fetch = [&](float* to, const float* from, int width, int start, int rows) __attribute__((noinline)) {
         const int row = PADDED(width);
         for (int r = 0; r < tile; ++r, to += row) {
@@ -86,7 +86,7 @@ _LAYERS = (
                 for (int c = 0; c < width; ++c) to[c] = from[c];
         }
     };
-    // What a level holds of the input, from that; and what it says of it, added to a sum.
+    // The columns of a level that repeat the input, from that; and their gradient, added to that at the input.
     auto put_again = [&](int k, float* to, const float* from) {
         for (int r = 0; again[k] && r < tile; ++r)
             for (int c = 0; c < inputs; ++c) to[r * row[k] + below[k] + c] = ROOT_HALF * from[r * row[0] + c];
@@ -186,13 +186,13 @@ def forward_layers(
     float *at_input = take(tile * row[0]), *asked = take(tile * row[0]);
     auto add_up = [&](float* to, const float* from, int from_row, int wide) {
         for (int c = 0; c < wide; c += LANES) {
-            vf sum[4] = {READ(to + c), (vf)0.0f, (vf)0.0f, (vf)0.0f};  // that do not wait for one another
+            vf sum[4] = {READ(to + c), (vf)0.0f, (vf)0.0f, (vf)0.0f};  // independent of one another
             for (int r = 0; r < tile; r += 4)
                 ALL_OF for (int i = 0; i < 4; ++i) sum[i] += READ(from + (r + i) * from_row + c);
             WRITE(to + c, (sum[0] + sum[1]) + (sum[2] + sum[3]));
         }
     };
-    // The sum over points of what a weight's two ends say: level k and level k + 1.
+    // The gradient of a weight between level k and level k + 1, a sum over points.
     auto weigh = [&](int k, const float* under, const float* above) {
         product(outs[k], row[k], tile, of_weight[k], row[k], Matrix{of_weight[k], row[k], 1},
                 Matrix{above, 1, row[k + 1]}, under, row[k]);
@@ -218,14 +218,14 @@ def forward_layers(
             }
         }
         if (second) {
-            // Down: q, the gradient at what the activation below level k sees.
+            // Down: q, the gradient at the input of the activation below level k.
             scale(layers - 1, q[layers - 1], down[layers - 1] + channel * row[layers - 1], 0);
             for (int k = layers - 2; k > 0; --k) {
                 product(tile, row[k], outs[k], p, row[k], nothing, Matrix{q[k + 1], row[k + 1], 1}, down[k], row[k]);
                 scale(k, q[k], p, row[k]);
             }
-            // And up again, with what is asked of the gradient at the input. What this says of the sum that the
-            // activation sees, its second derivative times both sides, takes the place of q.
+            // And up again, with the loss's gradient at the input gradient. What it contributes at the input of the
+            // activation, the second derivative times both factors, takes the place of q.
             fetch(asked, grad_gradient.data, inputs, start, rows);
             const float* under = asked;
             for (int k = 0; k < layers - 1; ++k) {
@@ -249,7 +249,7 @@ def forward_layers(
         }
         float *above = p, *under = other;
         fetch(above, grad_out.data, outputs, start, seen ? rows : 0);
-        for (int i = 0; i < tile * row[0]; ++i) asked[i] = 0.0f;  // from here on what is said of x
+        for (int i = 0; i < tile * row[0]; ++i) asked[i] = 0.0f;  // from here on the gradient at x, of the skip layers
         for (int k = layers - 1; k >= 0; --k) {
             weigh(k, h[k], above);
             add_up(of_bias[k], above, row[k + 1], columns[k + 1]);

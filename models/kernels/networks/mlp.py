@@ -1,6 +1,6 @@
 """A network of which all layers go through a core's cache, a tile of points at a time: output, gradient and backward.
 
-Between the layers nothing is read from memory; what the way back needs is written to it once. On a GPU the cache is the
+Between the layers nothing is read from memory; what the backward pass needs is written once. On a GPU the cache is the
 shared memory of a block of threads.
 """
 
@@ -22,7 +22,7 @@ from models.kernels.runtime.lanes import lanes
 from models.kernels.runtime.launch import launch
 
 NARROW = 128  # inputs or outputs of a layer up to which torch's products are slower, forward and backward
-WIDEST = 512  # and without a way back on a CPU; beyond it a tile does not stay in the second-level cache
+WIDEST = 512  # and on a CPU without a backward pass; beyond it a tile does not stay in the second-level cache
 BLOCKS = 528  # of threads, four for each multiprocessor of a large GPU
 ACTIVATIONS = ("relu", "softplus")
 
@@ -34,9 +34,9 @@ def mlp_forward(
 
     x: [M, inputs] float32. weights: per layer [outputs, inputs of the layer], each side at most `WIDEST` on a CPU and
     `NARROW` on a GPU; biases: [outputs]. A layer, not the first, that has more inputs than the one before has outputs
-    sees x again: its input is [hidden, x] / sqrt(2). activation: between layers, "relu" or "softplus"
+    reads x again: its input is [hidden, x] / sqrt(2). activation: between layers, "relu" or "softplus"
     (log(1 + exp(beta x)) / beta).
-    Returns [M, outputs of the last]. Not differentiable. Raises ValueError for an activation that it does not know.
+    Returns [M, outputs of the last]. Not differentiable. Raises ValueError for any other activation.
     """
     parameters = [part for pair in zip(weights, biases, strict=True) for part in pair]
     softness = _softness(activation, beta)
@@ -54,7 +54,7 @@ def mlp(
 ) -> tuple[Tensor, Tensor | None]:
     """The output [M, outputs] and, where a channel of it is named, that channel's gradient [M, inputs] at x.
 
-    Arguments as of `mlp_forward`. Both results are differentiable once in x, weights and biases.
+    Arguments and errors as of `mlp_forward`. Both results are differentiable in x, weights and biases, once.
     """
     parameters = [part for pair in zip(weights, biases, strict=True) for part in pair]
     found = _Network.apply(x, _softness(activation, beta), -1 if channel is None else channel, *parameters)
@@ -93,11 +93,11 @@ class _Plan:
         return -(-len(x) // max(self.strip, 1))
 
     def sizes(self, x: Tensor) -> tuple[Tensor, int, int]:
-        """What the kernels know of it."""
+        """The sizes that the kernels take."""
         return _numbers(self.widths, x.device), self.tile, self.strip
 
     def rows(self) -> list[int]:
-        """Floats per point of what each layer sees, and of the output."""
+        """Floats per point of each layer's input, and of the output, with padding."""
         return [_padded(ins) for ins, _ in self.widths] + [_padded(self.widths[-1][1])]
 
     def parts(self, flat: Tensor) -> list[Tensor]:
@@ -106,16 +106,16 @@ class _Plan:
         return [part.view(shape) for part, shape in zip(flat.split([prod(s) for s in shapes]), shapes, strict=True)]
 
     def kept(self) -> int:
-        """Floats per tile of what the hidden layers say."""
+        """Floats per tile of the hidden layers' outputs."""
         return self.tile * sum(self.rows()[1:-1])
 
     def scratch(self, x: Tensor, *, backward: bool) -> Tensor:
-        """Scratch memory per strip, none where it fits a thread's own."""
+        """Scratch memory per strip, [strips, floats]; none where it fits a thread's stack."""
         room = self.room(backward=backward)
         return x.new_empty(self.strips(x) if self.by_block or room > NEAR else 0, room)
 
     def room(self, *, backward: bool) -> int:
-        """Floats of scratch memory: what `take` is asked for; of a block of threads one number per kept one."""
+        """Floats of scratch memory per strip: all that `take` hands out; for a block of threads one per kept one."""
         if self.by_block:
             return self.kept() if backward else 0
         rows, widths = self.rows(), self.widths
@@ -129,7 +129,7 @@ class _Plan:
 
 @lru_cache(maxsize=64)
 def _numbers(widths: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """Inputs and outputs per layer, where kernels read them; asked for again in each step."""
+    """Inputs and outputs per layer, where kernels read them; cached, since every step needs them."""
     return torch.tensor(sum(widths, ()), dtype=torch.int32).to(device, non_blocking=True)
 
 
@@ -146,7 +146,7 @@ def _forward_pass(
 ) -> tuple[Tensor, Tensor, Tensor]:
     out = x.new_empty(len(x), plan.widths[-1][1])
     gradient = x.new_empty(len(x) if channel >= 0 else 0, x.shape[1])
-    keep = keep or (plan.by_block and channel >= 0)  # a block has no other room for the slopes
+    keep = keep or (plan.by_block and channel >= 0)  # a block has no other memory for the slopes
     kept = x.new_empty(-(-len(x) // plan.tile) if keep else 0, plan.kept())
     strips, scratch = plan.strips(x), plan.scratch(x, backward=False)
     arguments = [x, flat, *plan.sizes(x), softness, channel, scratch, kept, out, gradient]

@@ -1,6 +1,6 @@
-"""What is made of the gradients of a distance: mirrored directions of view, and how far they are from unit length.
+"""Functions of the gradients of a distance: mirrored directions of view, and how far they are from unit length.
 
-In torch a handful of short operations each, and two dozen on the way back.
+In torch a handful of short operations each, and two dozen backward.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ GRAIN = 256  # blocks that are worth a second thread
 
 
 def mirrored(directions: Tensor, gradient: Tensor) -> Tensor:
-    """Directions [*N, 3] float32 after a mirror with normals along `gradient` [*N, 3]; differentiable once in it.
+    """Directions [*N, 3] float32 after a mirror with normals along `gradient` [*N, 3].
 
-    d - 2 (d . g) g / (|g|^2 + 1e-12).
+    d - 2 (d . g) g / (|g|^2 + 1e-12). Differentiable in gradient, once.
     """
     return _Mirrored.apply(gradient, directions)
 
 
 def off_unit(gradient: Tensor) -> Tensor:
-    """[*N]: (|g| - 1)^2 of gradients [*N, 3] float32, |g|^2 with 1e-12 more; differentiable once."""
+    """[*N] (|g| - 1)^2 of gradients [*N, 3] float32, |g|^2 with 1e-12 more. Differentiable in gradient, once."""
     return _OffUnit.apply(gradient)
 
 

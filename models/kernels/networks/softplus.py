@@ -13,7 +13,7 @@ from models.kernels.runtime.native import Floats, native_kernel
 
 
 def softplus_forward(x: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
-    """log(1 + exp(beta x)) / beta and its slope sigmoid(beta x), which ends at 2^-50.
+    """log(1 + exp(beta x)) / beta and its slope sigmoid(beta x), which does not fall below 2^-50.
 
     x: [*N] float32; both outputs [*N]. Not differentiable by itself: see `softplus_backward`.
     """
@@ -25,7 +25,10 @@ def softplus_forward(x: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
 
 
 def softplus_backward(slope: Tensor, grad_value: Tensor, grad_slope: Tensor, *, beta: float) -> Tensor:
-    """The gradient at x of softplus and its slope: slope (grad_value + grad_slope beta (1 - slope)); all [*N]."""
+    """The gradient at x of softplus and its slope: slope (grad_value + grad_slope beta (1 - slope)); all [*N].
+
+    Not differentiable.
+    """
     grad = torch.empty_like(slope)
     flat = [part.contiguous().view(-1) for part in (slope, grad_value, grad_slope)]
     launch_blocks(_backward, slope.numel(), [*flat, beta, grad.view(-1)], device=slope.device)

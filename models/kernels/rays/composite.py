@@ -1,9 +1,10 @@
-"""What rays see of packed samples: color, distance and normal, weighted by the light that ends in each.
+"""Compositing of packed samples along rays: color, distance and normal, summed by weight.
 
     w_i = T_i (1 - exp(-tau_i))    T_i = exp(-(sum of tau before i))    left = exp(-(sum of all tau))
 
-Weights are kept for the way back, which walks a ray from its end: what lies behind a sample is then known, and so is
-the light that reached it, T_i = left + (sum of the weights from i on), without a difference of large numbers.
+T_i is the transmittance in front of sample i, `left` that of all samples. Weights are kept for the backward pass, which
+walks a ray from its end: what lies behind a sample is then known, and so is the transmittance in front of it,
+T_i = left + (sum of the weights from i on), without a difference of large numbers.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ GRAIN = 256  # rays that are worth a second thread
 
 
 def composite(tau: Tensor, color: Tensor, t: Tensor, gradient: Tensor | None, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over each ray's samples, and the light that is left behind them.
+    """Sums over each ray's samples, and the transmittance behind them.
 
     tau: [M] float32 >= 0, optical depth. color: [M, 3]. t: [M], distances. gradient: [M, 3] of any length, whose
     direction is the normal; None: no normals. offsets: [R+1] int32, ascending, from 0 to M or less.
-    Returns the sums [R, 7] of w_i (color, t, gradient / |gradient|) and left [R]: 0 and 1 for a ray without samples.
-    Differentiable once, in color, and in tau by way of color, t and left, not of the normals. Max, "Optical Models for
-    Direct Volume Rendering" (1995), eq. 9.
+    Returns the sums [R, 7] of w_i (color, t, gradient / |gradient|) and left [R] in [0, 1]: 0 and 1 for a ray without
+    samples. Differentiable in color, and in tau by way of color, t and left, not of the normals; once. Max, "Optical
+    Models for Direct Volume Rendering" (1995), eq. 9.
     """
     return _Composite.apply(tau, color, t, gradient, offsets)
 
@@ -59,12 +60,13 @@ class _Composite(torch.autograd.Function):
 
 @native_kernel("""
     float sums[7] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}, light = 1.0f, depth = 0.0f;
+    // light: the transmittance, depth: the optical depth, both up to the sample.
     for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
         const float* c = color.data + 3 * (size_t)i;
         const float x = tau.data[i];
         depth += x;
         const float after = wp::exp(-depth);
-        // The light that is lost, to all its digits: a difference would not have them where little is.
+        // The weight, to all its digits: a difference of transmittances would not have them where tau is small.
         const float lost = x < 0.01f ? light * x * (1.0f - x * (0.5f - x * (1.0f / 6.0f))) : light - after;
         weight.data[i] = lost;
         for (int k = 0; k < 3; ++k) sums[k] += lost * c[k];
@@ -87,8 +89,8 @@ def _forward(
 
 @native_kernel("""
     const float* g = grad_seen.data + 7 * (size_t)r;
-    float light = left.data[r];  // behind the sample
-    float rest = grad_left.data[r] * light;  // of the loss, by what lies behind it
+    float light = left.data[r];  // transmittance behind the sample
+    float rest = grad_left.data[r] * light;  // gradient of the loss by the log of that transmittance
     for (int i = offsets.data[r + 1] - 1; i >= offsets.data[r]; --i) {
         const float* c = color.data + 3 * (size_t)i;
         const float w = weight.data[i], here = g[0] * c[0] + g[1] * c[1] + g[2] * c[2] + g[3] * t.data[i];

@@ -1,9 +1,9 @@
-"""What the light loses where a signed distance falls along an interval, by the logistic CDF, and the way back.
+"""Optical depth where a signed distance falls along an interval, by the logistic CDF, and its backward pass.
 
     tau = relu(log sigmoid(s f0) - log sigmoid(s f1))    f0 = f + slope (t0 - t)    f1 = f + slope (t1 - t)
 
 f is the distance known at t, the slope that along the ray, never positive. In torch these are twenty short operations
-and twice as many on the way back.
+and twice as many backward.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def optical_depth(
     s: Tensor,
     anneal: Tensor,
 ) -> Tensor:
-    """tau [*N] >= 0 of intervals, by the distance at a point of each and its gradient.
+    """Optical depth [*N] >= 0 of intervals, by the distance at a point of each and its gradient.
 
     value: [*N] float32. gradient, directions: [*N, 3]. intervals: t0, t, t1 [*N], begin, point and end. s: [], 1 / the
     distances' unit. anneal: [] in [0, 1], 1 for the true slope min(cos, 0), 0 for the one that meets every surface,
     min(cos / 2 - 1 / 2, 0), cos the product of gradient and direction. Wang et al., "NeuS" (2021), eq. 13, its alpha is
     1 - exp(-tau); the annealing is its code's.
-    Differentiable once in value, gradient and s.
+    Differentiable in value, gradient and s, once.
     """
     return _OpticalDepth.apply(value, gradient, s, directions, *intervals, anneal)
 

@@ -16,7 +16,7 @@ KEPT_RUNS = 16  # runs of steps per ray that the first pass keeps for the second
 
 
 def blocks(occupied: Tensor) -> Tensor:
-    """Which blocks of up to 8^3 cells hold an occupied one: [L, N, N, N] uint8 -> [L, B, B, B], B = N / gcd(N, 8)."""
+    """[L, N, N, N] uint8 -> [L, B, B, B], B = N / gcd(N, 8): which blocks of up to 8^3 cells hold an occupied one."""
     levels, cells = occupied.shape[:2]
     side = math.gcd(cells, 8)
     n = cells // side
@@ -49,14 +49,14 @@ def march(
     origins, directions: [R, 3] float32, unit directions, in the frame of the cube [-1, 1]^3. near, far: [R], ray
     distances; far may be infinite, a ray with near >= far is empty. jitter: [R] in [0, 1), shift of the ray's lattice.
     cells: [L, N, N, N] uint8 indexed [level, x, y, z], 1 where samples are wanted, and its `blocks`; level l covers the
-    cube [-2^l, 2^l]^3, and a point asks the finest level that covers it. Points beyond the last are never sampled. With
+    cube [-2^l, 2^l]^3, a point reads the finest level that covers it. Points beyond the last are never sampled. With
     L > 1 N is a multiple of 32. steps: [2] float32 (length, cone), length > 0, cone >= 0: intervals at ray distance t
     are max(length, cone t) long. capacity: the length M of the result; what exceeds it is dropped, the rest is zero.
     None: the number of all intervals, for which the host synchronizes with a GPU.
 
     Empty blocks and cells are crossed in one step, which does not shift the lattice: the result is the whole lattice,
     filtered. Without a cone it is near + (k + jitter - 1) length.
-    Not differentiable. StepGuard, levels and cones as in "Instant Neural Graphics Primitives", appendix E.
+    Not differentiable. Steps, levels and cones as in "Instant Neural Graphics Primitives", appendix E.
     """
     rays, device, (occupied, coarse) = len(origins), origins.device, cells
     grids = [occupied.reshape(-1), occupied.shape[1], coarse.reshape(-1), coarse.shape[1], len(occupied)]

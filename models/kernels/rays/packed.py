@@ -44,7 +44,10 @@ def compact(mask: Tensor, offsets: Tensor, capacity: int | None = None) -> Compa
 
 
 def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Four columns [M] float32 and the rays of samples [M] int32 at index [K] int64; for M the last stands in."""
+    """Four columns [M] float32 and the rays of samples [M] int32 at index [K] int64: [K] each.
+
+    For the padding M the last sample stands in. Not differentiable.
+    """
     out, rays = columns[0].new_empty(4, len(index)), ray_index.new_empty(len(index))
     given = [index, *(x.contiguous() for x in columns), ray_index]
     launch_blocks(_gather, len(index), [*given, out, rays], device=index.device, grain=GRAIN)
@@ -54,8 +57,8 @@ def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[lis
 def points(origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, index: Tensor | None = None) -> Tensor:
     """Where samples are: origin + t direction of their rays; [M, 3], or at index [K] alone, [K, 3].
 
-    origins, directions: [R, 3] float32. ray_index: [M] int32. t: [M]. index: int64; for M the last sample stands in.
-    Not differentiable.
+    origins, directions: [R, 3] float32. ray_index: [M] int32. t: [M]. index: int64; for the padding M the last
+    sample stands in. Not differentiable.
     """
     out = t.new_empty(len(t) if index is None else len(index), 3)
     among = torch.empty(0, dtype=torch.int64, device=t.device) if index is None else index
@@ -65,7 +68,10 @@ def points(origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, in
 
 
 def preceding(values: Tensor, ray_index: Tensor) -> Tensor:
-    """[M] float32: the value of the sample before on the same ray; the first of a ray keeps its own. ray_index: [M]."""
+    """[M] float32, the value of the sample before on the same ray; the first of a ray keeps its own.
+
+    values: [M] float32. ray_index: [M] int32. Not differentiable.
+    """
     out = torch.empty_like(values)
     launch_blocks(_preceding, len(out), [values.contiguous(), ray_index, out], device=values.device, grain=GRAIN)
     return out
@@ -76,9 +82,10 @@ def crossings(
 ) -> Tensor:
     """Where the value meets zero, if it does within the interval of a sample, else where it was known; [K].
 
-    value, t: [M] float32, values at distances. ray_index: [M] int32. index: [K] int64, samples that are asked for; for
-    M the last stands in. starts, ends: [K], their intervals. The value is taken as linear from the sample before on,
-    falling by `steep` per unit of distance at least; the first of a ray has none before and stays. Not differentiable.
+    value, t: [M] float32, values at distances. ray_index: [M] int32. index: [K] int64, the samples in question; for
+    the padding M the last stands in. starts, ends: [K], their intervals. The value is taken as linear from the sample
+    before on, falling by `steep` per unit of distance at least; the first of a ray has none before and stays. Not
+    differentiable.
     """
     out = torch.empty_like(starts)
     given = [value.contiguous(), t.contiguous(), ray_index, index, starts.contiguous(), ends.contiguous(), -steep]

@@ -41,7 +41,8 @@ def total(values: Tensor, offsets: Tensor) -> Tensor:
 def unbroken(starts: Tensor, ends: Tensor, offsets: Tensor) -> Tensor:
     """Whether the samples of a ray up to this one follow one another without half a step between; bool [M].
 
-    starts, ends: [M] float32, ascending within a ray. offsets: as in `exclusive_sum`; what lies behind is false.
+    starts, ends: [M] float32, ascending within a ray. offsets: as in `exclusive_sum`; what lies behind is false. Not
+    differentiable.
     """
     out = torch.zeros(len(starts), dtype=torch.uint8, device=starts.device)
     given = [starts.contiguous(), ends.contiguous(), offsets]
@@ -53,7 +54,7 @@ def below(values: Tensor, counted: Tensor, offsets: Tensor, *, most: float) -> T
     """Whether the sum of all earlier samples of the same ray is less than `most`; bool [M].
 
     values: [M] float32. counted: [M] bool, which of them the sum has. offsets: as in `exclusive_sum`; what lies behind
-    is false, and so is all that follows a NaN that is counted.
+    is false, and so is all that follows a NaN that is counted. Not differentiable.
     """
     out = torch.zeros(len(values), dtype=torch.uint8, device=values.device)
     given = [values.contiguous(), counted.view(torch.uint8), offsets, most]

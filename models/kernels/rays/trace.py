@@ -40,10 +40,10 @@ def trace(
     const int begin = item * chunk, stop = begin + chunk < near.shape[0] ? begin + chunk : near.shape[0];
     const float half = 0.5f * (float)(n - 1), top = (float)(n - 1);
     const vf zero = 0.0f;
-    // Rays on their way, one per lane; a lane whose ray has ended takes the next. `left`: looks left to the secant.
+    // Rays on their way, one per lane; a lane whose ray has ended takes the next. `left`: values left to the secant.
     vi ray = -1, fresh = 0, left = 0, steps = 0;
     vf t = zero, value = zero, behind = zero, below = zero;
-    // What a ray brings, in memory, since single lanes of a register are slow to fill: origin, direction, far and near.
+    // Each lane's ray, in memory, since single lanes of a register are slow to fill: origin, direction, far and near.
     alignas(4 * LANES) float brought[8][LANES] = {};
     alignas(4 * LANES) int rays[LANES];
     #undef BROUGHT

@@ -271,7 +271,7 @@ TYPES = (
     // Of the points of an array, how many there are, which is the block's first, and how many it has.
     #define BLOCK_OF(array) const int count = (array).shape[0]; const size_t start = (size_t)block * LANES; \
         const int end = count - (int)start < (int)LANES ? count - (int)start : (int)LANES
-    // max(v, 0), and NaN for NaN: a run that goes wrong is to be seen.
+    // max(v, 0), and NaN for NaN, so that a run that diverges is noticed.
     #define RELU(v) SELECT((v) < 0.0f, (vf)0.0f, v)
     // log(1 + exp(beta v)) / beta = max(v, 0) + log(1 + exp(-beta |v|)) / beta
     #define SOFTPLUS(v, beta, inverse_beta) \

@@ -1,4 +1,4 @@
-"""How a Warp kernel is started on torch tensors: on torch's stream on CUDA, by a team of threads on a CPU."""
+"""Launch of Warp kernels on torch tensors: on torch's stream on CUDA, by a thread pool on a CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ wp.config.enable_backward = False  # every backward is written by hand
 
 
 def _initialize() -> None:
-    """Start Warp; its native part writes to stderr on every machine without a GPU, which says nothing new."""
+    """Initialize Warp without what its native part writes to stderr on every machine without a GPU."""
     if torch.cuda.is_available():
         wp.init()
         return
@@ -38,7 +38,7 @@ def _initialize() -> None:
 _initialize()
 
 GRAIN = 2048  # fewer items than this are not worth a second thread
-PIECES = 16  # of a kernel per thread, which takes the next when it has done one
+PIECES = 16  # of a kernel per thread; a thread that has done one takes the next
 
 
 def launch(
@@ -54,15 +54,15 @@ def launch(
     """Run `kernel` for the items 0 .. count-1.
 
     The kernel's first argument is the index of the first item of its piece, to be added to `wp.tid()`; `inputs` are the
-    other arguments (torch tensors or numbers). On a CPU the threads (`set_threads`) take pieces of the items from one
-    another, cut at multiples of `block`, of one block each where it is given: a kernel that scatters within blocks is
-    free of races and sums in the same order however many threads there are. grain: fewer items than this are not worth
-    a second thread. threads: of a GPU that share an item, as a block; each has a number of its own then.
+    other arguments (torch tensors or numbers). On a CPU each of the threads (`set_threads`) takes the next free
+    piece of the items, cut at multiples of `block`, of one block each where it is given: a kernel that scatters within
+    blocks is free of races and sums in the same order however many threads there are. grain: fewer items than this are
+    not worth a second thread. threads: of a GPU that share an item, as a block; each has its own index then.
 
-    Raises whatever Warp raises for arguments that do not fit the kernel's signature; on a CPU, where it has been
-    compiled before, TypeError. Raises RuntimeError where gradients are recorded and an input requires one: no kernel
-    has a gradient of its own, and without an autograd function around it (within which nothing is recorded) what
-    depends on the input would be trained on nothing, without a word.
+    Raises what Warp raises for arguments that do not fit the kernel's signature; on a CPU, where it has been compiled
+    before, TypeError. Raises RuntimeError where gradients are recorded and an input requires one: no kernel has a
+    gradient of its own, and outside of an autograd function (within which nothing is recorded) the gradient of the
+    input would silently be missing.
     """
     if count == 0:
         return
@@ -87,9 +87,10 @@ def launch(
 
 
 def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
-    """The same memory as the argument of a kernel; with a vector `dtype` the last axis becomes the vector.
+    """A tensor's memory, [N], [N, K] or of more axes, as the argument of a kernel.
 
-    A bare descriptor: it does not keep the tensor alive. Raises TypeError for numbers that no kernel knows.
+    dtype: a vector, which the last axis becomes. A bare descriptor: it does not keep the tensor alive. Raises TypeError
+    for a dtype that no kernel takes.
     """
     if dtype is not None:
         return wp.from_torch(tensor.detach(), dtype=dtype, requires_grad=False, return_ctype=True)
@@ -112,24 +113,24 @@ _pack = struct.Struct("QQ4i4ii4x").pack
 
 
 def set_threads(count: int) -> None:
-    """Let kernels use `count` >= 1 threads of the CPU; at first as many as torch finds.
+    """Let kernels use `count` >= 1 threads of the CPU; the default is torch's number.
 
-    Torch's own threads are another matter: its operations on small networks are too short to share, the kernels' not.
+    Independent of torch's own threads: its operations on small networks are too short to share, the kernels' are not.
     """
     global _threads
     _threads = count
 
 
 def set_own_threads(count: int) -> None:
-    """As `set_threads`, for the kernels that the calling thread starts."""
+    """As `set_threads`, for the kernels that the calling thread launches."""
     _own.count = count
 
 
 class _Own(threading.local):
-    """What a thread that starts kernels has for itself."""
+    """State of each thread that launches kernels: its compiled kernels and its thread pool."""
 
     def __init__(self) -> None:
-        self.count = 0  # threads; 0: as `set_threads` says
+        self.count = 0  # threads; 0: those of `set_threads`
         self.kernels: dict[Any, Compiled] = {}
         self.team: ThreadPool | None = None
 

@@ -1,6 +1,6 @@
 """A kernel whose body is C++, with its signature written once.
 
-Warp wants two functions for it: one that holds the C++, and a kernel that calls it with the index of its thread, each
+Warp needs two functions for it: one that holds the C++, and a kernel that calls it with the index of its thread, each
 with all parameters and their types. The second one is the same for all, so it is made here.
 """
 
@@ -21,9 +21,9 @@ Ints, Longs, Bytes = wp.array(dtype=int), wp.array(dtype=wp.int64), wp.array(dty
 def native_kernel(body: str) -> Callable[[Callable[..., None]], Any]:
     """Make a kernel of a stub `def name(item: int, ...): ...` by a body in C++, in the module of the stub.
 
-    The body sees the parameters by their names; `item`, the first, is the index of what this call works on. The kernel
-    takes the index of its first item in that place (see `launch`). Block size and shared memory are as of any kernel:
-    they belong to the launch and to the body. Nothing is differentiable.
+    The body refers to the parameters by their names; `item`, the first, is the index of what this call works on. The
+    kernel takes the index of its first item in that place (see `launch`). Block size and shared memory are as of any
+    kernel: they belong to the launch and to the body. Not differentiable.
     """
 
     def make(stub: Callable[..., None]) -> Any:

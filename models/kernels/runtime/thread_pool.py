@@ -1,7 +1,7 @@
-"""Threads of a CPU that take the pieces of a kernel from one another, without Python between the pieces.
+"""A thread pool for kernels on a CPU: its threads take the next free piece of a kernel, without Python between pieces.
 
-A training step starts a kernel every millisecond, and to wake a thread takes a tenth of one. So those that help look
-out for the next kernel for a while, in native code, before they sleep; the caller does not wait for them to wake up.
+A training step launches a kernel every millisecond, and waking a thread takes a tenth of one. So the workers busy-wait
+for the next kernel in native code, for `PATIENCE` seconds before they sleep; the caller starts without those that wake.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import warp as wp
 from models.kernels.runtime.compiled import Compiled
 from models.kernels.runtime.native import Longs
 
-PATIENCE = 1e-3  # seconds for which a thread looks out before it sleeps
-TRIAL, TRIALS = 4096, 5  # looks that are timed, and how often: other work may come between
-MOST_BYTES = 4096  # of a kernel's arguments, as below
-JOB, AWAKE, LINE = 16, 32, 8  # words of a team's memory, as below
+PATIENCE = 1e-3  # seconds for which a worker busy-waits before it sleeps
+TRIAL, TRIALS = 4096, 5  # polls of the busy-wait that are timed, and how often: other work may interrupt
+MOST_BYTES = 4096  # of a kernel's arguments; the same constant is in the native code
+JOB, AWAKE, LINE = 16, 32, 8  # offsets into the shared memory and words per cache line, see `_take`
 
 
 class ThreadPool:
-    """As many threads, >= 2, with the one that makes it, which alone calls `run`."""
+    """A pool of `threads` >= 2 threads: the one that makes it, which alone calls `run`, and its workers."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.memory = torch.zeros(AWAKE + LINE * threads, dtype=torch.int64)
-        self.memory[0] = -1  # there is no piece to take
+        self.memory[0] = -1  # no piece to take
         self.job = (ctypes.c_longlong * 8).from_address(self.memory.data_ptr() + 8 * JOB)
         self.awake = (ctypes.c_longlong * (LINE * threads)).from_address(self.memory.data_ptr() + 8 * AWAKE)
         words = wp.from_torch(self.memory, return_ctype=True)
@@ -42,7 +42,7 @@ class ThreadPool:
         self.pool = ThreadPoolExecutor(threads - 1, "kernel")
 
     def run(self, kernel: Compiled, count: int, size: int, inputs: Sequence[Any]) -> None:
-        """The kernel for `count` items, in pieces of `size` and a rest. The first input, a piece's first item, is 0."""
+        """Run a kernel for `count` items, in pieces of `size` and a rest. The first input, a piece's offset, is 0."""
         pieces = -(-count // size)
         whole, last = kernel.bounds(size), kernel.bounds(count - (pieces - 1) * size)
         arguments = kernel.arguments(inputs)
@@ -56,21 +56,22 @@ class ThreadPool:
         self.lead()
 
     def help(self, i: int) -> None:
-        """What the other threads do until nothing has come for a while; the memory is there as long as they look."""
+        """Run worker i until it finds no piece for `PATIENCE` seconds; keeps the memory that it polls alive."""
         self.workers[i]()
 
 
 def _seconds(work: Callable[[], None]) -> float:
-    """For which work lasts, at least a microsecond."""
+    """Duration of work, at least a microsecond."""
     begun = time.perf_counter()
     work()
     return max(time.perf_counter() - begun, 1e-6)
 
 
-# Words of the memory: 0, in its upper half a kernel's number and in its lower the next piece to take, more than there
-# are where there is none; 8, how many pieces are done; from 16 on the job, and whether denormals are zeros to its
-# thread; from 32 on, 8 words apart, whether a thread that helps is awake or about to be. It says itself that it is not:
-# Python would hear of it only when the thread that leads leaves its lock.
+# Words of the shared memory: 0, the ticket, in its upper half the number of the launch and in its lower the next piece
+# to take, beyond the last where there is none; 8, the number of pieces done; from 16 on the job, with the caller's
+# floating-point control word (whether denormals are zeros); from 32 on, a cache line apart, an atomic flag per worker:
+# whether it is awake or about to be. A worker clears its flag itself, in native code: Python could do so only once the
+# caller releases the interpreter lock.
 @wp.func_native(
     """
 #if !defined(__CUDA_ARCH__)
@@ -93,7 +94,7 @@ def _seconds(work: Callable[[], None]) -> float:
             if (piece >= pieces) return false;
             const long long bounds = word(piece == pieces - 1 ? LAST : BOUNDS), from = word(ARGUMENTS);
             const long long function = word(FUNCTION), bytes = word(BYTES), control = word(CONTROL);
-            // The job is described anew only while there is no piece to take: what was read is true if this succeeds.
+            // The job changes only while there is no piece to take: what was read is valid if this succeeds.
             const bool taken =
                 __atomic_compare_exchange_n(ticket, &now, now + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
             if (!taken) continue;
@@ -120,7 +121,7 @@ def _seconds(work: Callable[[], None]) -> float:
     job[CONTROL] = __builtin_ia32_stmxcsr();
 #endif
     const unsigned long long before = __atomic_load_n(ticket, __ATOMIC_RELAXED), pieces = word(PIECES);
-    const unsigned long long number = ((before >> 32) + 1ull) << 32;  // another than that of the kernel before
+    const unsigned long long number = ((before >> 32) + 1ull) << 32;  // differs from that of the launch before
     __atomic_store_n(done, 0ull, __ATOMIC_RELAXED);
     __atomic_store_n(ticket, number, __ATOMIC_RELEASE);
     while (take_piece()) {}
