@@ -164,3 +164,15 @@ def utm_of(latitude: float, longitude: float) -> Utm:
         northing=UTM_SCALE * radius * north + (0.0 if latitude >= 0 else UTM_SOUTH),
         convergence=math.degrees(convergence),
     )
+
+
+def middle_of(places: Float64) -> Georeference:
+    """The place amid others: medians of latitudes, longitudes and altitudes [N, 3], degrees and meters.
+
+    Longitudes are taken as turns from the first one, so that places on both sides of the date line have their middle
+    there, and not on the other side of the Earth.
+    """
+    latitude, longitude, altitude = np.asarray(places, np.float64).T
+    turned = (longitude - longitude[0] + 180) % 360 - 180
+    middle = (longitude[0] + np.median(turned) + 180) % 360 - 180
+    return Georeference(float(np.median(latitude)), float(middle), float(np.median(altitude)))

@@ -9,7 +9,7 @@ import numpy as np
 from dataio import normalize
 from dataio.alignment import Fit, fit_robustly, fit_turned, mean_turn
 from dataio.files import Float64, notice, shown
-from dataio.georeference import Georeference, camera_turn
+from dataio.georeference import Georeference, camera_turn, middle_of
 from dataio.pictures.exif import Exif, read_exif
 from dataio.pictures.images import Source
 from dataio.views import Views
@@ -31,7 +31,7 @@ def placed(views: Views, *, move: bool) -> Views:
     known, places = list(exifs), _places(exifs)
     if len(places) < 3:
         return views
-    middle = Georeference(*np.median(places, axis=0).tolist())
+    middle = middle_of(places)
     centers = views.camera_to_world[known, :3, 3]
     fit = fit_robustly(centers, middle.enu(places))
     where = shown(views.source)

@@ -104,8 +104,8 @@ class DataConfig(Part):
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
-        """Whether the folder or file looks like this format."""
-        raise NotImplementedError
+        """Whether the folder or file looks like this format; one that says nothing is read by data.type alone."""
+        return False
 
     def parse(self) -> Views:
         """Read what the format's file says, without decoding images. Raises InputError."""

@@ -63,6 +63,9 @@ class Recording(Generic[InputT, ResultT]):
                 return self._rehearsed(given)
             if self.graph is None:
                 self._record(given, generators)
+        except torch.OutOfMemoryError:  # not a reason against recording: who called takes smaller micro-batches
+            self._forget()
+            raise
         except RuntimeError as error:
             self._forget()
             self.refused = str(error).splitlines()[0][:200]

@@ -16,7 +16,7 @@ from utils import distributed
 from utils.checkpoint import newest_checkpoint
 from utils.config.loading import differences, to_yaml
 from utils.errors import InputError
-from utils.files import write_text_if_new
+from utils.files import write_text_if_changed
 from utils.run_lock import RunLock
 
 # What may differ between a run and its resumption: none of it changes what has been computed so far.
@@ -57,7 +57,7 @@ def _open(
         trainer.load(checkpoint)
     if ranks.is_main:
         trainer.lock = lock or RunLock(folder)
-        write_text_if_new(folder / "config.yaml", to_yaml(config))
+        write_text_if_changed(folder / "config.yaml", to_yaml(config))
     trainer.start()
     if checkpoint is not None:
         trainer.line.message(f"{folder}: resumed at step {trainer.step}")

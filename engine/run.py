@@ -116,6 +116,38 @@ def load_model(model: Model, state: dict[str, Any], source: str) -> None:
     model.load_state_dict(state)
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: str) -> None:
+    """Load moments and counts of steps; rates, betas, eps and decay stay those that the optimizer was built with.
+
+    Raises InputError when the state has other groups of parameters.
+    """
+    options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    given = [len(group["params"]) for group in state.get("param_groups", ())]
+    own = [len(group["params"]) for group in optimizer.param_groups]
+    if given != own:
+        raise InputError(
+            f"{source}: its optimizer has groups of {given} parameters - expected {own}: the number of different rates"
+            " in optimizer.lr and optimizer.parts cannot change in a run"
+        )
+    optimizer.load_state_dict(state)
+    for group, kept in zip(optimizer.param_groups, options, strict=True):
+        group.update(kept)
+
+
+def check_scene(scene: Scene, kept: dict[str, Any], source: str) -> None:
+    """Raises InputError when the scene frame is not that of a run: its weights mean nothing in another one."""
+    before, now = kept["world_from_scene"].numpy(), scene.world_from_scene
+    if not np.allclose(before, now, rtol=1e-5, atol=1e-5 * float(np.abs(before).max())):
+        spheres = [
+            f"{np.round(frame[:3, 3], 3).tolist()}, radius {np.cbrt(np.linalg.det(frame[:3, :3])):.4g}"
+            for frame in (before, now)
+        ]
+        raise InputError(
+            f"{source}: the run's unit sphere is at {spheres[0]} - that of these data at {spheres[1]} - give the data"
+            " of the run, or name another output=FOLDER"
+        )
+
+
 def _find(path: Path) -> tuple[Path, Path]:
     """The run folder and the checkpoint that `path` means."""
     if (path / "manifest.json").is_file():

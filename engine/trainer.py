@@ -17,7 +17,7 @@ from engine.diagnostics import Diagnostics
 from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
 from engine.plateau import Plateau
-from engine.run import load_model, scene_state
+from engine.run import check_scene, load_model, load_optimizer, scene_state
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
 from engine.validation import handful, validate
 from models.objective import Report
@@ -254,10 +254,17 @@ class Trainer:
         self._warn(f"warning: {error} - back to the checkpoint of step {self.step}, on with half the learning rates")
 
     def load(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint; raises InputError when it belongs to another model."""
+        """Go on from a checkpoint. Raises InputError when it belongs to another model, scene or optimizer.
+
+        Restored: parameters and grids, the optimizer's moments, the stream of pixels with its map of errors, the
+        plateau, step, clocks, and whether the rates were halved. Rates, betas and the like are those of the config.
+        Schedules, the random stream and static capacities follow from step and config; splits and cameras are read from
+        the data again.
+        """
         state, manifest = load_checkpoint(checkpoint)
+        check_scene(self.scene, state["scene"], str(checkpoint))
         load_model(self.objective.model, state["model"], str(checkpoint))
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"], str(checkpoint))
         self.sampler.load_state_dict(state["sampler"])
         if self.plateau and state.get("plateau"):
             self.plateau.load_state_dict(state["plateau"])

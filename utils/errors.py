@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-BAD_INPUT, STORAGE, INTERRUPTED, BROKEN_PIPE = 2, 4, 130, 141
+BAD_INPUT, STORAGE, MEMORY, INTERRUPTED, BROKEN_PIPE = 2, 4, 5, 130, 141
 
 
 class InputError(Exception):
@@ -31,10 +31,10 @@ _at_once = False
 def run_script(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and leave the process with the documented exit code.
 
-    0 (or what `main` returns) on success, 2 after an `InputError`, 4 after a `StorageError`, 130 after
-    Ctrl-C, 141 when the reader of our output has gone. Known errors are printed as `error: <line>` on
-    stderr; their traceback is shown only with `--debug` on the command line. Other exceptions are bugs
-    and pass through.
+    0 (or what `main` returns) on success, 2 after an `InputError`, 4 after a `StorageError`, 5 when memory does
+    not suffice, a GPU's or the host's, 130 after Ctrl-C, 141 when the reader of our output has gone. Known errors are
+    printed as `error: <line>` on stderr; their traceback is shown only with `--debug` on the command line. Other
+    exceptions are bugs and pass through.
     """
     try:
         code = main() or 0
@@ -43,6 +43,11 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         code = _report(error, BAD_INPUT)
     except StorageError as error:
         code = _report(error, STORAGE)
+    except (MemoryError, RuntimeError) as error:
+        # torch's own class is a RuntimeError; to import it for its name would take a second.
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        code = _report(error if str(error) else MemoryError("out of memory"), MEMORY)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED

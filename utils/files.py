@@ -42,7 +42,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_text_if_new(path: Path, text: str) -> None:
+def write_text_if_changed(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all; not where it is there already. Raises StorageError."""
     data = text.encode()
     with suppress(OSError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from dataio.formats.colmap_model import (
 )
 from dataio.formats.picture_folders import Limits, PictureFolder
 from dataio.lens import COEFFICIENTS, Lens
+from dataio.pictures import images
 from dataio.placement import placed
 from dataio.scene import DataConfig, Scene, assemble
 from dataio.views import Tracks, Views
@@ -72,6 +73,9 @@ MEANING = {
     "EUCM": Meaning(Lens.UNIFIED, 2, (0, 1)),
     "EQUIRECTANGULAR": Meaning(Lens.EQUIRECTANGULAR, 0),
 }
+
+
+FEW_REGISTERED = 0.5  # share of the pictures in a folder that a model should have
 
 
 class ColmapData(DataConfig):
@@ -121,6 +125,7 @@ class ColmapData(DataConfig):
         cameras = [_camera(model, photo, where) for photo in photos]
         size = np.array([(camera.width, camera.height) for camera in cameras], dtype=np.int64)
         intrinsics = np.array([_intrinsics(camera) for camera in cameras])
+        _compare_with_folder(pictures.paths, names, where)
         fitted = picture_folders.fitted(intrinsics, size, pictures.paths, where=where)
         points, tracks = _robust(model, photos, self.min_track, self.max_error)
         if tracks is not None:
@@ -168,6 +173,17 @@ class ColmapData(DataConfig):
         bases = [base / name for base in near for name in PICTURES]
         limits = Limits(allow_outside=self.allow_outside)
         return picture_folders.choose(bases, names, where=where, downscale=self.downscale, limits=limits)
+
+
+def _compare_with_folder(paths: Sequence[Path], names: Sequence[str], where: str) -> None:
+    """Say so where a model has less than half of the pictures in its folder: the others found no place in it."""
+    folder = paths[0].parents[len(PurePosixPath(names[0]).parts) - 1]
+    there = sum(1 for path in folder.rglob("*") if images.is_picture(path)) if folder.is_dir() else 0
+    if len(names) < FEW_REGISTERED * there:
+        notice(
+            f"{where} - warning: the model has {len(names)} of the {there} pictures in {shown(folder)}: what the others"
+            " show is missing; find the poses anew, with more overlap"
+        )
 
 
 def _models(root: Path) -> list[Path]:

@@ -17,14 +17,14 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dataio.files import MAX_FRAMES, Float64, inside, shown
+from dataio.files import MAX_FRAMES, Float64, inside, notice, shown
 from utils.errors import InputError
 
 MAX_FILE_BYTES = 4 * 2**30
 MAX_LINE_BYTES = 64 * 2**20
 MAX_POINTS = 50_000_000
 MAX_NAME_BYTES = 4096
-PARTS = ("cameras", "images", "points3D")
+POSES, POINTS = ("cameras", "images"), "points3D"  # points may be missing
 
 Int64 = npt.NDArray[np.int64]
 OBSERVATION = np.dtype([("pixel", "<f8", 2), ("point", "<i8")])
@@ -103,7 +103,7 @@ class SparseModel:
 def suffix_of(folder: Path) -> str | None:
     """".bin" or ".txt" when the folder holds such a model (binary goes first), else None."""
     for suffix in (".bin", ".txt"):
-        if all((folder / f"{part}{suffix}").is_file() for part in PARTS):
+        if all((folder / f"{part}{suffix}").is_file() for part in POSES):
             return suffix
     return None
 
@@ -113,14 +113,20 @@ def read_model(folder: Path, *, root: Path, allow_outside: bool = False) -> Spar
     suffix = suffix_of(folder)
     if suffix is None:
         raise InputError(f"{shown(folder)} - no COLMAP model in it - expected cameras, images and points3D")
-    files = [_checked(folder, part + suffix, root, allow_outside) for part in PARTS]
+    files = [_checked(folder, part + suffix, root, allow_outside) for part in POSES]
     if suffix == ".bin":
-        cameras, photos, points = _binary_cameras(files[0]), _binary_photos(files[1]), _binary_points(files[2])
+        cameras, photos = _binary_cameras(files[0]), _binary_photos(files[1])
     else:
-        cameras, photos, points = _text_cameras(files[0]), _text_photos(files[1]), _text_points(files[2])
+        cameras, photos = _text_cameras(files[0]), _text_photos(files[1])
     _refuse_twins([camera for camera, _ in cameras], "CAMERA_ID", files[0])
     _refuse_twins([photo.number for photo in photos], "IMAGE_ID", files[1])
-    _refuse_twins(points.number.tolist(), "POINT3D_ID", files[2])
+    points = _PointTable().points()
+    if (folder / f"{POINTS}{suffix}").is_file():
+        file = _checked(folder, POINTS + suffix, root, allow_outside)
+        points = _binary_points(file) if suffix == ".bin" else _text_points(file)
+        _refuse_twins(points.number.tolist(), "POINT3D_ID", file)
+    else:
+        notice(f"{shown(folder)} - no {POINTS}{suffix}: going on with its poses, without sparse points")
     return SparseModel(dict(cameras), photos, points)
 
 

@@ -6,13 +6,14 @@ principal point. `scale_mat_i` maps the unit sphere to the world: it is our worl
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from dataio.files import Float64, need_folder, read_matrices, shown
+from dataio.files import Float64, need_folder, notice, read_matrices, shown
 from dataio.pictures import images
 from dataio.scene import DataConfig
 from dataio.views import Views
@@ -46,6 +47,7 @@ class DtuData(DataConfig):
         paths = _numbered(folder / "image", where=shown(file))
         numbers = (key.removeprefix("world_mat_") for key in matrices if key.startswith("world_mat_"))
         indices = sorted(int(number) for number in numbers if number)
+        paths = _shifted(paths, indices, shown(file))
         for number in set(paths) - set(indices):
             where = f"{shown(file)}: world_mat_{number}"
             raise InputError(f"{where} - missing - expected it for {shown(paths[number])}")
@@ -76,21 +78,35 @@ def _numbered(folder: Path, *, where: str) -> dict[int, Path]:
     """The pictures of a folder by the number in their name; by position where the names are no numbers."""
     if not folder.is_dir():
         raise InputError(f"{shown(folder)} - no such folder - {where} belongs to images in it")
-    paths = sorted(path for path in folder.iterdir() if path.suffix in images.SUFFIXES)
+    paths = sorted(filter(images.is_picture, folder.iterdir()))
     if not paths:
         raise InputError(f"{shown(folder)} - got no images - expected at least one")
-    if not all(path.stem.isdecimal() for path in paths):
+    numbers = [re.search(r"(\d+)\D*$", path.stem) for path in paths]
+    if not all(numbers):
+        notice(f"{shown(folder)} - names without numbers: taken in their order")
         return dict(enumerate(paths))
-    numbered = {int(path.stem): path for path in paths}
+    numbered = {int(found[1]): path for found, path in zip(numbers, paths, strict=True) if found}
     if len(numbered) < len(paths):
         raise InputError(f"{shown(folder)} - two images have the same number - keep one of them")
     return numbered
 
 
+def _shifted(paths: dict[int, Path], indices: list[int], where: str) -> dict[int, Path]:
+    """The pictures by the numbers of the cameras, where those begin at 0 and the pictures at 1, or the like."""
+    if set(paths) <= set(indices) or len(paths) != len(indices):
+        return paths
+    first, last = min(paths), max(paths)
+    shift = first - min(indices)
+    if {number - shift for number in paths} != set(indices):
+        return paths
+    notice(f"{where} - pictures {first} to {last} belong to cameras {min(indices)} to {max(indices)}: paired in order")
+    return {number - shift: path for number, path in paths.items()}
+
+
 def _masks(folder: Path, indices: list[int], *, present: set[int]) -> list[Path] | None:
     if not folder.is_dir():
         return None
-    masks = _numbered(folder, where="mask/")
+    masks = _shifted(_numbered(folder, where="mask/"), indices, shown(folder))
     lacking = [i for i in indices if i in present and i not in masks]
     if lacking:
         raise InputError(f"{shown(folder)} - no mask with number {lacking[0]} - expected one for each image")

@@ -56,6 +56,7 @@ class MetashapeData(DataConfig):
         chunk = _chunk(read_xml(file), where)
         sensors = {sensor.get("id"): sensor for sensor in chunk.iterfind("sensors/sensor")}
         cameras = [camera for camera in chunk.iter("camera") if _is_aligned(camera)][: MAX_FRAMES + 1]
+        cameras = _of_one_component(chunk, cameras, where)
         if not 0 < len(cameras) <= MAX_FRAMES:
             raise InputError(f"{where} - got {len(cameras)} aligned cameras - expected 1 to {MAX_FRAMES}")
         cameras.sort(key=lambda camera: camera.get("label", ""))
@@ -100,9 +101,24 @@ def _chunk(root: Element, where: str) -> Element:
     chunks = [root] if root.tag == "chunk" else list(root.iterfind("chunk"))
     if root.tag not in ("document", "chunk") or not chunks:
         raise InputError(f"{where} - got <{shown(root.tag[:40])}> - expected Metashape's <document> with a <chunk>")
+    counts = [sum(map(_is_aligned, chunk.iter("camera"))) for chunk in chunks]
+    best = counts.index(max(counts))
     if len(chunks) > 1:
-        notice(f"{where}: {len(chunks)} chunks - taking the first")
-    return chunks[0]
+        notice(f"{where}: {len(chunks)} chunks with {', '.join(map(str, counts))} aligned cameras - taking the largest")
+    return chunks[best]
+
+
+def _of_one_component(chunk: Element, cameras: list[Element], where: str) -> list[Element]:
+    """The cameras of the largest component: others are in frames of their own, where the chunk does not join them."""
+    groups: dict[str, list[Element]] = {}
+    for camera in cameras:
+        groups.setdefault(camera.get("component_id", ""), []).append(camera)
+    if len(groups) < 2 or chunk.find("transform") is not None:
+        return cameras
+    largest = max(groups.values(), key=len)
+    counts = ", ".join(str(len(group)) for group in groups.values())
+    notice(f"{where}: {len(groups)} components with {counts} cameras, each in a frame of its own - taking the largest")
+    return largest
 
 
 def _is_aligned(camera: Element) -> bool:
@@ -129,7 +145,9 @@ def _world(chunk: Element, cameras: list[Element], where: str) -> tuple[Float64,
         raise InputError(f"{where}: transform - expected coordinates below {MOST_COORDINATE:g}")
     placed = chunk.find("transform")
     if placed is None:
-        placed = next((c for c in chunk.iterfind("components/component/transform")), None)
+        number = cameras[0].get("component_id")  # all are of one component
+        components = [c for c in chunk.iterfind("components/component") if number in (None, c.get("id"))]
+        placed = next((c.find("transform") for c in components if c.find("transform") is not None), None)
     if placed is None or placed.find("rotation") is None:
         return poses, None
     matrix = np.eye(4)

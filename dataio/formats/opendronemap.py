@@ -16,9 +16,9 @@ from scipy.spatial.transform import Rotation
 
 from dataio import normalize
 from dataio.alignment import fit_similarity
-from dataio.files import MAX_FRAMES, Float64, inside, need_folder, parse_json, shown
+from dataio.files import MAX_FRAMES, Float64, inside, need_folder, notice, parse_json, shown
 from dataio.formats import picture_folders
-from dataio.georeference import Georeference
+from dataio.georeference import Georeference, middle_of
 from dataio.lens import Lens
 from dataio.scene import DataConfig
 from dataio.views import Views
@@ -179,6 +179,12 @@ def _reconstruction(file: Path) -> Found:
     if not parts:
         raise InputError(f"{shown(file)} - got no reconstruction - expected one")
     part = max(parts, key=lambda one: len(one.shots))
+    if len(parts) > 1:
+        counts = ", ".join(str(len(one.shots)) for one in parts)
+        notice(
+            f"{shown(file)}: {len(parts)} reconstructions (photographs: {counts}), each in a frame of its own - taking"
+            f" the largest, {len(part.shots)}"
+        )
     names = sorted(part.shots)
     shots = [part.shots[name] for name in names]
     lost = next((shot.camera for shot in shots if shot.camera not in part.cameras), None)
@@ -218,7 +224,7 @@ def _shots(file: Path, root: Path) -> Found:
     grid = np.array([shot.translation for shot in shots])
     if not (on_earth and np.isfinite(grid).all() and np.abs(grid).max() < 1e9 and np.ptp(grid, axis=0).max() > 0):
         raise InputError(f"{shown(file)}: coordinates - expected longitude, latitude and altitude of each camera")
-    origin = Georeference(*np.median(places, axis=0).tolist())
+    origin = middle_of(places)
     poses = np.tile(np.eye(4), (len(shots), 1, 1))
     poses[:, :3, :3] = _rotations([shot.rotation for shot in shots]).transpose(0, 2, 1)
     # From single precision's reach to the origin first; then the grid's turn and scale against the true north.

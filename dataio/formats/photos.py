@@ -209,7 +209,7 @@ def _only_photographs(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name not in BESIDE]
-    pictures = [entry for entry in names if entry.suffix in images.SUFFIXES and entry.is_file()]
+    pictures = [entry for entry in names if images.is_picture(Path(entry.name)) and entry.is_file()]
     return len(pictures) == len(names) >= LEAST_PHOTOS
 
 

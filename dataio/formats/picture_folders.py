@@ -104,8 +104,7 @@ def _find(folder: Path, name: str, where: str, allow_outside: bool) -> Path:
     path = inside(folder, name, where=where, allow_outside=allow_outside)
     if path.is_file():
         return path
-    others = (path.with_name(path.stem + suffix) for suffix in images.SUFFIXES)
-    return next((other for other in others if other.is_file()), path)
+    return images.beside(path) or path
 
 
 def fitted(

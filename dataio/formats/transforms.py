@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +19,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import trimesh
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from dataio import normalize
 from dataio.files import (
@@ -30,6 +32,7 @@ from dataio.files import (
     parse_json,
     shown,
 )
+from dataio.formats import picture_folders
 from dataio.lens import Lens
 from dataio.pictures import images
 from dataio.scene import DataConfig
@@ -37,6 +40,8 @@ from dataio.views import Views, without_twins
 from utils.errors import InputError
 
 SPLIT_FILES = {split: f"transforms_{split}.json" for split in ("train", "test", "val")}
+# Keys of lenses that other programs write and that are not read here: NVIDIA's f-theta, panoramas, higher orders.
+OTHER_LENS = re.compile(r"ftheta_\w+|k[5-9]|p[3-9]|s[1-4]|tau[xy]|(is_)?(lat_?long|equirect\w*|omni\w*)")
 CAMERA_MODELS = (
     "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE",
 )  # fmt: skip
@@ -44,7 +49,9 @@ Row = tuple[float, float, float, float]
 
 
 class CameraKeys(BaseModel):
-    """The camera keys, which stand at the top, in each frame, or both (the frame wins)."""
+    """The camera keys, which stand at the top, in each frame, or both (the frame wins); others are looked over."""
+
+    model_config = ConfigDict(extra="allow")
 
     fl_x: float | None = None
     fl_y: float | None = None
@@ -83,7 +90,7 @@ class TransformsFile(CameraKeys):
     camera_model: str | None = None
     is_fisheye: bool = False
     frames: list[Frame] = Field(max_length=MAX_FRAMES)
-    applied_transform: tuple[Row, Row, Row] | None = None
+    applied_transform: tuple[Row, Row, Row] | tuple[Row, Row, Row, Row] | None = None
     applied_scale: float = Field(default=1.0, gt=0)
     depth_unit_scale_factor: float = Field(default=1e-3, gt=0)
     ply_file_path: str | None = None
@@ -129,11 +136,16 @@ def _parse_file(path: Path, allow_outside: bool, split: str | None) -> Views:
     if not content.frames:
         raise InputError(f"{where}: frames - got no images - expected at least one")
     fisheye = _is_fisheye(content, where)
+    _refuse_other_lenses(content, where)
     folder = _Folder(path, allow_outside)
-    paths = [folder.image(frame.file_path, f"{where}: frames[{i}]") for i, frame in enumerate(content.frames)]
+    keys = [f"{where}: frames[{i}]" for i in range(len(content.frames))]
+    listed = [folder.image(frame.file_path, key) for frame, key in zip(content.frames, keys, strict=True)]
+    paths = _smaller(listed, path.parent, where)
     lenses = [frame.under(content) for frame in content.frames]
     sizes = [_size(lens, image) for lens, image in zip(lenses, paths, strict=True)]
-    keys = [f"{where}: frames[{i}]" for i in range(len(paths))]
+    intrinsics, size = np.array(list(map(_intrinsics, lenses, sizes, keys))), np.array(sizes, dtype=np.int64)
+    if paths != listed:
+        intrinsics, size = picture_folders.fitted(intrinsics, size, paths, where=where)
     world_from_saved = _world_from_saved(content, where)
     unit = float(np.cbrt(np.linalg.det(world_from_saved[:3, :3])))
     return Views(
@@ -141,8 +153,8 @@ def _parse_file(path: Path, allow_outside: bool, split: str | None) -> Views:
         names=[Path(os.path.relpath(image, path.parent)).as_posix() for image in paths],
         images=paths,
         camera_to_world=_opencv_world(content.frames, world_from_saved),
-        intrinsics=np.array(list(map(_intrinsics, lenses, sizes, keys))),
-        size=np.array(sizes, dtype=np.int64),
+        intrinsics=intrinsics,
+        size=size,
         split=[split] * len(paths) if split else _named_split(content, where),
         distortion=np.array(list(map(partial(_distortion, fisheye=fisheye), lenses, keys))),
         lens=np.full(len(paths), Lens.FISHEYE if fisheye else Lens.BROWN, dtype=np.int64),
@@ -161,6 +173,37 @@ def _is_fisheye(content: TransformsFile, where: str) -> bool:
             f"{where}: camera_model - got {shown(model)} - expected one of {', '.join(CAMERA_MODELS)}"
         )
     return content.is_fisheye or model == "OPENCV_FISHEYE"
+
+
+def _refuse_other_lenses(content: TransformsFile, where: str) -> None:
+    """Raises InputError for keys of a lens that is not understood: read without them, every ray would be wrong."""
+    for place, keys in ((where, content), *((f"{where}: frames[{i}]", f) for i, f in enumerate(content.frames))):
+        extra = keys.model_extra or {}
+        found = sorted(name for name, value in extra.items() if value and OTHER_LENS.fullmatch(name))
+        if found:
+            raise InputError(
+                f"{place}: {', '.join(found)} - a lens that is not read here - expected k1 to k4, p1, p2, or"
+                " camera_model OPENCV_FISHEYE; undistort the pictures first"
+            )
+
+
+def _smaller(paths: list[Path], folder: Path, where: str) -> list[Path]:
+    """The pictures of images_N, where those of images are listed and only the smaller ones are there."""
+    if any(path.is_file() for path in paths):
+        return paths
+    for factor in picture_folders.SMALLER:
+        others = [_in_place_of(path, folder, f"images_{factor}") for path in paths]
+        if any(other.is_file() for other in others):
+            notice(f"{where} - none of its pictures is there - taking those of images_{factor}")
+            return others
+    return paths
+
+
+def _in_place_of(path: Path, folder: Path, name: str) -> Path:
+    """A picture below images/ as it would be called in the folder `name`, perhaps with another suffix."""
+    parts = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
+    other = folder.joinpath(name, *parts[1:]) if parts and parts[0] == "images" else path
+    return images.beside(other) or other
 
 
 def _size(lens: CameraKeys, image: Path) -> tuple[int, int]:
@@ -205,7 +248,7 @@ def _distortion(lens: CameraKeys, key: str, *, fisheye: bool) -> list[float]:
 def _world_from_saved(content: TransformsFile, where: str) -> Float64:
     saved = np.eye(4)
     if content.applied_transform is not None:
-        saved[:3] = content.applied_transform
+        saved[:3] = content.applied_transform[:3]
     saved[:3] *= content.applied_scale
     rotation = saved[:3, :3] / content.applied_scale
     if not np.isfinite(saved).all() or np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3:
@@ -227,14 +270,20 @@ def _named_split(content: TransformsFile, where: str) -> list[str] | None:
     lists = {"train": content.train_filenames, "val": content.val_filenames, "test": content.test_filenames}
     if all(names is None for names in lists.values()):
         return None
-    view_of = {frame.file_path: view for view, frame in enumerate(content.frames)}
+    view_of = {posixpath.normpath(frame.file_path): view for view, frame in enumerate(content.frames)}
+    lost: list[str] = []
     label = [""] * len(content.frames)
     for split, names in lists.items():
         for name in names or []:
-            if name not in view_of:
-                key = f"{where}: {split}_filenames"
-                raise InputError(f"{key} - got {shown(name)} - expected the file_path of a frame")
-            label[view_of[name]] = split
+            view = view_of.get(posixpath.normpath(name))
+            if view is None:
+                lost.append(f"{split}_filenames: {shown(name)}")
+            else:
+                label[view] = split
+    if lost and not any(label):
+        raise InputError(f"{where}: {lost[0]} - expected the file_path of a frame; none of {len(lost)} names is one")
+    if lost:
+        notice(f"{where}: {len(lost)} names of its splits have no frame, the first is {lost[0]} - left out")
     return label
 
 
@@ -277,12 +326,9 @@ class _Folder:
         return inside(self.file.parent, name, where=where, allow_outside=self.allow_outside)
 
     def image(self, name: str, where: str) -> Path:
-        """Blender's files leave the suffix out: the known ones are tried."""
+        """The picture; Blender's files leave the suffix out, and some name another one than their pictures have."""
         path = self.find(name, f"{where}.file_path")
-        if path.suffix not in images.SUFFIXES:
-            tried = (path.with_name(path.name + suffix) for suffix in images.SUFFIXES)
-            return next((other for other in tried if other.is_file()), path)
-        return path
+        return path if path.is_file() else images.beside(path) or path
 
     def all_or_none(self, names: Sequence[str | None], where: str) -> list[Path] | None:
         given = [name for name in names if name is not None]

@@ -20,7 +20,7 @@ from dataio.pictures.pfm import read_pfm
 from utils.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".PNG", ".JPG", ".JPEG")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".PNG", ".JPG", ".JPEG", ".TIF", ".TIFF")
 MAX_PIXELS = 200_000_000
 # The largest number of 16 bits is a sensor's "no measurement" (7-Scenes), or one that did not fit.
 NO_DEPTH = 65535
@@ -34,10 +34,31 @@ Depth = npt.NDArray[np.uint16 | np.float32]
 STRIP = 256  # rows that are worked on at once
 
 
+def beside(path: Path) -> Path | None:
+    """The picture of the same name with another suffix, or with one where `path` has none; None without any.
+
+    Upper case counts as lower case. Of several the one whose suffix stands first in `SUFFIXES`.
+    """
+    stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
+    for suffix in SUFFIXES:  # a look at each is quicker than a list of the folder
+        if (other := path.with_name(stem + suffix)).is_file():
+            return other
+    if not path.parent.is_dir():
+        return None
+    same = (other for other in sorted(path.parent.iterdir()) if other.stem.lower() == stem.lower())
+    return next(filter(is_picture, same), None)
+
+
 def has_alpha(path: Source) -> bool:
     """Whether `read_image` will give an alpha, from the header. Raises InputError."""
     with opened(path) as picture:
         return _has_alpha(picture)
+
+
+def is_opaque(path: Source) -> bool:
+    """Whether the alpha of a picture is 255 everywhere, as where a program writes one that says nothing."""
+    _, alpha = read_image(path)
+    return alpha is None or bool(alpha.min() == 255)
 
 
 def _has_alpha(picture: Image.Image) -> bool:
@@ -46,9 +67,14 @@ def _has_alpha(picture: Image.Image) -> bool:
     return picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file has the name of a picture; one that begins with a dot is another program's note about it."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder in the order of their names."""
-    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    return sorted(path for path in folder.iterdir() if is_picture(path) and path.is_file())
 
 
 def image_size(path: Source) -> tuple[int, int]:
@@ -127,7 +153,7 @@ def depth_is_short(path: Source) -> bool:
         return isinstance(path, PackedNumbers)
     if path.suffix == ".npy":
         return _is_short(_npy_depth(path).dtype)
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         return False
     with opened(path) as picture:
         return picture.mode.startswith("I;16")

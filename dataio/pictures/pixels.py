@@ -142,6 +142,9 @@ def have_masks(options: DecodeOptions, views: Views) -> bool:
         raise InputError(f"data.masks: {options.masks} - {shown(views.source)} has neither masks nor alpha")
     if lacking and len(lacking) < len(views.images):
         raise InputError(f"{lacking[0]} - has no mask or alpha, others have - expected all or none")
+    if not lacking and options.masks == "auto" and all(map(images.is_opaque, views.images)):
+        notice(f"{shown(views.source)} - the pictures' alpha is opaque everywhere: taken as no mask")
+        return False
     return not lacking
 
 
@@ -166,7 +169,7 @@ def _fill(options: DecodeOptions, views: Views, layout: _Layout, put: Put) -> No
     """Decode every picture once and put its bytes where the layout says."""
 
     def work(view: int) -> None:
-        color, mask, depth = _read(options, views, view)
+        color, mask, depth = _read(options, views, view, masks=layout.mask)
         first = int(layout.start[view])
         put(layout.color_offset + 3 * first, _bytes(color))
         if mask is not None:
@@ -206,9 +209,11 @@ def _progress(done: Iterable[None], count: int) -> Iterator[None]:
             notice(f"read {number} of {count} images")
 
 
-def _read(options: DecodeOptions, views: Views, view: int) -> tuple[UInt8, UInt8 | None, Depth | None]:
+def _read(
+    options: DecodeOptions, views: Views, view: int, *, masks: bool
+) -> tuple[UInt8, UInt8 | None, Depth | None]:
     color, mask = images.read_image(views.images[view])
-    if options.masks == "off":
+    if not masks:
         mask = None
     elif views.masks is not None:
         mask = images.read_mask(views.masks[view])

@@ -46,7 +46,16 @@ def render_image(model: Model | Surface, cameras: Cameras, index: int, *, sample
     pixels = cameras.pixel_grid(index)
     training = model.training
     model.eval()
-    samples = samples or SAMPLES[pixels.device.type]
+    try:
+        image = _render(model, cameras, index, pixels, samples or SAMPLES[pixels.device.type])
+    finally:
+        model.train(training)
+    image = image.view(height, width, 8)
+    return Frame(image[..., :3].clamp(0, 1), image[..., 3], image[..., 4:7], image[..., 7])
+
+
+def _render(model: Model | Surface, cameras: Cameras, index: int, pixels: Tensor, samples: int) -> Tensor:
+    """[P, 8] color, depth, normal and opacity at pixels [P, 2], on the CPU."""
     parts, done, rays = [], 0, FIRST_CHUNK[pixels.device.type]
     while done < len(pixels):
         at = pixels[done : done + rays]
@@ -56,6 +65,8 @@ def render_image(model: Model | Surface, cameras: Cameras, index: int, *, sample
         except torch.OutOfMemoryError:
             if len(at) <= LEAST_CHUNK:
                 raise
+            seen = None
+        if seen is None:  # what the exception held on to is free by now
             rays, samples = len(at) // 2, samples // 2
             torch.cuda.empty_cache()
             continue
@@ -63,6 +74,4 @@ def render_image(model: Model | Surface, cameras: Cameras, index: int, *, sample
         parts.append(torch.cat([seen.color, seen.depth[:, None], seen.normal, seen.opacity[:, None]], 1).cpu())
         taken = sum(part.tau.numel() for part in seen.media)
         rays = int(min(max(len(at) * samples / max(taken, 1), len(at) / 4, LEAST_CHUNK), 4 * len(at), 1 << 18))
-    model.train(training)
-    image = torch.cat(parts).view(height, width, 8)
-    return Frame(image[..., :3].clamp(0, 1), image[..., 3], image[..., 4:7], image[..., 7])
+    return torch.cat(parts)

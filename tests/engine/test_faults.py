@@ -49,8 +49,8 @@ def test_a_config_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(files.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        files.write_text_if_new(saved, before + "# more\n")
-    files.write_text_if_new(saved, before)  # nothing to write
+        files.write_text_if_changed(saved, before + "# more\n")
+    files.write_text_if_changed(saved, before)  # nothing to write
     assert saved.read_text("utf-8") == before and saved.stat().st_mtime_ns == moment
 
 
@@ -206,3 +206,37 @@ def test_validations_show_the_same_few_views(count: int) -> None:
     shown = handful(views)
     assert shown == handful(views) and set(shown) <= set(views.tolist())
     assert len(shown) == len(set(shown)) == min(count, 3)
+
+
+def test_a_resumed_run_takes_the_rates_of_its_config(tmp_path: Path) -> None:
+    trained(tmp_path, 2, SPHERE).close()
+    changes = ["train.steps=4", "optimizer.lr=1e-5", "optimizer.betas=[0.5, 0.6]"]
+    config = read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, SPHERE, *changes])
+    run = resume.open_trainer(config, tmp_path, distributed.setup("cpu"), allow_config_change=True)
+    assert run is not None
+    groups = run.optimizer.param_groups
+    assert 1e-5 in [group["base_lr"] for group in groups] and all(group["betas"] == (0.5, 0.6) for group in groups)
+    assert run.optimizer.state  # the moments are those of the run
+    run.close()
+
+
+def test_another_number_of_rates_is_one_line(tmp_path: Path) -> None:
+    trained(tmp_path, 2, SPHERE).close()
+    changes = ["train.steps=4", "optimizer.parts={foreground.field.color: 7e-4}"]
+    config = read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, SPHERE, *changes])
+    with pytest.raises(InputError, match="its optimizer has groups of"):
+        resume.open_trainer(config, tmp_path, distributed.setup("cpu"), allow_config_change=True)
+
+
+def test_other_data_are_not_read_in_the_frame_of_a_run(tmp_path: Path) -> None:
+    trained(tmp_path, 2, SPHERE).close()
+    config = read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, SPHERE, "train.steps=4", "data.radius=55"])
+    with pytest.raises(InputError, match="the run's unit sphere is at .* that of these data at"):
+        resume.open_trainer(config, tmp_path, distributed.setup("cpu"), allow_config_change=True)
+
+
+@pytest.mark.parametrize("error", ["MemoryError('little')", "__import__('torch').OutOfMemoryError('no more')"])
+def test_too_little_memory_is_one_line_in_every_script(error: str) -> None:
+    code = f"from utils.errors import run_script\ndef main():\n    raise {error}\nrun_script(main)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 5 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr

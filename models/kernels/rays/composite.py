@@ -59,28 +59,29 @@ class _Composite(torch.autograd.Function):
 
 
 @native_kernel("""
-    float sums[7] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}, light = 1.0f, depth = 0.0f;
-    // light: the transmittance, depth: the optical depth, both up to the sample.
+    float sums[7] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+    float transmittance = 1.0f, optical_depth = 0.0f;  // up to the sample
     for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
         const float* c = color.data + 3 * (size_t)i;
         const float x = tau.data[i];
-        depth += x;
-        const float after = wp::exp(-depth);
+        optical_depth += x;
+        const float after = wp::exp(-optical_depth);
         // The weight, to all its digits: a difference of transmittances would not have them where tau is small.
-        const float lost = x < 0.01f ? light * x * (1.0f - x * (0.5f - x * (1.0f / 6.0f))) : light - after;
-        weight.data[i] = lost;
-        for (int k = 0; k < 3; ++k) sums[k] += lost * c[k];
-        sums[3] += lost * t.data[i];
+        const float series = x * (1.0f - x * (0.5f - x * (1.0f / 6.0f)));
+        const float w = x < 0.01f ? transmittance * series : transmittance - after;
+        weight.data[i] = w;
+        for (int k = 0; k < 3; ++k) sums[k] += w * c[k];
+        sums[3] += w * t.data[i];
         if (normal.shape[0] > 0) {
             const float* g = normal.data + 3 * (size_t)i;
             const float square = g[0] * g[0] + g[1] * g[1] + g[2] * g[2];
-            const float length = wp::sqrt(square), scale = lost / (length > 1e-12f ? length : 1e-12f);
+            const float length = wp::sqrt(square), scale = w / (length > 1e-12f ? length : 1e-12f);
             for (int k = 0; k < 3; ++k) sums[4 + k] += scale * g[k];
         }
-        light = after;
+        transmittance = after;
     }
     for (int k = 0; k < 7; ++k) seen.data[7 * (size_t)r + k] = sums[k];
-    left.data[r] = light;
+    left.data[r] = transmittance;
 """)
 def _forward(
     r: int, tau: Floats, color: Rows, t: Floats, normal: Rows, offsets: Ints, weight: Floats, left: Floats, seen: Rows,
@@ -89,15 +90,15 @@ def _forward(
 
 @native_kernel("""
     const float* g = grad_seen.data + 7 * (size_t)r;
-    float light = left.data[r];  // transmittance behind the sample
-    float rest = grad_left.data[r] * light;  // gradient of the loss by the log of that transmittance
+    float transmittance = left.data[r];  // transmittance behind the sample
+    float rest = grad_left.data[r] * transmittance;  // gradient of the loss by the log of that transmittance
     for (int i = offsets.data[r + 1] - 1; i >= offsets.data[r]; --i) {
         const float* c = color.data + 3 * (size_t)i;
         const float w = weight.data[i], here = g[0] * c[0] + g[1] * c[1] + g[2] * c[2] + g[3] * t.data[i];
-        grad_tau.data[i] = light * here - rest;
+        grad_tau.data[i] = transmittance * here - rest;
         for (int k = 0; k < 3; ++k) grad_color.data[3 * (size_t)i + k] = w * g[k];
         rest += w * here;
-        light += w;
+        transmittance += w;
     }
 """)
 def _backward(

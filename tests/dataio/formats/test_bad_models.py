@@ -278,7 +278,7 @@ def test_missing_parts(sound, tmp_path):
     folder = copy(sound, "binary", tmp_path)
     shutil.rmtree(folder / "images")
     refused("binary", folder, "none of its pictures", "cam0/000.png")
-    (folder / "sparse/0/points3D.bin").unlink()
+    (folder / "sparse/0/images.bin").unlink()
     refused("binary", folder, "no COLMAP model")
     refused("binary", folder, "no COLMAP model", model="sparse/0")
     refused("binary", folder, "data.model", model="../..")
