@@ -18,11 +18,11 @@ from utils.errors import InputError, run_script
 
 SMALL = ("data={type: procedural, size: 48, views: 12}", "train.minutes=null", "train.rays=64", "train.log_every=1",
          "train.validations=0", "train.threads=1", "device=cpu")  # fmt: skip
-SPEED = ("configs/neus_hash.yaml", "configs/nerf_hash.yaml", "configs/neus.yaml train.rays=512 train.micro_batch=128")
+SPEED = ("configs/neus_hash.yaml", "configs/nerf_hash.yaml", "configs/neus.yaml train.rays=256")
 EXAMPLE = """examples:
   python -m benchmarks.compare_commits HEAD~3
   python -m benchmarks.compare_commits HEAD~3 --speed --turns 8
-  python -m benchmarks.compare_commits v1 "--speed=configs/neus.yaml train.rays=512"
+  python -m benchmarks.compare_commits v1 "--speed=configs/neus.yaml train.rays=256"
 
 The other commit is checked out beside this working tree, and both run with this Python. Losses are
 compared to the last digit. exit code: 1 where they differ"""
@@ -110,7 +110,7 @@ def losses(tree: Path, config: str, steps: int) -> list[dict[str, float]]:
 
 def compare_speed(other: Path, words: Sequence[str], turns: int) -> None:
     """Print rays per CPU-second of both trees, which take turns, on one thread; the first turn does not count."""
-    steps = 1 if "micro_batch" in " ".join(words) else 40
+    steps = 1 if any(word.startswith("train.rays=") for word in words) else 40  # of a published network one
     with ExitStack() as stack:
         workers = [stack.enter_context(working(tree, words)) for tree in (other, ROOT)]
         pairs = [[rate(worker, steps) for worker in workers] for _ in range(turns + 1)][1:]
