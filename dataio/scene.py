@@ -14,13 +14,14 @@ from pydantic import Field
 
 from dataio import normalize
 from dataio.cameras import Cameras
+from dataio.checks.unrecognized import nearest_miss
 from dataio.files import Float64, need_folder, notice, shown
 from dataio.georeference import Georeference
 from dataio.pictures import cache, images
 from dataio.pictures.cache import SIZE_PATTERN
 from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
-from dataio.pictures.pixels import DecodeOptions, read_pixels
+from dataio.pictures.pixels import DecodeOptions, check_files, read_pixels
 from dataio.placement import placed
 from dataio.views import Views, checked
 from utils.config.parts import Part, discover, parts
@@ -118,6 +119,7 @@ class DataConfig(Part):
     def check(self) -> str:
         """One line about the data, without decoding images. Raises InputError."""
         views = checked(self.parse())
+        check_files(decode_options(self), views)
         return f"{shown(views.source)}: {len(views.names)} views"
 
 
@@ -138,7 +140,9 @@ class AutoData(DataConfig):
         found = {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
         if not found:
             known = ", ".join(name for name in parts(DataConfig) if name != "auto")
-            raise InputError(f"data.path: {shown(path)} - not recognized - expected files of one of: {known}")
+            raise InputError(
+                f"data.path: {shown(path)} - not recognized: {nearest_miss(path)} - expected files of one of: {known}"
+            )
         found = {name: part for name, part in found.items() if not part.last_resort} or found
         best = max(found, key=lambda name: found[name].priority)
         if len(found) > 1:

@@ -75,6 +75,7 @@ MEANING = {
 }
 
 
+OTHER_MASKS = ("mask", "Masks", "segmentation", "silhouettes")  # folders that are not read, with a line
 FEW_REGISTERED = 0.5  # share of the pictures in a folder that a model should have
 
 
@@ -293,6 +294,10 @@ def _masks(pictures: PictureFolder, names: Sequence[str], allow_outside: bool) -
     """masks/NAME.png, NAME with its suffix as COLMAP's own masks have it or without; beside the pictures."""
     folder = pictures.masks
     if folder is None:
+        beside = pictures.paths[0].parents[len(PurePosixPath(names[0]).parts)]
+        others = [name for name in OTHER_MASKS if (beside / name).is_dir()]
+        if others:
+            notice(f"{shown(beside / others[0])} is not read: masks are looked for in masks/, as COLMAP names them")
         return None
     masks = []
     for name, picture in zip(names, pictures.paths, strict=True):

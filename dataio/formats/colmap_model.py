@@ -345,7 +345,8 @@ def _text_photos(path: Path) -> list[Photo]:
 
 def _observations(words: list[bytes], text: _Text) -> tuple[Float64, Int64]:
     if len(words) % 3:
-        raise text.fault(f"got {len(words)} numbers of observations - expected X Y POINT3D_ID of each")
+        rule = "each image has two lines, the second, of X Y POINT3D_ID of each point, empty where it sees none"
+        raise text.fault(f"got {len(words)} numbers of observations - {rule}")
     try:
         table = np.array(words, dtype=np.float64).reshape(-1, 3)
     except ValueError as error:

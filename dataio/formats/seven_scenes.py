@@ -100,6 +100,10 @@ class SevenScenesData(RgbdData):
         missing = [path for _, path in listed if not path.is_dir()]
         if missing:
             first = missing[0].name
+            packed = [path.with_name(f"{path.name}.zip") for path in missing]
+            if any(path.is_file() for path in packed):
+                count = sum(path.is_file() for path in packed)
+                raise InputError(f"{shown(folder)} - {count} sequences are still packed, as {first}.zip: unpack them")
             notice(f"{shown(folder)} - {len(missing)} of {len(listed)} sequences are not there, first {first}")
         return [(split, path) for split, path in listed if path.is_dir()]
 

@@ -140,6 +140,7 @@ def _parse_file(path: Path, allow_outside: bool, split: str | None) -> Views:
     folder = _Folder(path, allow_outside)
     keys = [f"{where}: frames[{i}]" for i in range(len(content.frames))]
     listed = [folder.image(frame.file_path, key) for frame, key in zip(content.frames, keys, strict=True)]
+    _say_suffixes(content, listed, where)
     paths = _smaller(listed, path.parent, where)
     lenses = [frame.under(content) for frame in content.frames]
     sizes = [_size(lens, image) for lens, image in zip(lenses, paths, strict=True)]
@@ -185,6 +186,15 @@ def _refuse_other_lenses(content: TransformsFile, where: str) -> None:
                 f"{place}: {', '.join(found)} - a lens that is not read here - expected k1 to k4, p1, p2, or"
                 " camera_model OPENCV_FISHEYE; undistort the pictures first"
             )
+
+
+def _say_suffixes(content: TransformsFile, paths: list[Path], where: str) -> None:
+    """A line where pictures have another suffix than the file lists; Blender's lists have none."""
+    listed = [Path(frame.file_path).suffix for frame in content.frames]
+    other = [path for path, suffix in zip(paths, listed, strict=True) if suffix and path.suffix != suffix]
+    other = [path for path in other if path.is_file()]
+    if other:
+        notice(f"{where} - {len(other)} pictures have another suffix than is listed, as {shown(other[0].name)}")
 
 
 def _smaller(paths: list[Path], folder: Path, where: str) -> list[Path]:

@@ -148,6 +148,29 @@ def have_masks(options: DecodeOptions, views: Views) -> bool:
     return not lacking
 
 
+def check_files(options: DecodeOptions, views: Views) -> None:
+    """Whether masks and depth maps are there and of their pictures' sizes, by their headers, before all is decoded.
+
+    Raises InputError for the first that is not, as decoding would.
+    """
+    have_masks(options, views)
+    masks = None if options.masks == "off" else views.masks
+    for paths in (masks, views.depths):
+        for view, path in enumerate(paths or ()):
+            picture = views.images[view]
+            if isinstance(path, Packed) or isinstance(picture, Packed) or not picture.is_file():
+                continue
+            if not path.is_file():
+                raise InputError(f"{shown(path)} - no such file - expected it for {shown(picture)}")
+            other_camera = paths is views.depths and views.depth_camera is not None
+            if other_camera or not images.is_picture(path):  # of another size, or an array whose size shows when read
+                continue
+            got, expected = images.image_size(path), images.image_size(picture)
+            if got != expected:
+                said = f"got {got[0]} x {got[1]} pixels - expected {expected[0]} x {expected[1]} as its image has"
+                raise InputError(f"{shown(path)} - {said}")
+
+
 def _states(views: Views) -> list[tuple[str, int, int]]:
     """Path, size and time of change of all files that pixels come from."""
     sources = [*views.images, *(views.masks or []), *(views.depths or [])]

@@ -48,33 +48,42 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return answer
 
 
-def test_what_meets_across_devices_is_refused(found: dict[str, Any]) -> None:
+def check_what_meets_across_devices_is_refused(found: dict[str, Any]) -> None:
     operation, kernel = found["refusals"]
     assert operation.startswith("aten::add: tensors [(3,)] on the CPU") and "are not on fakecuda:0" in kernel
 
 
-def test_every_script_runs_there(found: dict[str, Any]) -> None:
+def check_every_script_runs_there(found: dict[str, Any]) -> None:
     assert len(found["codes"]) == 7 and not any(found["codes"].values()), found["said"][-4000:]
     assert "resumed at step 4" in found["said"]
 
 
-def test_every_config_trains_there_as_on_a_cpu(found: dict[str, Any]) -> None:
+def check_every_config_trains_there_as_on_a_cpu(found: dict[str, Any]) -> None:
     """The same random numbers are drawn, so that the errors of the first step's colors agree."""
     assert list(found["errors"]) == CONFIGS
     for name, (here, there) in found["errors"].items():
         assert there == pytest.approx(here, rel=1e-4), name
 
 
-def test_what_the_host_waits_for(found: dict[str, Any]) -> None:
+def check_what_the_host_waits_for(found: dict[str, Any]) -> None:
     """For the lengths of packed arrays, the march's one and the pruning's three, until there is room for them."""
     waits = {place.split(":")[0]: count for place, count in found["waits"]["neus_hash"].items()}
     assert waits == {"models/kernels/rays/march.py": 1, "models/kernels/rays/packed.py": 3}
     assert found["waits"]["reduced/nerf"] == {}  # dense samples need no lengths
 
 
-def test_recorded_steps_are_the_same_steps(found: dict[str, Any]) -> None:
+def check_recorded_steps_are_the_same_steps(found: dict[str, Any]) -> None:
     """A graph is recorded anew when capacity or levels change; VolSDF's bound has to be asked whether it holds."""
     for name, run in found["recorded"].items():
         waits = name == "reduced/volsdf"
         assert run["difference"] == 0 and bool(run["waits"]) == waits and bool(run["graphs"]) != waits, (name, run)
     assert len(found["recorded"]) == 4
+
+
+def test_the_product_on_a_fake_cuda_device(found: dict[str, Any]) -> None:
+    """All at once: the product runs for minutes, and two workers of the test run should not both wait for it."""
+    check_what_meets_across_devices_is_refused(found)
+    check_every_script_runs_there(found)
+    check_every_config_trains_there_as_on_a_cpu(found)
+    check_what_the_host_waits_for(found)
+    check_recorded_steps_are_the_same_steps(found)

@@ -31,7 +31,7 @@ def renamed(folder: Path, change) -> None:
 
 @pytest.mark.parametrize("suffix", [".JPG", ".TIF", ".jpeg"])
 @pytest.mark.parametrize("listed", [".png", ""])
-def test_pictures_with_another_suffix_are_found(tmp_path, suffix, listed):
+def test_pictures_with_another_suffix_are_found(tmp_path, capsys, suffix, listed):
     content = made_data.transforms(tmp_path)
     for frame in content["frames"]:
         frame["file_path"] = frame["file_path"].removesuffix(".png") + listed
@@ -42,6 +42,7 @@ def test_pictures_with_another_suffix_are_found(tmp_path, suffix, listed):
     views = TransformsData(path=str(tmp_path)).parse()
     found = [path for path in views.images if isinstance(path, Path) and path.is_file()]
     assert [path.suffix for path in found] == [suffix] * len(content["frames"])
+    assert ("10 pictures have another suffix than is listed" in capsys.readouterr().err) == bool(listed)
 
 
 def test_a_name_with_a_dot_is_not_another_pictures_stem(tmp_path):
@@ -202,3 +203,64 @@ def test_metashape_parts_with_frames_of_their_own(tmp_path, capsys, split):
     file.write_text("<camera ".join([parts[0], *tagged]), "utf-8")
     assert AutoData(path=str(tmp_path)).parse().names == expected.names[3:]
     assert f"2 components with 3, {len(expected.names) - 3} cameras" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["IMG_1.HEIC", "IMG_2.heic"], "2 HEIC photographs"),
+        (["clip.MP4"], "a video, clip.MP4: take frames"),
+        (["color/0", "depth/0", "pose/0", "intrinsics/0"], "scannet, of which intrinsic is missing; there is intr"),
+        (["image/000.png", "camera_sphere.npz"], "dtu, of which cameras_sphere.npz or cameras.npz is missing"),
+        (["notes.txt"], "nothing in it has the name"),
+        ([], "it is empty"),
+    ],
+)
+def test_what_is_not_recognized_says_the_nearest_miss(tmp_path, names, said):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match="not recognized: ") as error:
+        AutoData(path=str(tmp_path)).parse()
+    assert said in str(error.value)
+
+
+def test_packed_sequences_are_named(tmp_path):
+    (tmp_path / "TrainSplit.txt").write_text("sequence1\nsequence2\n")
+    (tmp_path / "TestSplit.txt").write_text("sequence3\n")
+    (tmp_path / "seq-01.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match="1 sequences are still packed, as seq-01.zip: unpack them"):
+        AutoData(path=str(tmp_path)).parse()
+
+
+def test_lines_of_observations_that_are_missing_are_explained(tmp_path):
+    made_models.colmap_text(made_models.ring(), tmp_path)
+    file = tmp_path / "sparse/0/images.txt"
+    lines = [line for line in file.read_text().splitlines() if line.endswith(".png")]
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="each image has two lines"):
+        ColmapData(path=str(tmp_path)).parse()
+
+
+def test_masks_in_a_folder_of_another_name_are_not_passed_over_in_silence(tmp_path, capsys):
+    made_models.colmap_text(made_models.ring(), tmp_path)
+    (tmp_path / "mask").mkdir()
+    assert ColmapData(path=str(tmp_path)).parse().masks is None
+    assert "mask is not read: masks are looked for in masks/" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["size", "missing"])
+def test_a_check_finds_what_loading_refuses(tmp_path, fault):
+    content = made_data.transforms(tmp_path)
+    (tmp_path / "depth").mkdir()
+    for i, frame in enumerate(content["frames"]):
+        frame["depth_file_path"] = f"depth/{i:03d}.png"
+        half = 2 if fault == "size" and i == 4 else 1
+        size = (made_data.WIDTH // half, made_data.HEIGHT // half)
+        if not (fault == "missing" and i == 4):
+            Image.fromarray(np.full(size[::-1], 2000, np.uint16)).save(tmp_path / frame["depth_file_path"])
+    made_data.write(tmp_path / "transforms.json", content)
+    data = TransformsData(path=str(tmp_path))
+    for work in (data.check, data.load):
+        with pytest.raises(InputError, match="depth/004.png"):
+            work()
