@@ -67,8 +67,7 @@ class _Composite(torch.autograd.Function):
         optical_depth += x;
         const float after = wp::exp(-optical_depth);
         // The weight, to all its digits: a difference of transmittances would not have them where tau is small.
-        const float series = x * (1.0f - x * (0.5f - x * (1.0f / 6.0f)));
-        const float w = x < 0.01f ? ahead * series : ahead - after;
+        const float w = x < 0.01f ? ahead * x * (1.0f - x * (0.5f - x * (1.0f / 6.0f))) : ahead - after;
         weight.data[i] = w;
         for (int k = 0; k < 3; ++k) sum[k] += w * c[k];
         sum[3] += w * t.data[i];
