@@ -69,8 +69,8 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
             return 3
         except torch.OutOfMemoryError as error:
             reason = str(error).splitlines()[0]
-            help = "a smaller train.micro_batch, on several ranks, or fewer train.rays may help"
-            print(f"error: {reason} - the checkpoints before are kept; {help}", file=sys.stderr)
+            advice = "a smaller train.micro_batch, on several ranks, or fewer train.rays may help"
+            print(f"error: {reason} - the checkpoints before are kept; {advice}", file=sys.stderr)
             return 5
         finally:
             run.close()

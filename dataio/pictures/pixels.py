@@ -165,10 +165,7 @@ def check_files(options: DecodeOptions, views: Views) -> None:
             other_camera = paths is views.depths and views.depth_camera is not None
             if other_camera or not images.is_picture(path):  # of another size, or an array whose size shows when read
                 continue
-            got, expected = images.image_size(path), images.image_size(picture)
-            if got != expected:
-                said = f"got {got[0]} x {got[1]} pixels - expected {expected[0]} x {expected[1]} as its image has"
-                raise InputError(f"{shown(path)} - {said}")
+            _same_size(path, images.image_size(path)[::-1], images.image_size(picture)[::-1])
 
 
 def _states(views: Views) -> list[tuple[str, int, int]]:
@@ -240,7 +237,7 @@ def _read(
         mask = None
     elif views.masks is not None:
         mask = images.read_mask(views.masks[view])
-        _same_size(views.masks[view], mask, color)
+        _same_size(views.masks[view], mask.shape, color.shape)
     size = _scaled(views.size[view], options.downscale)
     if mask is not None:
         # Composite first: straight colors must not be averaged without their alpha.
@@ -258,7 +255,7 @@ def _read_depth(views: Views, path: Source, view: int, color: UInt8) -> Depth:
     depth = images.stored_depth(path)
     camera = views.depth_camera
     if camera is None:
-        _same_size(path, depth, color)
+        _same_size(path, depth.shape, color.shape)
         return depth
     if depth.shape != camera.size[::-1]:
         got, expected = f"{depth.shape[1]} x {depth.shape[0]}", f"{camera.size[0]} x {camera.size[1]}"
@@ -270,7 +267,8 @@ def _read_depth(views: Views, path: Source, view: int, color: UInt8) -> Depth:
     return seen
 
 
-def _same_size(path: Source, picture: npt.NDArray[Any], color: UInt8) -> None:
-    if picture.shape[:2] != color.shape[:2]:
-        got, expected = (f"{p.shape[1]} x {p.shape[0]}" for p in (picture, color))
+def _same_size(path: Source, shape: tuple[int, ...], of_image: tuple[int, ...]) -> None:
+    """Raises InputError where two shapes differ in height or width."""
+    if shape[:2] != of_image[:2]:
+        got, expected = (f"{width} x {height}" for height, width in (shape[:2], of_image[:2]))
         raise InputError(f"{shown(path)} - got {got} pixels - expected {expected} as its image has")

@@ -89,7 +89,8 @@ def too_long(tree: ast.Module) -> Iterator[str]:
 def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """How many lines the docstring takes."""
     first = node.body[0]
-    if not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)):
+    constant = first.value if isinstance(first, ast.Expr) else None
+    if not (isinstance(constant, ast.Constant) and isinstance(constant.value, str)):  # `...` is none
         return 0
     return (first.end_lineno or first.lineno) - first.lineno + 1
 

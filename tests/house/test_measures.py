@@ -9,6 +9,7 @@ from statistics import median
 
 import pytest
 
+from tests.house.test_architecture import docstring_lines
 from tests.support.sources import ROOT, imports, module_name, package_of, parse, product_files
 
 MOST_FILES = 20  # of one kind in one folder
@@ -114,19 +115,12 @@ def test_functions_stay_short() -> None:
     lengths = []
     for path in library_files():
         for node, _, _ in functions(path):
-            lengths.append((node.end_lineno or 0) - node.lineno + 1 - _docstring_lines(node))
+            lengths.append((node.end_lineno or 0) - node.lineno + 1 - docstring_lines(node))
     lengths.sort()
     for share, most in MOST_LINES.items():
         found = lengths[int(share * (len(lengths) - 1))]
         assert found <= most, f"{share:.0%} of the functions have up to {found} lines: expected {most}"
     assert median(lengths) > 1
-
-
-def _docstring_lines(node: ast.FunctionDef) -> int:
-    first = node.body[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        return (first.end_lineno or first.lineno) - first.lineno + 1
-    return 0
 
 
 def takes_arrays(node: ast.FunctionDef) -> bool:
