@@ -15,6 +15,7 @@ from benchmarks import baseline
 from benchmarks.case import FLOAT, Case, Inputs, Least, Results, backward, both
 from benchmarks.sample_cases import depth_cases, sample_cases, view_cases
 from dataio.cameras import Rays
+from models.bounds.sphere import Sphere
 from models.encodings.hash_grid import HashGridConfig
 from models.kernels.encodings.harmonics import harmonics
 from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_vjp
@@ -24,7 +25,6 @@ from models.kernels.rays.march import blocks, march
 from models.kernels.rays.scan import exclusive_sum, total
 from models.kernels.rays.trace import trace
 from models.networks import activations
-from models.volume import clip
 
 CORNERS = 8
 CHANNELS = 7  # what a rendering sums up per sample: color, distance, normal
@@ -76,7 +76,7 @@ def sphere_rays(count: int) -> Rays:
     origins = 2.5 * F.normalize(torch.randn(count, 3), dim=-1)
     directions = F.normalize(torch.rand(count, 3) * 1.4 - 0.7 - origins, dim=-1)
     ends = torch.zeros(count), torch.full((count,), torch.inf)
-    return clip(Rays(origins, directions, *ends, torch.zeros(count, dtype=torch.int64)), "sphere")
+    return Sphere().clip(Rays(origins, directions, *ends, torch.zeros(count, dtype=torch.int64)))
 
 
 def marched(rays: Rays, jitter: Tensor, cells: tuple[Tensor, Tensor], step: float, how: Any) -> Results:

@@ -6,8 +6,10 @@ OpenCV axes (x right, y down, z forward), camera-to-world poses. The center of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,17 +29,22 @@ class Rays:
     near: Tensor  # [R], distance along the ray where the medium begins
     far: Tensor  # [R], may be inf
     camera: Tensor  # [R] int64, index into the Cameras that made them
+    pixel: Tensor | None = None  # [R], width of a pixel at distance 1
 
     def __len__(self) -> int:
         return len(self.origins)
 
     def __getitem__(self, index: slice | Tensor) -> Rays:
-        return Rays(*(getattr(self, field.name)[index] for field in fields(self)))
+        return self._each(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Rays:
         """The same rays on another device."""
-        tensors = (getattr(self, field.name) for field in fields(self))
-        return Rays(*(tensor.to(device, non_blocking=non_blocking) for tensor in tensors))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Rays:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in values.items()}
+        return Rays(**changed)
 
     def at(self, t: Tensor) -> Tensor:
         """Positions at distance t: [R] -> [R, 3], or [R, S] -> [R, S, 3]. Differentiable in everything."""
@@ -143,6 +150,7 @@ class Cameras:
             near=near,
             far=torch.full_like(near, torch.inf),
             camera=camera,
+            pixel=(intrinsics[:, 0] * intrinsics[:, 1]).rsqrt(),
         )
 
     def _local_directions(self, plane: Tensor, camera: Tensor) -> Tensor:

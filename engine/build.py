@@ -11,12 +11,11 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dataio.scene import Scene
-from dataio.shapes.hull import hull_of
-from dataio.shapes.relief import ground_of, relief_of
+from dataio.source_views import SourceViews
 from engine.experiment import ExperimentConfig, OptimizerConfig
 from models.kernels.runtime.launch import set_threads
 from models.model import Model
-from models.objective import Objective
+from models.objective import Context, Objective
 from models.optimizers import Adam
 from utils.config.loading import place_of
 from utils.config.mistakes import did_you_mean
@@ -44,19 +43,32 @@ def use_threads(count: int) -> None:
 
 
 def build_objective(
-    config: ExperimentConfig, scene: Scene, device: torch.device, *, initialize: bool = True
+    config: ExperimentConfig,
+    scene: Scene,
+    device: torch.device,
+    *,
+    initialize: bool = True,
+    teacher: Model | None = None,
 ) -> Objective:
     """Model and losses, initialized from the config's seed, on `device`.
 
-    initialize: also what takes training; a resumed run needs none.
+    initialize: also what takes training; a resumed run needs none. teacher: for losses that ask another model.
     """
     torch.manual_seed(config.seed)
-    model = Model(config.model, data_color=scene.background)
+    model = Model(config.model, data_color=scene.background, cameras=len(scene.cameras))
     if initialize:
-        shapes = {"hull": hull_of, "ground": ground_of, "relief": relief_of}
-        model.initialize({name: partial(shape_of, scene) for name, shape_of in shapes.items()})
+        model.initialize(scene)
     model.set_precision(mixed=config.train.precision == "mixed")
-    return Objective(model, config.losses).to(device)
+    return Objective(model, config.losses, context_of(config, scene, device, teacher)).to(device)
+
+
+def context_of(
+    config: ExperimentConfig, scene: Scene, device: torch.device, teacher: Model | None = None
+) -> Context:
+    """What the losses ask for beside the step. Raises InputError for data with too few photographs."""
+    views = max(loss.data_needs.views for loss in config.losses.values())
+    asked = any(loss.data_needs.teacher for loss in config.losses.values())
+    return Context(SourceViews(scene, device, least=views) if views else None, teacher if asked else None)
 
 
 def check_optimizer(config: ExperimentConfig) -> None:

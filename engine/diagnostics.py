@@ -9,7 +9,6 @@ import torch
 from dataio.batches import RayBatch
 from models.model import Model
 from models.objective import Report
-from models.volume import clip
 
 EVERY = 100  # steps between two looks
 SETTLED = 0.1  # share of the run from which on the shape should show
@@ -56,7 +55,7 @@ class Diagnostics:
             yield "finite", f"{names}: not finite - try a smaller optimizer.lr, or optimizer.gradient_clip=1"
 
     def _inside_out(self, model: Model, batch: RayBatch) -> Iterator[tuple[str, str]]:
-        rays = clip(batch.rays, model.foreground.bounds)
+        rays = model.foreground.bounds.clip(batch.rays)
         entering = rays[(rays.near < rays.far).nonzero()[:, 0]]
         if not len(entering):
             return

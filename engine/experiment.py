@@ -13,7 +13,7 @@ from dataio.scene import AutoData, DataConfig
 from dataio.selection.base import SelectionConfig
 from dataio.selection.uniform import UniformSelection
 from engine.plateau import PlateauConfig
-from models.capabilities import KINDS, missing, offered, refuse
+from models.capabilities import missing, offered, refuse
 from models.losses.base import LossConfig
 from models.model import ModelConfig
 from utils.config.loading import json_schema, load_config
@@ -21,8 +21,17 @@ from utils.config.parts import Choice, StrictModel, discover
 from utils.config.schedule import Schedule, constant
 
 # Keys of earlier versions, and their names of today.
-RENAMED = {"train.rays_at_once": "micro_batch", "model.*.field.start": "init"}
-KINDS_OF_PARTS = ("encodings", "fields", "losses", "opacities", "samplers")
+RENAMED = {
+    "train.rays_at_once": "micro_batch",
+    "model.*.field.start": "init",
+    "model.*.field.color": "../appearance.network",
+    "model.*.field.color_activation": "../appearance.activation",
+    "model.*.field.view": "../appearance.view",
+    "model.*.field.view_encoding": "../appearance.encoding",
+    "model.*.field.view_weight": "../appearance.view_weight",
+}
+RENAMED |= {old.replace("*.", "*.sampler.proposal."): new for old, new in RENAMED.items() if "field" in old}
+KINDS_OF_PARTS = ("appearance", "bounds", "encodings", "fields", "inits", "losses", "opacities", "samplers")
 for package in ("dataio.formats", "dataio.selection", *(f"models.{kind}" for kind in KINDS_OF_PARTS)):
     discover(package)  # a part is found by lying in its folder
 
@@ -90,6 +99,7 @@ class ExperimentConfig(StrictModel):
     data: Choice[DataConfig] = AutoData()
     model: ModelConfig
     losses: dict[str, Choice[LossConfig]] = Field(min_length=1)
+    teacher: str | None = Field(None, description="run folder of a trained model that losses may ask")
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
 
@@ -97,7 +107,7 @@ class ExperimentConfig(StrictModel):
     def _losses_fit(self) -> ExperimentConfig:
         field = self.model.foreground.field
         found = {name: missing(loss.needs, offered(field)) for name, loss in self.losses.items()}
-        gives = f"model.foreground.field gives {KINDS[field.value_kind]}"
+        gives = f"model.foreground.field gives {field.value_kind.gives}"
         refuse(f"losses.{name} needs {words}; {gives}" for name, words in found.items() if words)
         return self
 
@@ -106,10 +116,19 @@ class ExperimentConfig(StrictModel):
         side = self.train.pixels.patch
         gives = f"patches of {side} x {side}" if side else "single pixels"
         refuse(
-            f"losses.{name} needs patches of at least {loss.least_patch} x {loss.least_patch} pixels"
-            f" (train.pixels: {{type: patches, side: {loss.least_patch}}}); train.pixels gives {gives}"
+            f"losses.{name} needs patches of at least {least} x {least} pixels"
+            f" (train.pixels: {{type: patches, side: {least}}}); train.pixels gives {gives}"
+            for name, least in ((name, loss.data_needs.patch) for name, loss in self.losses.items())
+            if least > (side or 1)
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_is_there(self) -> ExperimentConfig:
+        refuse(
+            f"losses.{name} needs a teacher; expected teacher: RUN, the folder of a trained run on the same data"
             for name, loss in self.losses.items()
-            if loss.least_patch > (side or 1)
+            if loss.data_needs.teacher and self.teacher is None
         )
         return self
 

@@ -88,3 +88,9 @@ def warnings(config: ExperimentConfig, scene: Scene) -> Iterator[str]:
         one_sided=lambda: one_side(scene) is not None,
     )
     yield from config.model.foreground.field.warnings(about)
+    there = {"mask": scene.masks, "depth": scene.depths}
+    for name, loss in config.losses.items():
+        lacking = [quantity for quantity in loss.data_needs.pixels if there.get(quantity) is None]
+        if lacking:
+            words = " and ".join(f"{quantity}s" for quantity in lacking)
+            yield f"losses.{name} asks for {words}, which these data lack: it goes without"

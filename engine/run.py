@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -18,8 +19,15 @@ from dataio.scene import AutoData, Scene
 from engine.build import choose_device
 from engine.experiment import ExperimentConfig, read_config
 from models.model import Model
+from models.samples import Points
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.errors import InputError
+
+# Parameters of earlier versions, and their names of today.
+RENAMED_PARAMETERS = (
+    (r"\bfield\.color\.", "appearance.network."),
+    (r"\bfield\.view_encoding\.", "appearance.encoding."),
+)
 
 
 def scene_state(scene: Scene) -> dict[str, Any]:
@@ -62,7 +70,11 @@ class Run:
         state, manifest = load_checkpoint(checkpoint)
         kept = state["scene"]
         background = kept["background"]
-        model = Model(config.model, data_color=tuple(background) if background is not None else None)
+        model = Model(
+            config.model,
+            data_color=tuple(background) if background is not None else None,
+            cameras=len(kept["cameras"]["near"]),
+        )
         load_model(model, state["model"], f"{checkpoint}")
         model.update(float(state["progress"]))
         on = choose_device(device)
@@ -96,15 +108,26 @@ class Run:
     def surface_color(self, points: Tensor, normals: Tensor) -> Tensor:
         """Color [N, 3] in [0, 1] of surface points seen along their normals; both [N, 3] scene frame."""
         x, normals = points.to(self.device, torch.float32), normals.to(self.device, torch.float32)
-        return self.model.foreground.field(x, -normals).color.to(points.device)
+        return self.model.foreground.look(Points(x, -normals))[1].to(points.device)
 
     def world_points(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """[N, 3] scene frame -> world frame."""
         return points @ self.world_from_scene[:3, :3].T + self.world_from_scene[:3, 3]
 
 
+def open_teacher(path: str, scene: Scene, device: torch.device) -> Model:
+    """The trained model of a run folder, for losses; raises InputError when its scene frame is another one."""
+    run = Run.open(path, device=str(device))
+    check_scene(scene, {"world_from_scene": torch.from_numpy(run.world_from_scene)}, f"teacher: {path}")
+    return run.model.requires_grad_(False)
+
+
 def load_model(model: Model, state: dict[str, Any], source: str) -> None:
-    """Load weights; raises InputError, and changes nothing, when they belong to another model."""
+    """Load weights; raises InputError, and changes nothing, when they belong to another model.
+
+    Parameters of earlier versions are found by their names of today.
+    """
+    state = {_renamed(name): value for name, value in state.items()}
     own = {name: tuple(value.shape) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     given = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
     if own != given:
@@ -114,6 +137,12 @@ def load_model(model: Model, state: dict[str, Any], source: str) -> None:
             f" - expected {own.get(name, 'no such parameter')}"
         )
     model.load_state_dict(state)
+
+
+def _renamed(name: str) -> str:
+    for pattern, now in RENAMED_PARAMETERS:
+        name = re.sub(pattern, now, name)
+    return name
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: str) -> None:

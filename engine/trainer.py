@@ -17,9 +17,10 @@ from engine.diagnostics import Diagnostics
 from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
 from engine.plateau import Plateau
-from engine.run import check_scene, load_model, load_optimizer, scene_state
+from engine.run import check_scene, load_model, load_optimizer, open_teacher, scene_state
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
 from engine.validation import handful, validate
+from models.capabilities import SDF
 from models.objective import Report
 from utils import distributed
 from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
@@ -51,7 +52,8 @@ class Trainer:
         self.lock: RunLock | None = None  # of the folder, released with the trainer
         self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
         begun, cpu_begun = time.perf_counter(), time.process_time()
-        self.objective = build_objective(config, scene, ranks.device, initialize=fresh)
+        teacher = open_teacher(config.teacher, scene, ranks.device) if config.teacher else None
+        self.objective = build_objective(config, scene, ranks.device, initialize=fresh, teacher=teacher)
         # An initialization that is computed is part of the training; a resumed run replaces these numbers by its own.
         self.seconds, self.cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
         self.optimizer = build_optimizer(config.optimizer, self.objective.model)
@@ -69,7 +71,7 @@ class Trainer:
         plateau = config.optimizer.reduce_on_plateau
         self.plateau = Plateau(plateau) if plateau else None
         self.diagnostics = Diagnostics(
-            distances=config.model.foreground.field.value_kind == "sdf",
+            distances=config.model.foreground.field.value_kind == SDF,
             initial_width=self.objective.model.foreground.width(),
         )
 

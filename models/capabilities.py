@@ -1,70 +1,78 @@
-"""What parts offer and need of one another, declared on their configs, so that nonsense is refused before any data."""
+"""What parts offer and need of one another, declared on their configs, so that nonsense is refused before any data.
+
+An `Offer` is defined once, beside the part that first gives it; whoever needs it names the same object. Those that
+several kinds of parts know stand here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from pydantic_core import PydanticCustomError
 
-# sdf: distance in scene units, positive outside; density: raw, larger is inside; logit: of being inside.
-ValueKind = Literal["sdf", "density", "logit"]
-Bounds = Literal["sphere", "outside"]
-# gradient: the field's gradient comes with its value. surface: the sign of the value tells inside from outside.
-Capability = Literal["sdf", "density", "logit", "gradient", "surface"]
+from utils.config.parts import Part, registered
 
-KINDS: dict[ValueKind, str] = {
-    "sdf": "a distance, positive outside",
-    "density": "a density, larger inside",
-    "logit": "a logit, larger inside",
-}
-WORDS: dict[Capability, str] = {
-    "sdf": "signed distances (field.type: sdf)",
-    "density": "a density (field.type: radiance)",
-    "logit": "a logit (field.type: occupancy)",
-    "gradient": "a field with a gradient (field.type: sdf or occupancy)",
-    "surface": "a field whose sign tells inside from outside (field.type: sdf or occupancy)",
-}
+
+@dataclass(frozen=True)
+class Offer:
+    """Something that a part may offer. Two of one name are the same.
+
+    words: what it is, as "needs ..." goes on where it is missing. gives: of a kind of value, what its numbers mean.
+    """
+
+    name: str
+    words: str = field(compare=False)
+    gives: str = field(default="", compare=False)
+
+
+# Kinds of value: a distance in scene units, positive outside; a raw density; the logit of being inside.
+SDF = Offer("sdf", "signed distances", "a distance, positive outside")
+DENSITY = Offer("density", "a density", "a density, larger inside")
+LOGIT = Offer("logit", "a logit", "a logit, larger inside")
+GRADIENT = Offer("gradient", "a field with a gradient")
+SURFACE = Offer("surface", "a field whose sign tells inside from outside")
+# Where bounds lie.
+INSIDE = Offer("inside", "inside the unit sphere")
+OUTSIDE = Offer("outside", "beyond the unit sphere")
+EVERYWHERE = Offer("everywhere", "in all of space, contracted")
 
 
 class FieldOffer(Protocol):
     """What a field's config says of it: `models.fields.base.FieldConfig`."""
 
     @property
-    def value_kind(self) -> ValueKind: ...
+    def value_kind(self) -> Offer: ...
     @property
-    def gives_gradient(self) -> bool: ...
+    def covers(self) -> frozenset[Offer]: ...
 
 
-class OpacityNeed(Protocol):
+class Needing(Protocol):
+    """What a part's config asks of a field."""
+
+    @property
+    def needs(self) -> frozenset[Offer]: ...
+
+
+class OpacityNeed(Needing, Protocol):
     """What an opacity's config asks of a field: `models.opacities.base.OpacityConfig`."""
 
-    @property
-    def needs_gradient(self) -> bool: ...
-    def misfit(self, kind: ValueKind) -> str: ...
+    def misfit(self, kind: Offer) -> str: ...
 
 
-class SamplerNeed(Protocol):
+class SamplerNeed(Needing, Protocol):
     """What a sampler's config asks of field and bounds: `models.samplers.base.SamplerConfig`."""
 
     @property
-    def needs(self) -> frozenset[Capability]: ...
+    def covers(self) -> frozenset[Offer]: ...
 
 
-class Bounded(Protocol):
-    """A config that says within which bounds its part works."""
+class BoundsOffer(Protocol):
+    """Where bounds lie: `models.bounds.base.BoundsConfig`."""
 
     @property
-    def covers(self) -> frozenset[Bounds]: ...
-
-
-class BoundedField(FieldOffer, Bounded, Protocol):
-    """Both."""
-
-
-class BoundedSampler(SamplerNeed, Bounded, Protocol):
-    """Both."""
+    def region(self) -> Offer: ...
 
 
 @dataclass(frozen=True)
@@ -78,42 +86,53 @@ class DataFacts:
     one_sided: Callable[[], bool]
 
 
-def offered(field: FieldOffer) -> frozenset[Capability]:
-    """All that a field offers to samplers and losses."""
-    found: set[Capability] = {field.value_kind}
-    if field.gives_gradient:
-        found.add("gradient")
-    if field.value_kind != "density":
-        found.add("surface")
-    return frozenset(found)
+def offered(part: object) -> frozenset[Offer]:
+    """All that a part's config offers, with what the parts within it do: a grid's field has a grid."""
+    own: frozenset[Offer] = getattr(part, "offers", frozenset())
+    kind = getattr(part, "value_kind", None)
+    inner = vars(part).values() if isinstance(part, Part) else ()
+    within = [offered(value) for value in inner if isinstance(value, Part)]
+    return own.union({kind} if kind is not None else (), *within)
 
 
-def missing(needs: frozenset[Capability], offers: frozenset[Capability]) -> str:
-    """What is needed and not offered, in words; empty when nothing is."""
-    return " and ".join(WORDS[name] for name in sorted(needs - offers))
+def missing(needs: frozenset[Offer], offers: frozenset[Offer]) -> str:
+    """What is needed and not offered, in words, with the types that would give it; empty when nothing is."""
+    lacking = sorted(needs - offers, key=lambda offer: offer.name)
+    return " and ".join(f"{offer.words}{_given_by(offer)}" for offer in lacking)
 
 
-def misfits_of_volume(field: FieldOffer, opacity: OpacityNeed) -> Iterator[str]:
-    """One line for each reason why this opacity makes no sense of this field: what does not fit, why, what would."""
-    reason = opacity.misfit(field.value_kind)
+def _given_by(offer: Offer) -> str:
+    """The registered parts that offer it, as ` (field.type: sdf or occupancy)`; empty where none says so."""
+    found: dict[str, list[str]] = {}
+    for kind, name, part in registered():
+        if offer in getattr(part, "offers", ()) or offer == getattr(part, "value_kind", None):
+            found.setdefault(kind.__name__.removesuffix("Config").lower(), []).append(name)
+    return "".join(f" ({kind}.type: {' or '.join(names)})" for kind, names in found.items())
+
+
+def misfits_of_volume(field: FieldOffer, appearance: Needing, opacity: OpacityNeed) -> Iterator[str]:
+    """One line for each reason why this field does not suit the other two: what does not fit, why, what would."""
+    reason, kind, offers = opacity.misfit(field.value_kind), type_of(field), offered(field)
     if reason:
-        yield f"opacity.type: {_type(opacity)} {reason}; field.type: {_type(field)} gives {KINDS[field.value_kind]}"
-    elif opacity.needs_gradient and not field.gives_gradient:
-        yield f"opacity.type: {_type(opacity)} needs {WORDS['gradient']}; field.type: {_type(field)} gives none"
+        yield f"opacity.type: {type_of(opacity)} {reason}; field.type: {kind} gives {field.value_kind.gives}"
+    elif lacking := missing(opacity.needs, offers):
+        yield f"opacity.type: {type_of(opacity)} needs {lacking}; field.type: {kind} gives none"
+    if lacking := missing(appearance.needs, offers):
+        yield f"appearance.type: {type_of(appearance)} needs {lacking} for the normal; field.type: {kind} gives none"
 
 
-def misfits_of_medium(bounds: Bounds, field: BoundedField, sampler: BoundedSampler) -> Iterator[str]:
+def misfits_of_medium(bounds: BoundsOffer, field: FieldOffer, sampler: SamplerNeed) -> Iterator[str]:
     """One line for each reason why a field cannot be sampled so within these bounds."""
-    where = {"sphere": "inside the unit sphere", "outside": "beyond the unit sphere"}
-    parts: tuple[tuple[str, Bounded], ...] = (("field", field), ("sampler", sampler))
+    parts: tuple[tuple[str, FieldOffer | SamplerNeed], ...] = (("field", field), ("sampler", sampler))
     for key, part in parts:
-        if bounds not in part.covers:
-            covered = " or ".join(where[name] for name in sorted(part.covers))
-            yield f"{key}.type: {_type(part)} works {covered} only, this medium lies {where[bounds]} (bounds: {bounds})"
+        if bounds.region not in part.covers:
+            covered = " or ".join(sorted(region.words for region in part.covers))
+            lies = f"this medium lies {bounds.region.words} (bounds: {type_of(bounds)})"
+            yield f"{key}.type: {type_of(part)} works {covered} only, {lies}"
     lacking = missing(sampler.needs, offered(field))
     if lacking:
-        gives = KINDS[field.value_kind]
-        yield f"sampler.type: {_type(sampler)} needs {lacking}; field.type: {_type(field)} gives {gives}"
+        gives = f"field.type: {type_of(field)} gives {field.value_kind.gives}"
+        yield f"sampler.type: {type_of(sampler)} needs {lacking}; {gives}"
 
 
 def refuse(reasons: Iterable[str]) -> None:
@@ -123,5 +142,6 @@ def refuse(reasons: Iterable[str]) -> None:
         raise PydanticCustomError("misfit", "{reasons}", {"reasons": found})
 
 
-def _type(part: object) -> str:
+def type_of(part: object) -> str:
+    """The `type` of a part's config."""
     return str(getattr(part, "type", type(part).__name__))

@@ -1,25 +1,34 @@
-"""The whole model: media and a background color; rays to colors, points to surface."""
+"""The whole model and the one renderer: media along a ray, near to far, composed by optical depth.
+
+    T_i = exp(-sum_{j<i} tau_j)    w_i = T_i (1 - exp(-tau_i))    color = sum_i w_i c_i + T_end * background
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from models.capabilities import EVERYWHERE
 from models.capacity import FIT_EVERY, Capacity
-from models.fields.base import Distance
 from models.networks.mlp import Mlp
-from models.volume import Medium, MediumConfig, Rendering, render_rays
+from models.samples import COLOR, MediumRendering, compact_indices, gather_padded
+from models.volume import Medium, MediumConfig
 from utils.config.parts import StrictModel
 from utils.errors import InputError
 from utils.random_stream import normal, uniform
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
+    from dataio.scene import Scene
 
+# A medium is not evaluated behind less transmittance than this: it could not change an 8-bit color.
+VISIBLE = 1e-3
 COLORS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
 
@@ -34,17 +43,19 @@ class ModelConfig(StrictModel):
 
     @model_validator(mode="after")
     def _one_behind_the_other(self) -> ModelConfig:
-        if self.background is not None and self.background.bounds == self.foreground.bounds:
+        media = [self.foreground] + ([self.background] if self.background is not None else [])
+        regions = [medium.bounds.region for medium in media]
+        if len(set(regions)) < len(media) or (len(media) > 1 and EVERYWHERE in regions):
             raise ValueError(
-                f"background.bounds and foreground.bounds are both {self.background.bounds}: the two would fill the"
+                f"background.bounds and foreground.bounds both lie {regions[-1].words}: the two would fill the"
                 " same stretch of every ray; expected foreground sphere, background outside"
             )
         return self
 
 
-def _built(config: MediumConfig, name: str) -> Medium:
+def _built(config: MediumConfig, name: str, cameras: int) -> Medium:
     try:
-        return Medium(config)
+        return Medium(config, cameras)
     except InputError as error:
         raise InputError(f"model.{name}: {error}") from error
 
@@ -54,10 +65,15 @@ class Model(nn.Module):
 
     background_color: Tensor
 
-    def __init__(self, config: ModelConfig, *, data_color: tuple[float, float, float] | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, *, data_color: tuple[float, float, float] | None = None, cameras: int = 0
+    ) -> None:
+        """data_color: what `background_color: data` means. cameras: how many the scene has, for what is learned of
+        single photographs.
+        """
         super().__init__()
-        self.foreground = _built(config.foreground, "foreground")
-        self.background = _built(config.background, "background") if config.background else None
+        self.foreground = _built(config.foreground, "foreground", cameras)
+        self.background = _built(config.background, "background", cameras) if config.background else None
         self.capacity = Capacity(1) if config.background else None  # of the rays that reach the background
         color = config.background_color
         if color == "data":
@@ -90,17 +106,18 @@ class Model(nn.Module):
         for medium in self.media:
             medium.sampler.refresh(medium, step)
 
-    def initialize(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
-        """Initialize what has no closed form; once, for a new run. shapes: as of `Field.initialize`."""
+    def initialize(self, scene: Scene | None = None) -> None:
+        """Initialize what has no closed form; once, for a new run. scene: as of `Field.initialize`."""
         for medium in self.media:
-            medium.field.initialize(shapes)
+            medium.field.initialize(scene)
 
     def set_precision(self, *, mixed: bool) -> None:
-        """mixed: in training, matrix products in bfloat16: of gradients, and where a field tolerates it of values."""
+        """mixed: in training, matrix products in bfloat16: of gradients, and of values where a part tolerates it."""
         for medium in self.media:
-            for network in (part for part in medium.field.modules() if isinstance(part, Mlp)):
+            parts = [*medium.field.modules(), *medium.appearance.modules()]
+            for network in (part for part in parts if isinstance(part, Mlp)):
                 network.mixed_vjp = mixed
-            for network in medium.field.low_precision_networks():
+            for network in medium.low_precision_networks():
                 network.mixed = mixed
 
     def surface_value(self, points: Tensor) -> Tensor:
@@ -138,3 +155,96 @@ class Model(nn.Module):
     def statistics(self) -> dict[str, float]:
         """Learned scales, for the log."""
         return {k: v for medium in self.media for k, v in medium.opacity.statistics().items()}
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """R rays, rendered.
+
+    color: [R, 3] in [0, 1]. opacity: [R] of the first medium, 1 - transmittance. depth: [R] mean ray distance
+    (scene units) by the weights of all media, 0 where there are none. normal: [R, 3] weighted mean of unit gradients
+    in the first medium, scene frame, not normalized. media: per medium its samples, for the losses; a medium behind
+    others holds only the rays that reach it. proposed: [R, 3] the color by the media's proposals, None without any.
+    overflowed: [] bool, whether samples or rays are missing that exceeded a capacity (`models.capacity`); None: there
+    is none.
+    """
+
+    color: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normal: Tensor
+    media: list[MediumRendering]
+    proposed: Tensor | None = None
+    overflowed: Tensor | None = None
+
+
+def render_rays(
+    rays: Rays,
+    media: Sequence[Callable[[Rays], MediumRendering]],
+    background: Tensor,
+    capacity: Capacity | None = None,
+) -> Rendering:
+    """Compose media from near to far over a background color [3].
+
+    capacity: a stage for the rays that reach each medium but the first; None: as many as do.
+    Differentiable in the parameters of fields and opacities, once.
+    """
+    fine, coarse, opacity = Accumulated.start(rays.near), None, torch.zeros_like(rays.near)
+    parts: list[MediumRendering] = []
+    stages = None if capacity is None else capacity.stages()
+    for medium in media:
+        transmittance = fine.transmittance
+        if coarse is not None:
+            transmittance = torch.maximum(transmittance, coarse.transmittance)
+        reached = None
+        if parts:
+            visible = transmittance.detach() > VISIBLE
+            reached = compact_indices(visible, None) if stages is None else stages.compact_indices(visible)
+        part = medium(rays if reached is None else rays[reached.clamp_max(len(rays) - 1)])
+        if part.proposal is not None or coarse is not None:
+            coarse = (coarse or fine).through(part.proposal or part, reached)
+        fine = fine.through(part, reached)
+        opacity = opacity if parts else 1 - fine.transmittance
+        parts.append(part)
+    total = opacity if len(parts) == 1 else 1 - fine.transmittance
+    depth = torch.where(total > VISIBLE, fine.sums[:, -4] / total.clamp_min(VISIBLE), torch.zeros_like(total))
+    proposed = None if coarse is None else coarse.color(background)
+    overflows = [part.samples.overflow() for part in parts] + [None if stages is None else stages.overflow()]
+    known = [overflow for overflow in overflows if overflow is not None]
+    overflowed = torch.stack(known).any() if known else None
+    return Rendering(fine.color(background), opacity, depth, fine.sums[:, -3:].detach(), parts, proposed, overflowed)
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """What R rays have accumulated so far.
+
+    sums: [R, C + 4] color, ray distance and normal, each times the weight of its sample. transmittance: [R] in [0, 1],
+    of all intervals so far.
+    """
+
+    sums: Tensor
+    transmittance: Tensor
+
+    @staticmethod
+    def start(near: Tensor) -> Accumulated:
+        """In front of the first medium: sums [R, 7] of zero, transmittance [R] of one, as `near` [R] is."""
+        return Accumulated(near.new_zeros(len(near), COLOR + 4), torch.ones_like(near))
+
+    def through(self, part: MediumRendering, reached: Tensor | None) -> Accumulated:
+        """Behind a medium that the rays `reached` [K] go through; None: the first one, which all rays reach.
+
+        The padding of `reached` (`models.samples.compact_indices`) goes to one row more than there are rays, which is
+        dropped. Differentiable in what both have accumulated.
+        """
+        sums, transmittance = part.accumulate()
+        if reached is None:
+            return Accumulated(sums, transmittance)
+        ahead, rays = gather_padded(self.transmittance, reached), len(self.transmittance)
+        sums = F.pad(self.sums, (0, 0, 0, 1)).index_add(0, reached, ahead[:, None] * sums)
+        behind = F.pad(self.transmittance, (0, 1)).index_copy(0, reached, ahead * transmittance)
+        return Accumulated(sums[:rays], behind[:rays])
+
+    def color(self, background: Tensor) -> Tensor:
+        """[R, 3] in front of a background color [3]. Differentiable in both."""
+        return self.sums[:, :-4] + self.transmittance[:, None] * background

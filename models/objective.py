@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from models.losses.base import LossConfig, shared_mean
+from models.losses.base import LossConfig, Step, shared_mean
 from models.model import Model
 from models.samples import RaySamples
 
 if TYPE_CHECKING:
     from dataio.batches import RayBatch
+    from dataio.source_views import SourceViews
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,22 @@ class Report:
         )
 
 
+@dataclass(frozen=True)
+class Context:
+    """What losses may see beside the step, and what is not trained: other photographs, and a trained model."""
+
+    views: SourceViews | None = None
+    teacher: Model | None = None
+
+
 class Objective(nn.Module):
     """RayBatch -> Report: renders, and sums the weighted losses."""
 
     weights: Tensor
 
-    def __init__(self, model: Model, losses: dict[str, LossConfig]) -> None:
+    def __init__(self, model: Model, losses: dict[str, LossConfig], context: Context = Context()) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.context = model, context
         self.losses = losses
         weights = [loss.weight(0.0) for loss in losses.values()]
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
@@ -84,7 +93,8 @@ class Objective(nn.Module):
 
     def forward(self, batch: RayBatch) -> Report:
         rendering = self.model(batch.rays)
-        terms = {name: loss(rendering, batch, self.model) for name, loss in self.losses.items()}
+        step = Step(rendering, batch, self.model, self.context.views, self.context.teacher)
+        terms = {name: loss(step) for name, loss in self.losses.items()}
         loss = (self.weights * torch.stack(list(terms.values()))).sum()
         with torch.no_grad():
             squares = (rendering.color - batch.color).square()

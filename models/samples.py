@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,17 +16,43 @@ from models.kernels.rays.composite import composite
 if TYPE_CHECKING:
     from dataio.cameras import Rays
 
+COLOR = 3  # channels of a color
+
+@dataclass(frozen=True)
+class Points:
+    """Where a field is evaluated, and from where it is seen.
+
+    x: [*N, 3] scene frame, or what bounds contract it to. directions: [*N, 3] unit, from the camera into the scene.
+    samples: those on rays that the points are; None for points of no photograph, as of a mesh.
+    """
+
+    x: Tensor
+    directions: Tensor
+    samples: RaySamples | None = None
+
+    @property
+    def camera(self) -> Tensor | None:
+        """[*N] int64, index of the camera that sees each point; None for points of no photograph."""
+        return None if self.samples is None else self.samples.spread(self.samples.rays.camera)
+
+    @property
+    def footprint(self) -> Tensor | None:
+        """[*N] width of a pixel at each point, scene units; None for points of no photograph, or of none that tells."""
+        if self.samples is None or self.samples.rays.pixel is None:
+            return None
+        return self.samples.spread(self.samples.rays.pixel) * self.samples.t
+
 
 @dataclass(frozen=True)
 class FieldSample:
     """A field's output at points `*N`.
 
     value: [*N], sdf (scene units, positive outside), density (per scene unit, raw) or occupancy logit.
-    color: [*N, 3] in [0, 1]. gradient: [*N, 3] d(value)/dx in scene units, None where the field has none.
+    features: [*N, F] for the appearance. gradient: [*N, 3] d(value)/dx in scene units, None where the field has none.
     """
 
     value: Tensor
-    color: Tensor
+    features: Tensor
     gradient: Tensor | None = None
 
 
@@ -38,6 +64,7 @@ class RaySamples:
     t: [*N] where the field is evaluated; the middle unless a sampler says otherwise.
     length: [*N] the measure of the interval that multiplies a density; t1 - t0 unless a sampler measures otherwise
     (NeRF++ measures in 1/r).
+    proposal: the rendering by which the samples were placed, where that is to be trained on the colors too.
     """
 
     rays: Rays
@@ -45,6 +72,7 @@ class RaySamples:
     t1: Tensor
     t: Tensor
     length: Tensor
+    proposal: MediumRendering | None = field(default=None, kw_only=True)
 
     def spread(self, per_ray: Tensor) -> Tensor:
         """[R, ...] -> [*N, ...]: each sample gets its ray's row. Differentiable in per_ray."""
@@ -67,15 +95,15 @@ class RaySamples:
         return torch.exp(-self.exclusive_sum(tau)) * -torch.expm1(-tau)
 
     def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Composite samples of optical depth tau [*N]: sums [R, 7] along rays, and the transmittance [R] behind them.
+        """Composite samples of optical depth tau [*N]: sums along rays [R, C + 4], and the transmittance [R] behind.
 
-        color: [*N, 3] in [0, 1]. gradient: [*N, 3], whose direction is the normal; None: zero normals. The sums are
+        color: [*N, C], channels. gradient: [*N, 3], whose direction is the normal; None: zero normals. The sums are
         those of color, distance t (scene units) and normal, each times its `weight`. Differentiable in color and tau,
         once, but not by way of the normals.
         """
         weight = self.weight(tau)
         if gradient is None:
-            normal = torch.zeros_like(color)
+            normal = torch.zeros_like(self.directions)
         else:
             normal = torch.nn.functional.normalize(gradient, dim=-1) * weight.detach()[..., None]
         parts = [color * weight[..., None], (self.t * weight)[..., None], normal.detach()]
@@ -175,7 +203,9 @@ class PackedSamples(RaySamples):
         return scan.total(x, self.offsets)
 
     def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[R, 7] and [R]; see `RaySamples.composite`."""
+        """[R, C + 4] and [R]; see `RaySamples.composite`. By one kernel where there are three channels."""
+        if color.shape[-1] != COLOR:
+            return super().composite(tau, color, gradient)
         return composite(tau, color, self.t, gradient, self.offsets)
 
     @cached_property
@@ -225,30 +255,34 @@ class PackedSamples(RaySamples):
 
 @dataclass(frozen=True)
 class MediumRendering:
-    """A medium along rays: samples [*N], the field's output there, optical depth tau [*N].
+    """A medium along rays: samples [*N], the field's output there, colors [*N, C], optical depth tau [*N].
 
-    proposal: the coarse rendering by which the samples were placed, where that is to be trained on the colors too.
     outward: 1 where the field's gradient points out of the object, -1 where it points in.
     """
 
     samples: RaySamples
     field: FieldSample
+    color: Tensor
     tau: Tensor
-    proposal: MediumRendering | None = None
     outward: float = 1.0
+
+    @property
+    def proposal(self) -> MediumRendering | None:
+        """The coarse rendering by which the samples were placed, where that is to be trained on the colors too."""
+        return self.samples.proposal
 
     def weight(self) -> Tensor:
         """[*N] weights T_i (1 - exp(-tau_i)), with a transmittance of one in front of the medium; see `RaySamples`."""
         return self.samples.weight(self.tau)
 
     def accumulate(self) -> tuple[Tensor, Tensor]:
-        """[R, 7] per ray: color, ray distance and normal, each times the weight; no normal without a gradient. And the
-        transmittance [R] of the medium. Differentiable in color and tau, once, not by way of the normals.
+        """[R, C + 4] per ray: color, ray distance and normal, each times the weight; no normal without a gradient. And
+        the transmittance [R] of the medium. Differentiable in color and tau, once, not by way of the normals.
         """
         gradient = self.field.gradient
         if gradient is not None:
             gradient = gradient.detach() if self.outward > 0 else -gradient.detach()
-        return self.samples.composite(self.tau, self.field.color, gradient)
+        return self.samples.composite(self.tau, self.color, gradient)
 
 
 def compact_indices(mask: Tensor, capacity: int | None) -> Tensor:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from models.capabilities import Bounds, DataFacts, ValueKind
-from models.samples import FieldSample
+from models.capabilities import INSIDE, DataFacts, Offer
+from models.samples import FieldSample, Points
 from utils.config.parts import Part
 
 if TYPE_CHECKING:
+    from dataio.scene import Scene
     from models.networks.mlp import Mlp
 
 
-Distance = Callable[[Tensor], Tensor]  # [N, 3] scene frame -> [N] scene units, positive outside
-
-
 class FieldConfig(Part):
-    """A representation: position and direction to value and color.
+    """A representation: points to value and features.
 
-    value_kind: what its value means. gives_gradient: whether d(value)/dx comes with it. covers: where it is defined.
+    value_kind: what its value means. offers: what else it has for samplers, opacities and losses. covers: where it is
+    defined.
     """
 
-    value_kind: ClassVar[ValueKind]
-    gives_gradient: ClassVar[bool] = False
-    covers: ClassVar[frozenset[Bounds]] = frozenset({"sphere"})
+    value_kind: ClassVar[Offer]
+    offers: ClassVar[frozenset[Offer]] = frozenset()
+    covers: ClassVar[frozenset[Offer]] = frozenset({INSIDE})
 
     def build(self) -> Field:
-        """The field. Raises InputError for networks that cannot be built."""
+        """The field, before `reset_parameters`. Raises InputError for networks that cannot be built."""
         raise TypeError("a field config says how it is built")
 
     def warnings(self, data: DataFacts) -> Iterator[str]:
@@ -42,7 +41,10 @@ class FieldConfig(Part):
 
 
 class Field(nn.Module):
-    """Position and view direction -> FieldSample."""
+    """Points -> FieldSample. features: how many numbers it hands to the appearance. has_gradient: with every sample."""
+
+    features: int = 0
+    has_gradient: bool = False
 
     def value(self, x: Tensor) -> Tensor:
         """[*N, 3] scene frame -> [*N]: sdf, raw density or logit; cheaper than the whole sample.
@@ -51,18 +53,20 @@ class Field(nn.Module):
         """
         raise TypeError("a field defines value")
 
-    def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
-        """x: [*N, 3] scene frame; directions: [*N, 3] unit, from the camera into the scene.
+    def forward(self, at: Points) -> FieldSample:
+        """Value, features [*N, F] and, where it has one, gradient at points `*N`.
 
         Differentiable in the parameters, once.
         """
         raise TypeError("a field defines forward")
 
-    def initialize(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
+    def reset_parameters(self) -> None:
+        """Draw first values in closed form from torch's generator, once all parts of a volume are built."""
+
+    def initialize(self, scene: Scene | None = None) -> None:
         """Initialize what has no closed form; once, for a new run, from torch's generator of the CPU.
 
-        shapes: by the name of an initialization, what makes the distance to a shape that is known from the data, or
-        None where it is not: hull, from masks; ground and relief, from sparse points.
+        scene: the data, where a shape may be known from them.
         """
 
     def low_precision_networks(self) -> list[Mlp]:

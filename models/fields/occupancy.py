@@ -7,16 +7,16 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from models.capabilities import ValueKind
+from models.capabilities import LOGIT, Offer
 from models.fields.sdf import Sdf, SurfaceConfig
-from models.samples import FieldSample
+from models.samples import FieldSample, Points
 
 
 class OccupancyFieldConfig(SurfaceConfig):
     """Larger inside; the opacity's `scale` (10, as published) makes the logit of it."""
 
     type: Literal["occupancy"] = "occupancy"
-    value_kind: ClassVar[ValueKind] = "logit"
+    value_kind: ClassVar[Offer] = LOGIT
 
     def build(self) -> OccupancyField:
         return OccupancyField(self)
@@ -25,7 +25,7 @@ class OccupancyFieldConfig(SurfaceConfig):
 class OccupancyField(Sdf):
     """value: minus a network f that is initialized to a sphere's signed distance, so that it is larger inside.
 
-    Nothing keeps f a distance later: only its sign has a meaning. The color network takes f's gradient as it is.
+    Nothing keeps f a distance later: only its sign has a meaning.
     Oechsle et al., "UNISURF" (2021), section 3.1.
     """
 
@@ -37,8 +37,8 @@ class OccupancyField(Sdf):
         """[*N, 3] -> [*N, 3]; see `Field.gradient`."""
         return -super().gradient(x)
 
-    def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
-        """[*N, 3], [*N, 3] -> value, color and gradient at `*N`; see `Field.forward`."""
-        sample = super().forward(x, directions)
+    def forward(self, at: Points) -> FieldSample:
+        """Value, features [*N, F] and gradient at points `*N`; see `Field.forward`."""
+        sample = super().forward(at)
         assert sample.gradient is not None
         return replace(sample, value=-sample.value, gradient=-sample.gradient)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from models.capabilities import Bounds
+from models.capabilities import OUTSIDE, Offer
 from models.fields.radiance import Radiance, RadianceConfig
 
 
@@ -15,7 +15,7 @@ class OutsideConfig(RadianceConfig):
     """A radiance field on (x/r, 1/r) or, for encodings of three dimensions, on the contracted ball."""
 
     type: Literal["outside"] = "outside"
-    covers: ClassVar[frozenset[Bounds]] = frozenset({"outside"})
+    covers: ClassVar[frozenset[Offer]] = frozenset({OUTSIDE})
 
     def build(self) -> Outside:
         return Outside(self)

@@ -28,20 +28,19 @@ class Fitted(Protocol):
     geometry: Mlp
 
 
-def fit_plain(field: Fitted, *, ground: bool, radius: float, inside_out: bool) -> None:
-    """Train the geometry network until its distance is |x| - radius in the unit ball, or the other way round.
+def fit_plain(field: Fitted, goal: Callable[[Tensor], Tensor]) -> None:
+    """Train the geometry network until its distance is that of a simple shape in the unit ball.
 
-    ground: until it is the third coordinate.
+    goal: [N, 3] scene frame -> [N] scene units.
 
     Points are drawn by torch's generator of the CPU; the result is a function of its state. Mean absolute error, as
     the SIREN variant of neurecon has it, with fewer and larger steps: seconds instead of minutes on a CPU.
     """
-    sign, smooth = -1.0 if inside_out else 1.0, 1.0
+    smooth = 1.0
     fit = _Fit(field, RATE, (0.9, 0.999))
     for step in range(STEPS):
         x = in_ball(POINTS)
-        goal = x[:, 2] if ground else sign * (x.norm(dim=-1) - radius)
-        error = fit.step(x, goal, 1 - step / STEPS)
+        error = fit.step(x, goal(x), 1 - step / STEPS)
         smooth = SMOOTHING * smooth + (1 - SMOOTHING) * error
         if smooth < CLOSE:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -9,10 +10,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.capabilities import Capability
-from models.model import Model
+from models.capabilities import Offer
+from models.model import Model, Rendering
 from models.samples import compact_indices
-from models.volume import Rendering
 from utils.config.parts import Part
 from utils.config.schedule import Schedule, constant
 from utils.distributed import is_parallel, mean_across_ranks
@@ -20,24 +20,63 @@ from utils.random_stream import permutation
 
 if TYPE_CHECKING:
     from dataio.batches import RayBatch
+    from dataio.source_views import SourceViews
+
+
+@dataclass(frozen=True)
+class DataNeeds:
+    """What a loss needs of the data and the run, beside colors.
+
+    pixels: names of quantities per pixel: mask, depth, ...; a loss whose data lack one is zero there, which is said
+    once. patch: side of the squares of neighboring pixels that it needs, at least; 1: none. views: how many other
+    photographs it looks into. teacher: whether it needs another, trained model.
+    """
+
+    pixels: tuple[str, ...] = ()
+    patch: int = 1
+    views: int = 0
+    teacher: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that a loss sees of a training step, or of a micro-batch of it.
+
+    batch: R rays and what the photographs say of them. rendering: of these rays by `model`. views: the training
+    photographs, where a loss needs them. teacher: a trained model in the same scene frame, in evaluation mode.
+    """
+
+    rendering: Rendering
+    batch: RayBatch
+    model: Model
+    views: SourceViews | None = None
+    teacher: Model | None = None
+
+    def mean(self, per_ray: Tensor, count: Tensor | None = None) -> Tensor:
+        """[], the mean of [R] over all ranks' rays, each times its weight. Differentiable in per_ray.
+
+        count: [] what the sum is divided by instead of the number of rays; see `shared_mean`.
+        """
+        weight = self.batch.weight
+        return shared_mean(per_ray if weight is None else per_ray * weight, count)
 
 
 class LossConfig(Part):
     """A term of the objective. Means over samples are taken over all ranks' samples.
 
-    needs: what the first medium's field and opacity must offer.
+    needs: what the first medium's field must offer.
     """
 
-    needs: ClassVar[frozenset[Capability]] = frozenset()
+    needs: ClassVar[frozenset[Offer]] = frozenset()
 
     weight: Schedule = Field(constant(1.0), description="a number or a schedule over the run")
 
     @property
-    def least_patch(self) -> int:
-        """Side of the squares of neighboring pixels that it needs, at least; 1: none."""
-        return 1
+    def data_needs(self) -> DataNeeds:
+        """What it needs of the data and the run."""
+        return DataNeeds()
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
+    def __call__(self, step: Step) -> Tensor:
         """[], the unweighted term; finite also for an empty batch. Differentiable in the model's parameters, once."""
         raise TypeError("a loss config computes its term")
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.losses.base import LossConfig, huber, shared_mean
-from models.model import Model
-from models.volume import Rendering
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
+from models.losses.base import DataNeeds, LossConfig, Step, huber
 
 
 class ColorLoss(LossConfig):
@@ -24,13 +19,17 @@ class ColorLoss(LossConfig):
     norm: Literal["l1", "l2", "huber"] = "l1"
     masked: bool = Field(False, description="count only rays within the masks, as NeuS does with masks")
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        loss = self._distance(rendering.color, batch)
-        return loss if rendering.proposed is None else loss + self._distance(rendering.proposed, batch)
+    @property
+    def data_needs(self) -> DataNeeds:
+        return DataNeeds(pixels=("mask",) if self.masked else ())
 
-    def _distance(self, color: Tensor, batch: RayBatch) -> Tensor:
+    def __call__(self, step: Step) -> Tensor:
+        loss, proposed = self._distance(step.rendering.color, step), step.rendering.proposed
+        return loss if proposed is None else loss + self._distance(proposed, step)
+
+    def _distance(self, color: Tensor, step: Step) -> Tensor:
         distances: dict[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "huber": huber}
-        per_ray = distances[self.norm](color, batch.color, reduction="none").mean(-1)
-        if self.masked and batch.mask is not None:
-            return shared_mean(batch.weighed(per_ray * batch.mask), batch.total_mask())
-        return shared_mean(batch.weighed(per_ray))
+        per_ray = distances[self.norm](color, step.batch.color, reduction="none").mean(-1)
+        if self.masked and step.batch.mask is not None:
+            return step.mean(per_ray * step.batch.mask, step.batch.total_mask())
+        return step.mean(per_ray)

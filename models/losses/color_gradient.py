@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from models.losses.base import LossConfig, shared_mean
+from models.losses.base import DataNeeds, LossConfig, Step, shared_mean
 from models.losses.patches import in_patches
-from models.model import Model
-from models.volume import Rendering
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
 
 
 class ColorGradientLoss(LossConfig):
@@ -25,9 +20,9 @@ class ColorGradientLoss(LossConfig):
     type: Literal["color_gradient"] = "color_gradient"
 
     @property
-    def least_patch(self) -> int:
-        return 2
+    def data_needs(self) -> DataNeeds:
+        return DataNeeds(patch=2)
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        off = in_patches(rendering.color - batch.color, batch.patch)
+    def __call__(self, step: Step) -> Tensor:
+        off = in_patches(step.rendering.color - step.batch.color, step.batch.patch)
         return shared_mean(torch.cat([off.diff(dim=-1).flatten(), off.diff(dim=-2).flatten()]).abs())

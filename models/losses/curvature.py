@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.capabilities import Capability
-from models.losses.base import LossConfig, mean_of, surface_points
-from models.model import Model
-from models.volume import Rendering
+from models.capabilities import GRADIENT, Offer
+from models.losses.base import LossConfig, Step, mean_of, surface_points
 from utils.random_stream import normal
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
 
 
 class CurvatureLoss(LossConfig):
@@ -27,13 +22,13 @@ class CurvatureLoss(LossConfig):
     """
 
     type: Literal["curvature"] = "curvature"
-    needs: ClassVar[frozenset[Capability]] = frozenset({"gradient"})
+    needs: ClassVar[frozenset[Offer]] = frozenset({GRADIENT})
     shift: float = Field(5e-3, gt=0, description="h, scene units")
     points: int = Field(512, ge=1, description="at most this many surface points per step")
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        x, valid = surface_points(rendering, self.points)
-        here = model.normal(x)
+    def __call__(self, step: Step) -> Tensor:
+        x, valid = surface_points(step.rendering, self.points)
+        here = step.model.normal(x)
         tangent = torch.linalg.cross(here.detach(), F.normalize(normal(x.shape, x.device), dim=-1))
-        there = model.normal(x + self.shift * F.normalize(tangent, dim=-1))
+        there = step.model.normal(x + self.shift * F.normalize(tangent, dim=-1))
         return mean_of((here - there).square().sum(-1), valid) / self.shift**2

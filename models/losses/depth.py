@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.losses.base import LossConfig, huber, shared_mean
-from models.model import Model
-from models.volume import Rendering
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
+from models.losses.base import DataNeeds, LossConfig, Step, huber
 
 
 class DepthLoss(LossConfig):
@@ -21,10 +16,14 @@ class DepthLoss(LossConfig):
     type: Literal["depth"] = "depth"
     norm: Literal["l1", "huber"] = "l1"
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        if batch.depth is None:
-            return rendering.depth.new_zeros(())
-        known = batch.depth > 0
+    @property
+    def data_needs(self) -> DataNeeds:
+        return DataNeeds(pixels=("depth",))
+
+    def __call__(self, step: Step) -> Tensor:
+        if step.batch.depth is None:
+            return step.rendering.depth.new_zeros(())
+        known = step.batch.depth > 0
         distance = huber if self.norm == "huber" else F.l1_loss
-        per_ray = distance(rendering.depth, batch.depth, reduction="none") * known
-        return shared_mean(batch.weighed(per_ray), batch.total_measured())
+        per_ray = distance(step.rendering.depth, step.batch.depth, reduction="none") * known
+        return step.mean(per_ray, step.batch.total_measured())

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import Tensor
 
-from models.losses.base import LossConfig, shared_mean
-from models.model import Model
-from models.volume import Rendering
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
+from models.losses.base import LossConfig, Step
 
 
 class DistortionLoss(LossConfig):
@@ -22,11 +17,11 @@ class DistortionLoss(LossConfig):
 
     type: Literal["distortion"] = "distortion"
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        part = rendering.media[0]
+    def __call__(self, step: Step) -> Tensor:
+        part = step.rendering.media[0]
         samples, weight = part.samples, part.weight()
         middle = (samples.t0 + samples.t1) / 2
         # Pairs i < j, by running sums: sum_j w_j (t_j sum_i w_i - sum_i w_i t_i).
         apart = weight * (middle * samples.exclusive_sum(weight) - samples.exclusive_sum(weight * middle))
         thick = weight.square() * (samples.t1 - samples.t0) / 3
-        return shared_mean(batch.weighed(samples.total(2 * apart + thick)))
+        return step.mean(samples.total(2 * apart + thick))

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from models.capabilities import Capability
+from models.capabilities import GRADIENT, SDF, Offer
 from models.kernels.networks.normals import off_unit
-from models.losses.base import LossConfig, shared_mean
-from models.model import Model
-from models.volume import Rendering
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
+from models.losses.base import LossConfig, Step, shared_mean
 
 
 class EikonalLoss(LossConfig):
     """(|gradient| - 1)^2 of the first medium, mean over samples. Gropp et al., "IGR" (2020), eq. 4."""
 
     type: Literal["eikonal"] = "eikonal"
-    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf", "gradient"})
+    needs: ClassVar[frozenset[Offer]] = frozenset({SDF, GRADIENT})
     random_points: int = Field(0, ge=0, description="also at this many random points of the unit ball per step")
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        gradient = rendering.media[0].field.gradient
+    def __call__(self, step: Step) -> Tensor:
+        gradient = step.rendering.media[0].field.gradient
         if gradient is None:
             raise TypeError("the eikonal loss needs a field with a gradient")
         residual = off_unit(gradient)
-        samples = rendering.media[0].samples
+        samples = step.rendering.media[0].samples
         loss = shared_mean(samples.total(residual), samples.count())
         if self.random_points:
-            points = math.ceil(self.random_points * batch.share)
-            near_and_far = off_unit(model.random_gradient(points, gradient.device))
+            points = math.ceil(self.random_points * step.batch.share)
+            near_and_far = off_unit(step.model.random_gradient(points, gradient.device))
             loss = loss + shared_mean(near_and_far)
         return loss

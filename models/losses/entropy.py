@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from models.losses.base import LossConfig, shared_mean
-from models.model import Model
-from models.volume import Rendering
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
+from models.losses.base import LossConfig, Step
 
 
 class EntropyLoss(LossConfig):
@@ -21,6 +16,6 @@ class EntropyLoss(LossConfig):
     type: Literal["entropy"] = "entropy"
     margin: float = Field(1e-3, gt=0, lt=0.5, description="the opacity is cut to [margin, 1 - margin]")
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        hit = rendering.opacity.clamp(self.margin, 1 - self.margin)
-        return shared_mean(batch.weighed(-hit * hit.log() - (1 - hit) * (1 - hit).log()))
+    def __call__(self, step: Step) -> Tensor:
+        hit = step.rendering.opacity.clamp(self.margin, 1 - self.margin)
+        return step.mean(-hit * hit.log() - (1 - hit) * (1 - hit).log())

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.losses.base import LossConfig, shared_mean
-from models.model import Model
-from models.volume import Rendering
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
+from models.losses.base import DataNeeds, LossConfig, Step
 
 
 class MaskLoss(LossConfig):
@@ -22,8 +17,12 @@ class MaskLoss(LossConfig):
     type: Literal["mask"] = "mask"
     margin: float = Field(1e-3, gt=0, lt=0.5, description="the opacity is cut to [margin, 1 - margin]")
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        if batch.mask is None:
-            return rendering.opacity.new_zeros(())
-        opacity = rendering.opacity.clamp(self.margin, 1 - self.margin)
-        return shared_mean(batch.weighed(F.binary_cross_entropy(opacity, batch.mask, reduction="none")))
+    @property
+    def data_needs(self) -> DataNeeds:
+        return DataNeeds(pixels=("mask",))
+
+    def __call__(self, step: Step) -> Tensor:
+        if step.batch.mask is None:
+            return step.rendering.opacity.new_zeros(())
+        opacity = step.rendering.opacity.clamp(self.margin, 1 - self.margin)
+        return step.mean(F.binary_cross_entropy(opacity, step.batch.mask, reduction="none"))

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.capabilities import Capability
-from models.losses.base import LossConfig, first_indices, mean_of
-from models.model import Model
-from models.volume import Rendering
+from models.capabilities import SDF, Offer
+from models.losses.base import DataNeeds, LossConfig, Step, first_indices, mean_of
 from utils.random_stream import uniform
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
 
 
 class SdfDepthLoss(LossConfig):
@@ -30,23 +25,27 @@ class SdfDepthLoss(LossConfig):
     """
 
     type: Literal["sdf_depth"] = "sdf_depth"
-    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf"})
+    needs: ClassVar[frozenset[Offer]] = frozenset({SDF})
     band: float = Field(0.03, gt=0, description="half its width, scene units")
     near_points: int = Field(4, ge=1, description="points per ray within the band")
     free_points: int = Field(4, ge=1, description="points per ray in front of the band")
     rays: int = Field(1024, ge=1, description="rays per step and rank, the first ones")
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        if batch.depth is None:
-            return rendering.depth.new_zeros(())
-        first = batch.depth[: math.ceil(self.rays * batch.share)]
+    @property
+    def data_needs(self) -> DataNeeds:
+        return DataNeeds(pixels=("depth",))
+
+    def __call__(self, step: Step) -> Tensor:
+        if step.batch.depth is None:
+            return step.rendering.depth.new_zeros(())
+        first = step.batch.depth[: math.ceil(self.rays * step.batch.share)]
         known, valid = first_indices(first > 0, len(first))
-        rays, depth = batch.rays[known], batch.depth[known, None]
-        cosine = self._cosine(rendering.normal[known], rays.directions)
+        rays, depth = step.batch.rays[known], step.batch.depth[known, None]
+        cosine = self._cosine(step.rendering.normal[known], rays.directions)
         near = self.band * (2 * uniform((len(known), self.near_points), depth.device) - 1)
         share = uniform((len(known), self.free_points), depth.device)
         free = self.band + share * (depth - self.band - rays.near[:, None]).clamp_min(0)
-        value = model.foreground.value(rays.at(depth - torch.cat([near, free], dim=1)))
+        value = step.model.foreground.value(rays.at(depth - torch.cat([near, free], dim=1)))
         beside, ahead = value.split([self.near_points, self.free_points], dim=1)
         too_small = torch.exp(-5 * ahead.clamp_min(-1)) - 1
         in_front = F.relu(torch.maximum(too_small, ahead - free))

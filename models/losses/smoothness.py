@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.capabilities import Capability
-from models.losses.base import LossConfig, mean_of, surface_points
-from models.model import Model
-from models.volume import Rendering
+from models.capabilities import GRADIENT, Offer
+from models.losses.base import LossConfig, Step, mean_of, surface_points
 from utils.random_stream import uniform
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
 
 
 class SmoothnessLoss(LossConfig):
@@ -25,12 +20,12 @@ class SmoothnessLoss(LossConfig):
     """
 
     type: Literal["smoothness"] = "smoothness"
-    needs: ClassVar[frozenset[Capability]] = frozenset({"gradient"})
+    needs: ClassVar[frozenset[Offer]] = frozenset({GRADIENT})
     shift: float = Field(5e-3, gt=0, description="e is uniform within +/- this on each axis, scene units")
     points: int = Field(1024, ge=1, description="at most this many surface points per step")
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        x, valid = surface_points(rendering, self.points)
+    def __call__(self, step: Step) -> Tensor:
+        x, valid = surface_points(step.rendering, self.points)
         beside = x + (2 * uniform(x.shape, x.device) - 1) * self.shift
-        here, there = model.normal(torch.cat([x, beside])).chunk(2)
+        here, there = step.model.normal(torch.cat([x, beside])).chunk(2)
         return mean_of(((here - there).square().sum(-1) + 1e-12).sqrt(), valid)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from models.losses.base import LossConfig, shared_mean
+from models.losses.base import DataNeeds, LossConfig, Step, shared_mean
 from models.losses.patches import in_patches
-from models.model import Model
-from models.volume import Rendering
 from utils.evaluation.image_metrics import gaussian_window, structural_similarity
-
-if TYPE_CHECKING:
-    from dataio.batches import RayBatch
 
 
 class StructureLoss(LossConfig):
@@ -28,11 +23,11 @@ class StructureLoss(LossConfig):
     sigma: float | None = Field(None, gt=0, description="of a Gaussian window, pixels; null: all pixels count alike")
 
     @property
-    def least_patch(self) -> int:
-        return self.window
+    def data_needs(self) -> DataNeeds:
+        return DataNeeds(patch=self.window)
 
-    def __call__(self, rendering: Rendering, batch: RayBatch, model: Model) -> Tensor:
-        color, target = (in_patches(each, batch.patch) for each in (rendering.color, batch.color))
+    def __call__(self, step: Step) -> Tensor:
+        color, target = (in_patches(each, step.batch.patch) for each in (step.rendering.color, step.batch.color))
         window = color.new_full((self.window,), 1 / self.window)
         if self.sigma is not None:
             window = gaussian_window(self.window, self.sigma).to(color)

@@ -17,7 +17,6 @@ from models.kernels.networks.softplus import softplus_backward, softplus_forward
 
 Activation = Callable[[Tensor], tuple[Tensor, Tensor]]
 ActivationName = Literal["relu", "leaky_relu", "rrelu", "softplus", "sine", "abs", "exp"]
-ColorActivationName = Literal["sigmoid", "tanh"]
 
 BETA = 100.0  # of softplus
 LEAK = 0.01  # slope of leaky_relu below zero
@@ -96,11 +95,6 @@ def activation(name: ActivationName, *, omega: float = 30.0) -> Activation:
     if name == "rrelu":
         return RandomizedRelu()
     return partial(sine, omega=omega) if name == "sine" else ACTIVATIONS[name]
-
-
-def to_color(x: Tensor, name: ColorActivationName) -> Tensor:
-    """[*N] -> [*N] in (0, 1): the sigmoid, or (tanh + 1) / 2, which is the sigmoid of 2 x. Differentiable in x."""
-    return torch.sigmoid(x if name == "sigmoid" else 2 * x)
 
 
 class _Softplus(torch.autograd.Function):

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.capabilities import ValueKind
+from models.capabilities import DENSITY, LOGIT, SDF, Offer
 from models.samples import FieldSample, RaySamples
 from utils.config.parts import Part
 
@@ -23,15 +23,15 @@ class OpacityConfig(Part):
     takes: the kinds of value that make sense to it. why: said where another is given.
     """
 
-    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf", "density", "logit"})
+    takes: ClassVar[frozenset[Offer]] = frozenset({SDF, DENSITY, LOGIT})
     why: ClassVar[str] = ""
 
     @property
-    def needs_gradient(self) -> bool:
-        """Whether it needs the slope of the value along the ray."""
-        return False
+    def needs(self) -> frozenset[Offer]:
+        """What the field must offer beside its value."""
+        return frozenset()
 
-    def misfit(self, kind: ValueKind) -> str:
+    def misfit(self, kind: Offer) -> str:
         """Why values of this kind make no sense here, in words; empty where they do."""
         return "" if kind in self.takes else self.why
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.capabilities import ValueKind
+from models.capabilities import DENSITY, LOGIT, Offer
 from models.opacities.base import NEGLIGIBLE, Opacity, OpacityConfig
 from models.samples import FieldSample, RaySamples
 
@@ -23,7 +23,7 @@ class DensityConfig(OpacityConfig):
     """NeRF, NeRF++: density times length."""
 
     type: Literal["density"] = "density"
-    takes: ClassVar[frozenset[ValueKind]] = frozenset({"density", "logit"})
+    takes: ClassVar[frozenset[Offer]] = frozenset({DENSITY, LOGIT})
     why: ClassVar[str] = "would make empty space opaque and objects transparent: a density is larger inside"
     activation: Literal["relu", "softplus", "abs", "exp", "leaky_relu", "rrelu"] = Field(
         "softplus", description="exp is cut at exp(15); leaky_relu and rrelu are cut at 0 from below"

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from models.capabilities import ValueKind
+from models.capabilities import GRADIENT, SDF, Offer
 from models.opacities.base import NEGLIGIBLE, Opacity, OpacityConfig
 from models.samples import FieldSample, RaySamples
 from utils.config.schedule import Schedule, constant
@@ -21,7 +21,7 @@ class LaplaceConfig(OpacityConfig):
     """VolSDF: a density that is the Laplace CDF of the sdf."""
 
     type: Literal["laplace"] = "laplace"
-    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
+    takes: ClassVar[frozenset[Offer]] = frozenset({SDF})
     why: ClassVar[str] = "reads its values as distances to the surface"
     initial_beta: float = Field(0.1, gt=0, description="width of the rise at the start, scene units")
     floor: float = Field(1e-4, gt=0, description="beta = |b| + floor, b learned")
@@ -41,8 +41,8 @@ class LaplaceConfig(OpacityConfig):
         return self
 
     @property
-    def needs_gradient(self) -> bool:
-        return self.interval == "linear"
+    def needs(self) -> frozenset[Offer]:
+        return frozenset({GRADIENT} if self.interval == "linear" else ())
 
     def build(self) -> Laplace:
         return Laplace(self)

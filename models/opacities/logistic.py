@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.capabilities import ValueKind
+from models.capabilities import GRADIENT, SDF, Offer
 from models.kernels.rays import logistic
 from models.opacities.base import NEGLIGIBLE, Opacity, OpacityConfig
 from models.samples import FieldSample, RaySamples
@@ -20,7 +20,7 @@ class LogisticConfig(OpacityConfig):
     """NeuS: the logistic CDF of the sdf."""
 
     type: Literal["logistic"] = "logistic"
-    takes: ClassVar[frozenset[ValueKind]] = frozenset({"sdf"})
+    takes: ClassVar[frozenset[Offer]] = frozenset({SDF})
     why: ClassVar[str] = "reads its values as distances to the surface"
     initial_s: float = Field(math.exp(3.0), gt=0, description="s = exp(10 v), v = 0.3 at the start")
     least_s: Schedule = Field(constant(1e-6), description="lower bound on s over the run: sharpens a short run in time")
@@ -29,8 +29,8 @@ class LogisticConfig(OpacityConfig):
     )
 
     @property
-    def needs_gradient(self) -> bool:
-        return True
+    def needs(self) -> frozenset[Offer]:
+        return frozenset({GRADIENT})
 
     def build(self) -> Logistic:
         return Logistic(self)

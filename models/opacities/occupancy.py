@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.capabilities import ValueKind
+from models.capabilities import SDF, Offer
 from models.opacities.base import NEGLIGIBLE, Opacity, OpacityConfig
 from models.samples import FieldSample, RaySamples
 from utils.config.schedule import Schedule, constant
@@ -36,9 +36,9 @@ class OccupancyConfig(OpacityConfig):
             raise ValueError("should not be 0")
         return scale
 
-    def misfit(self, kind: ValueKind) -> str:
-        expected = "positive" if kind != "sdf" else "negative"
-        if (self.scale > 0) == (kind != "sdf"):
+    def misfit(self, kind: Offer) -> str:
+        expected = "positive" if kind != SDF else "negative"
+        if (self.scale > 0) == (kind != SDF):
             return ""
         return f"with scale: {self.scale:g} would make empty space opaque; expected a {expected} scale"
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from models.bounds.sphere import Sphere
 from models.kernels.rays.trace import trace
 from models.rendering.frames import Frame
-from models.volume import Volume, clip
+from models.volume import Volume
 
 if TYPE_CHECKING:
     from dataio.cameras import Cameras
 
+SPHERE = Sphere()
 BAKED_AT_ONCE = 1 << 16  # points
 # Few enough that torch works on them in one thread, and they stay in a core's cache; a GPU wants many.
 CHUNK = {"cpu": 1 << 13, "cuda": 1 << 20}
@@ -59,7 +61,7 @@ def render_depth(baked: Baked, cameras: Cameras, index: int) -> Frame:
     def look(start: int) -> None:
         pixel = torch.arange(start, min(start + chunk, len(depth)), device=device)
         at = torch.stack([pixel % width, pixel // width], -1) + 0.5
-        rays = clip(cameras.rays(torch.full_like(pixel, index), at), "sphere")
+        rays = SPHERE.clip(cameras.rays(torch.full_like(pixel, index), at))
         t = trace(
             rays.origins,
             rays.directions,

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.model import Model
+from models.model import Model, Rendering, render_rays
 from models.samplers.root_finding import secant
-from models.volume import Rendering, Volume, clip, render_rays
+from models.samples import Points
+from models.volume import Volume
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -36,7 +37,7 @@ class Surface(nn.Module):
     @torch.no_grad()
     def forward(self, rays: Rays) -> Rendering:
         foreground = self.model.foreground
-        t = intersect(clip(rays, foreground.bounds), foreground)
+        t = intersect(foreground.bounds.clip(rays), foreground)
         meets = torch.isfinite(t)
         hits, misses = meets.nonzero()[:, 0], (~meets).nonzero()[:, 0]
         behind = render_rays(rays[misses], self.model.media[1:], self.model.background_color)
@@ -51,9 +52,9 @@ class Surface(nn.Module):
 def shade(rays: Rays, t: Tensor, volume: Volume) -> tuple[Tensor, Tensor]:
     """Color [R, 3] in [0, 1] and outward unit normal [R, 3], scene frame, at distances t [R], scene units."""
     points = rays.at(t)
-    seen = volume.field(points, rays.directions)
+    seen, color = volume.look(Points(points, rays.directions))
     slope = seen.gradient * volume.opacity.outside_sign if seen.gradient is not None else _slope(points, volume)
-    return seen.color, F.normalize(slope, dim=-1)
+    return color, F.normalize(slope, dim=-1)
 
 
 def _slope(points: Tensor, volume: Volume) -> Tensor:

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from models.capabilities import Bounds, Capability
+from models.capabilities import INSIDE, Offer
 from models.samples import RaySamples
 from utils.config.parts import Part
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
-    from models.samples import MediumRendering
 
 
 class Queryable(Protocol):
@@ -39,10 +38,10 @@ class Queryable(Protocol):
 
 
 class SamplerConfig(Part):
-    """Places intervals along rays. needs: what field and opacity must offer it. covers: where it may be used."""
+    """Places intervals along rays. needs: what the field must offer it. covers: where it may be used."""
 
-    needs: ClassVar[frozenset[Capability]] = frozenset()
-    covers: ClassVar[frozenset[Bounds]] = frozenset({"sphere"})
+    needs: ClassVar[frozenset[Offer]] = frozenset()
+    covers: ClassVar[frozenset[Offer]] = frozenset({INSIDE})
 
     def build(self) -> Sampler:
         raise TypeError("a sampler config says how it is built")
@@ -52,15 +51,12 @@ class Sampler(nn.Module):
     """(rays, medium) -> RaySamples within [near, far] of every ray; a ray with near >= far gets none, or empty ones.
 
     In training mode samples are jittered by torch's generator of the rays' device; in evaluation mode they are a
-    function of the rays alone. Not differentiable.
+    function of the rays alone. Distances are not differentiable: they are held fixed. `RaySamples.proposal` is the
+    rendering by which they were placed, where it wants a loss on its color.
     """
 
     def forward(self, rays: Rays, medium: Queryable) -> RaySamples:
         raise TypeError("a sampler defines forward")
-
-    def propose(self, rays: Rays, medium: Queryable) -> tuple[RaySamples, MediumRendering | None]:
-        """The samples, and the rendering by which they were placed if it wants a loss on its color."""
-        return self(rays, medium), None
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.capabilities import Capability
+from models.capabilities import SDF, Offer
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.stratified import even_edges
@@ -24,7 +24,7 @@ class ErrorBoundConfig(SamplerConfig):
     """Samples along an sdf with a bounded error of the opacity, as VolSDF publishes it."""
 
     type: Literal["error_bound"] = "error_bound"
-    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf"})
+    needs: ClassVar[frozenset[Offer]] = frozenset({SDF})
     uniform: int = Field(128, ge=2)
     rounds: int = Field(5, ge=0, le=10, description="at most")
     per_round: int = Field(128, ge=1)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.stratified import even_edges, in_bins
-from models.samples import DenseSamples, MediumRendering, RaySamples
+from models.samples import DenseSamples, RaySamples
 from models.volume import Volume, VolumeConfig
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ class ImportanceConfig(SamplerConfig):
     proposal: VolumeConfig | None = Field(
         None, description="a coarse field of its own that learns from the colors; without one, the medium's own values"
     )
+
+    @model_validator(mode="after")
+    def _no_photographs(self) -> ImportanceConfig:
+        if self.proposal is not None and self.proposal.appearance.per_image is not None:
+            raise ValueError("proposal.appearance.per_image: a proposal knows no photographs; expected null")
+        return self
 
     def build(self) -> Importance:
         return Importance(self)
@@ -45,9 +52,6 @@ class Importance(Sampler):
             self.proposal.update(progress)
 
     def forward(self, rays: Rays, medium: Queryable) -> RaySamples:
-        return self.propose(rays, medium)[0]
-
-    def propose(self, rays: Rays, medium: Queryable) -> tuple[RaySamples, MediumRendering | None]:
         edges = even_edges(rays.near, rays.far, self.coarse).detach()
         first = in_bins(rays, edges, self.training)
         proposal = self.proposal.render(first) if self.training and self.proposal is not None else None
@@ -56,7 +60,7 @@ class Importance(Sampler):
             weights = first.weight(tau)
             more = sample_pdf(edges, weights, self.fine, random=self.training)
             samples = in_bins(rays, torch.cat([edges, more], 1).sort(1).values, self.training)
-        return samples, proposal
+        return replace(samples, proposal=proposal)
 
     def _optical_depth(self, samples: DenseSamples, medium: Queryable) -> Tensor:
         source = medium if self.proposal is None else self.proposal

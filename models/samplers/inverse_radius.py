@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from models.capabilities import Bounds
+from models.capabilities import OUTSIDE, Offer
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samples import DenseSamples
 from utils.random_stream import uniform
@@ -20,7 +20,7 @@ class InverseRadiusConfig(SamplerConfig):
     """Intervals even in 1/r, from the start of the medium to `reach` radii."""
 
     type: Literal["inverse_radius"] = "inverse_radius"
-    covers: ClassVar[frozenset[Bounds]] = frozenset({"outside"})
+    covers: ClassVar[frozenset[Offer]] = frozenset({OUTSIDE})
     samples: int = Field(32, ge=1)
     reach: float = Field(1000.0, gt=1, description="radius at which the last interval ends, in scene units")
     measure: Literal["metric", "inverse_radius"] = Field(

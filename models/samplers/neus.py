@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.capabilities import Capability
+from models.capabilities import SDF, Offer
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samples import DenseSamples
@@ -22,7 +22,7 @@ class NeusSamplerConfig(SamplerConfig):
     """Hierarchical sampling for an sdf as NeuS publishes it."""
 
     type: Literal["neus"] = "neus"
-    needs: ClassVar[frozenset[Capability]] = frozenset({"sdf"})
+    needs: ClassVar[frozenset[Offer]] = frozenset({SDF})
     uniform: int = Field(64, ge=2)
     rounds: int = Field(4, ge=0, le=10)
     per_round: int = Field(16, ge=1)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from models.capabilities import Bounds
+from models.capabilities import EVERYWHERE, INSIDE, OUTSIDE, Offer
 from models.capacity import Capacity, Stages
 from models.kernels.rays.march import blocks, march
 from models.samplers.base import Queryable, Sampler, SamplerConfig
@@ -31,7 +31,7 @@ class OccupancyGridConfig(SamplerConfig):
     """Steps through the occupied cells of nested grids, each about a cube of twice the side."""
 
     type: Literal["occupancy_grid"] = "occupancy_grid"
-    covers: ClassVar[frozenset[Bounds]] = frozenset({"sphere", "outside"})
+    covers: ClassVar[frozenset[Offer]] = frozenset({INSIDE, OUTSIDE, EVERYWHERE})
     resolution: int = Field(64, ge=4, le=512, description="cells to a side")
     levels: int = Field(
         1, ge=1, le=16, description="level l covers [-2^l, 2^l]^3 where finer ones do not; beyond the last is nothing"

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.capabilities import Capability
+from models.capabilities import SURFACE, Offer
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samplers.stratified import even_edges, in_bins
 from models.samples import DenseSamples
@@ -23,7 +23,7 @@ class RootFindingConfig(SamplerConfig):
     """Samples around the first surface, in an interval that shrinks during the run."""
 
     type: Literal["root_finding"] = "root_finding"
-    needs: ClassVar[frozenset[Capability]] = frozenset({"surface"})
+    needs: ClassVar[frozenset[Offer]] = frozenset({SURFACE})
     march: int = Field(256, ge=2, description="even points at which a change of sign is looked for")
     secant_steps: int = Field(8, ge=0, le=64)
     samples: int = Field(64, ge=1, description="in the interval")

@@ -10,6 +10,7 @@ from dataio.cameras import Cameras
 from dataio.shapes.hull import VisualHull
 from models.encodings.hash_grid import HashGridConfig
 from models.fields.sdf import SdfConfig
+from models.fields.shape_fit import fit_shape
 from models.networks.mlp import MlpConfig
 
 RADIUS, SIZE, FOCAL = 0.5, 120, 150.0
@@ -68,15 +69,16 @@ def test_a_network_starts_as_the_hull_and_as_the_sphere_without_masks() -> None:
         radius=0.7,
         encoding=HashGridConfig(levels=4, top=64, log2_rows=12),
         geometry=MlpConfig(layers=1, width=32, activation="softplus"),
-        color=MlpConfig(layers=1, width=16),
         features=7,
     )
     shell = torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
     field = config.build()
-    field.initialize({"hull": lambda: lambda x: x.norm(dim=-1) - 0.4})
+    field.reset_parameters()
+    fit_shape(field, lambda x: x.norm(dim=-1) - 0.4)
     with torch.no_grad():
         assert field.value(0.4 * shell).abs().mean() < 5e-3 and (field.value(0.9 * shell) > 0.4).all()
     field = config.build()
+    field.reset_parameters()
     field.initialize(None)
     with torch.no_grad():
         assert field.value(0.7 * shell).mean().abs() < 0.1 and (field.value(0.1 * shell) < -0.3).all()

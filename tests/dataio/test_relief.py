@@ -16,6 +16,7 @@ from engine import resume
 from engine.experiment import read_config
 from models.encodings.hash_grid import HashGridConfig
 from models.fields.sdf import SdfConfig
+from models.fields.shape_fit import fit_shape
 from models.networks.mlp import MlpConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +80,8 @@ def test_a_field_starts_as_the_ground() -> None:
     encoding = HashGridConfig(levels=6, base=8, top=64, log2_rows=12)
     geometry = MlpConfig(layers=1, width=32, activation="softplus")
     field = SdfConfig(encoding=encoding, geometry=geometry, features=3, init="ground").build()
-    field.initialize({"ground": lambda: Relief(scattered(4000, lambda x, y: 0.2 * np.sin(3 * x) * y), UP)})
+    field.reset_parameters()
+    fit_shape(field, Relief(scattered(4000, lambda x, y: 0.2 * np.sin(3 * x) * y), UP))
     across = torch.rand(500, 2) * 1.2 - 0.6
     height = 0.2 * torch.sin(3 * across[:, 0]) * across[:, 1]
     with torch.no_grad():

@@ -25,10 +25,11 @@ GRID = {"type": "dense_grid", "resolutions": [8, 16]}
 WAVES = {"type": "frequency", "levels": 2}
 BENT = {"layers": 2, "width": 32, "activation": "softplus"}
 PLAIN = {"layers": 1, "width": 32}
-SURFACE = {"features": 4, "color": PLAIN, "view_encoding": WAVES, "radius": 0.6}
+SURFACE = {"features": 4, "radius": 0.6}
+APPEARANCE = {"type": "mlp", "encoding": WAVES, "network": PLAIN}
 FIELDS: dict[str, dict[str, Any]] = {
-    "radiance": {"type": "radiance", "encoding": WAVES, "density": PLAIN, "color": PLAIN, "features": 4},
-    "radiance on a grid": {"type": "radiance", "encoding": GRID, "density": PLAIN, "color": PLAIN, "features": 4},
+    "radiance": {"type": "radiance", "encoding": WAVES, "density": PLAIN, "features": 4},
+    "radiance on a grid": {"type": "radiance", "encoding": GRID, "density": PLAIN, "features": 4},
     "sdf": {"type": "sdf", "encoding": WAVES, "geometry": BENT, **SURFACE},
     "sdf on a grid": {"type": "sdf", "encoding": HASH, "geometry": BENT, **SURFACE},
     "occupancy": {"type": "occupancy", "encoding": WAVES, "geometry": BENT, **SURFACE},
@@ -56,7 +57,8 @@ BACKGROUNDS: dict[str, dict[str, Any] | None] = {
         "bounds": "outside",
         "sampler": {"type": "inverse_radius", "samples": 8},
         "opacity": {"type": "density", "activation": "abs"},
-        "field": {"type": "outside", "encoding": WAVES, "density": PLAIN, "color": PLAIN, "features": 4},
+        "field": {"type": "outside", "encoding": WAVES, "density": PLAIN, "features": 4},
+        "appearance": APPEARANCE,
     },
 }
 # What a field's value means, and what can make sense of that: said here once more, apart from the parts themselves.
@@ -80,7 +82,8 @@ def fits(names: Names) -> bool:
 def config(names: Names, background: str, **losses: object) -> experiment.ExperimentConfig:
     chosen = [parts[name] for parts, name in zip(PARTS, names, strict=True)]
     parts = dict(zip(("field", "opacity", "sampler"), chosen, strict=True))
-    model = {"foreground": {"bounds": "sphere", **parts}, "background": BACKGROUNDS[background]}
+    foreground = {"bounds": "sphere", "appearance": APPEARANCE, **parts}
+    model = {"foreground": foreground, "background": BACKGROUNDS[background]}
     learned = {"color": {"type": "color", "norm": "l2"}, "mask": {"type": "mask", "weight": 0.1}, **losses}
     return experiment.ExperimentConfig.model_validate({"model": model, "losses": learned})
 

@@ -13,10 +13,9 @@ from engine.experiment import TrainConfig
 from engine.gradients import Gradients, micro_batch_size
 from models.kernels.runtime import launch
 from models.losses.color import ColorLoss
-from models.model import Model
+from models.model import Model, Rendering
 from models.networks.mlp import Mlp, MlpConfig
 from models.objective import Objective
-from models.volume import Rendering
 from tests.engine.test_training import ROOT, SMALL, SPHERE, quick_hulls, trained
 from utils.random_stream import normal, permutation, random_stream, uniform
 

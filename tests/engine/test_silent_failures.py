@@ -12,8 +12,8 @@ from models.kernels.rays.packed import crossings, points, preceding
 from models.kernels.rays.sphere import clipped
 from models.kernels.rays.trace import trace
 from models.samples import PackedSamples
-from models.volume import clip
 from tests.engine.test_training import SPHERE, quick_hulls, trained
+from tests.support.analytic import clip
 
 __all__ = ["quick_hulls"]
 

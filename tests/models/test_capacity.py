@@ -8,9 +8,9 @@ import torch
 from dataio.batches import RayBatch
 from engine.trainer import Trainer
 from models.capacity import Capacity
+from models.model import VISIBLE
 from models.objective import Report
 from models.samples import compact_indices
-from models.volume import VISIBLE
 from tests.engine.test_training import SPHERE, quick_hulls, trained
 from tests.support.analytic import rays_at_sphere
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.appearance.mlp import MlpAppearanceConfig, to_color
+from models.capabilities import GRADIENT, offered
 from models.encodings.base import Encoding
 from models.encodings.dense_grid import DenseGridConfig
 from models.encodings.frequency import FrequencyConfig
@@ -15,16 +17,21 @@ from models.fields.outside import OutsideConfig
 from models.fields.radiance import RadianceFieldConfig
 from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall
 from models.kernels.networks.normals import mirrored
-from models.networks.activations import ACTIVATIONS, RandomizedRelu, activation, softplus, to_color
+from models.networks.activations import ACTIVATIONS, RandomizedRelu, activation, softplus
 from models.networks.mlp import Mlp, MlpConfig
-from utils.config.parts import parts
+from models.samples import Points
+from models.volume import Volume, VolumeConfig
+from utils.config.parts import discover, parts
 
+for package in ("opacities", "appearance"):
+    discover(f"models.{package}")
 SMALL_GRID = HashGridConfig(levels=4, top=64, log2_rows=10, initial=0.1)
 SMALL_SDF = {"geometry": MlpConfig(layers=2, width=32, activation="softplus"), "features": 4}
 SIREN = MlpConfig(layers=3, width=64, activation="sine", weight_norm=True)
 DENSE_GRID = DenseGridConfig(resolutions=(4, 9), features=4, initial=0.1)
+NERF = MlpAppearanceConfig(network=MlpConfig(layers=1, width=128))
 FIELDS: dict[str, FieldConfig] = {
-    "sdf, frequencies": SdfConfig(**SMALL_SDF, color=MlpConfig(layers=1, width=16)),
+    "sdf, frequencies": SdfConfig(**SMALL_SDF),
     "sdf, skip and weight norm": SdfConfig(
         geometry=MlpConfig(layers=4, width=48, skip=(2,), activation="softplus", weight_norm=True), features=4
     ),
@@ -34,7 +41,7 @@ FIELDS: dict[str, FieldConfig] = {
     "sdf, wall": SdfConfig(**SMALL_SDF, wall=Wall(radius=0.7)),
     "sdf, 6 taps": SdfConfig(encoding=SMALL_GRID, **SMALL_SDF, feature_scale=1.0, numerical={"step": 3e-4}),
     "sdf, 4 taps": SdfConfig(**SMALL_SDF, numerical=NumericalGradient(taps=4)),
-    "occupancy, frequencies": OccupancyFieldConfig(**SMALL_SDF, color_activation="tanh"),
+    "occupancy, frequencies": OccupancyFieldConfig(**SMALL_SDF),
     "radiance, frequencies": RadianceFieldConfig(density=MlpConfig(layers=3, width=96, skip=(2,)), features=8),
     "radiance, dense grid": RadianceFieldConfig(encoding=DENSE_GRID, density=MlpConfig(layers=1, width=32), features=8),
     "outside, frequencies": OutsideConfig(density=MlpConfig(layers=2, width=32), features=8),
@@ -50,9 +57,25 @@ def directions(count: int) -> Tensor:
     return torch.nn.functional.normalize(points(count, seed=9), dim=-1)
 
 
+def of(config: FieldConfig) -> Field:
+    """A field with its first values."""
+    field = config.build()
+    field.reset_parameters()
+    return field
+
+
 def built(name: str) -> Field:
     torch.manual_seed(0)
-    return FIELDS[name].build()
+    return of(FIELDS[name])
+
+
+def volume(name: str) -> Volume:
+    """A field of FIELDS with a color network."""
+    field = FIELDS[name]
+    kind = {"sdf": "logistic"}.get(field.value_kind.name, "density")
+    appearance = {"type": "mlp", "network": {"layers": 1, "width": 16}}
+    torch.manual_seed(0)
+    return Volume(VolumeConfig.model_validate({"field": field, "appearance": appearance, "opacity": {"type": kind}}))
 
 
 def test_softplus_and_its_slope_have_the_right_values_and_derivatives() -> None:
@@ -206,12 +229,14 @@ def test_spherical_harmonics_are_orthonormal() -> None:
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_value_agrees_with_the_whole_sample(name: str) -> None:
-    field = built(name)
+    both = volume(name)
     x = points(20) * (3.0 if name.startswith("outside") else 1.0)
-    sample = field(x, directions(20))
-    torch.testing.assert_close(field.value(x), sample.value, atol=1e-5, rtol=1e-5)
-    assert sample.color.shape == (20, 3) and ((sample.color >= 0) & (sample.color <= 1)).all()
-    assert field(x[:0], directions(20)[:0]).color.shape == (0, 3)
+    sample, color = both.look(Points(x, directions(20)))
+    torch.testing.assert_close(both.value(x), sample.value, atol=1e-5, rtol=1e-5)
+    assert color.shape == (20, 3) and ((color >= 0) & (color <= 1)).all()
+    assert sample.features.shape == (20, both.field.features)
+    assert (sample.gradient is not None) == both.field.has_gradient == (GRADIENT in offered(FIELDS[name]))
+    assert both.look(Points(x[:0], directions(20)[:0]))[1].shape == (0, 3)
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name.startswith(("sdf", "occupancy"))])
@@ -222,7 +247,7 @@ def test_gradient_against_finite_differences(name: str) -> None:
     x = points(200)
     gradient = field.gradient(x)
     assert gradient is not None
-    torch.testing.assert_close(field(x, directions(200)).gradient, gradient)
+    torch.testing.assert_close(field(Points(x, directions(200))).gradient, gradient)
     step = 2e-4
     columns = [(field.value(x + d) - field.value(x - d)) / (2 * step) for d in torch.eye(3) * step]
     difference = (torch.stack(columns, -1) - gradient).norm(dim=-1)
@@ -237,7 +262,7 @@ def test_the_published_network_starts_as_a_sphere(inside_out: bool) -> None:
     ratios = []
     for seed in range(8):
         torch.manual_seed(seed)
-        field = SdfConfig(radius=0.5, inside_out=inside_out).build()
+        field = of(SdfConfig(radius=0.5, inside_out=inside_out))
         sign = -1 if inside_out else 1
         x = points(500, seed=seed)
         assert (sign * field.value(torch.zeros(1, 3)) < 0).all()
@@ -255,17 +280,19 @@ def test_the_published_network_starts_as_a_sphere(inside_out: bool) -> None:
     ],
 )
 def test_ground_starts_as_the_plane_where_z_is_zero(geometry: MlpConfig) -> None:
-    field = SdfConfig(init="ground", geometry=geometry).build()
+    field = of(SdfConfig(init="ground", geometry=geometry))
     x = points(200)
     torch.testing.assert_close(field.value(x).detach(), x[:, 2], atol=1e-5, rtol=0)
     up = torch.tensor([[0.0, 0.0, 1.0]]).expand(200, 3)
-    torch.testing.assert_close(field.gradient(x).detach(), up, atol=1e-4, rtol=0)
+    gradient = field.gradient(x)
+    assert gradient is not None
+    torch.testing.assert_close(gradient.detach(), up, atol=1e-4, rtol=0)
 
 
 def test_an_eikonal_loss_trains_the_table() -> None:
     """Double backward through network and grid: against finite differences of the loss in the table."""
     torch.manual_seed(0)
-    field = FIELDS["sdf, hash grid"].build()
+    field = of(FIELDS["sdf, hash grid"])
     x = points(40)
 
     def loss() -> Tensor:
@@ -315,22 +342,30 @@ def test_the_turned_point_of_nerfpp_is_the_direction_of_the_point_itself() -> No
 
 def test_nerf_knows_the_published_sizes() -> None:
     """8 x 256 with the input again before layer 5, a head of 1 + 256, one view layer of 128."""
-    field = RadianceFieldConfig().build()
+    field, color = RadianceFieldConfig().build(), NERF.build(256, gradient=False)
     inputs = [layer.direction.shape[1] for layer in field.density.linears()]
     assert inputs == [63] + [256] * 8 and field.density.skip == (5,)
-    assert [tuple(layer.direction.shape) for layer in field.color.linears()] == [(128, 256 + 27), (3, 128)]
+    assert [tuple(layer.direction.shape) for layer in color.network.linears()] == [(128, 256 + 27), (3, 128)]
 
 
 def test_an_occupancy_is_a_logit_of_a_sphere() -> None:
     torch.manual_seed(0)
-    field = OccupancyFieldConfig(radius=0.6).build()
+    field = of(OccupancyFieldConfig(radius=0.6))
     assert field.value(torch.zeros(1, 3)) > 0.1 and (field.value(directions(50)) < 0).all()
     x, d = points(50), directions(50)
-    sample, inner = field(x, d), Sdf.forward(field, x, d)
+    sample, inner = field(Points(x, d)), Sdf.forward(field, Points(x, d))  # type: ignore[arg-type]
     assert sample.gradient is not None and inner.gradient is not None
     torch.testing.assert_close(sample.value, -inner.value)
     torch.testing.assert_close(sample.gradient, -inner.gradient)
-    torch.testing.assert_close(sample.color, inner.color)  # it sees the gradient of the network, as published
+    torch.testing.assert_close(sample.features, inner.features)
+
+
+def test_a_color_network_gets_the_normal_outward() -> None:
+    """Of an occupancy, which falls outward, the gradient of the network f = -value, as published."""
+    both, x, d = volume("occupancy, frequencies"), points(50), directions(50)
+    seen, color = both.look(Points(x, d))
+    assert seen.gradient is not None
+    torch.testing.assert_close(color, both.appearance(Points(x, d), seen.features, -seen.gradient))
 
 
 def test_a_network_of_sines_is_trained_to_a_sphere() -> None:
@@ -392,25 +427,25 @@ def test_a_dense_grid_is_trilinear() -> None:
 
 
 def test_mixed_precision_rounds_what_tolerates_it_and_no_distance() -> None:
-    fields = built("radiance, frequencies"), built("sdf, frequencies")
+    fields = volume("radiance, frequencies"), volume("sdf, frequencies")
     for field, rounds_value in zip(fields, (True, False), strict=True):
         for module in field.modules():
             if isinstance(module, Mlp):
                 module.widest = 1000  # as if it were; the kernel of narrower ones does not round
         x, d = points(100), directions(100)
-        exact = field(x, d)
+        exact, exact_color = field.look(Points(x, d))
         for network in field.low_precision_networks():
             network.mixed = True
-        mixed = field(x, d)
-        assert mixed.color.dtype == mixed.value.dtype == torch.float32
-        assert (mixed.color - exact.color).abs().max() < 0.02
+        mixed, mixed_color = field.look(Points(x, d))
+        assert mixed_color.dtype == mixed.value.dtype == torch.float32
+        assert (mixed_color - exact_color).abs().max() < 0.02
         assert rounds_value or torch.equal(mixed.value, exact.value)
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # elsewhere products stay as they are
-            assert not torch.equal(mixed.color, exact.color)
+            assert not torch.equal(mixed_color, exact_color)
             assert torch.equal(mixed.value, exact.value) != rounds_value
         torch.testing.assert_close(mixed.value, exact.value, atol=0.02, rtol=0.02)
         with torch.no_grad():  # pictures and meshes are exact
-            torch.testing.assert_close(field(x, d).color, exact.color, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(field.look(Points(x, d))[1], exact_color, atol=1e-6, rtol=1e-5)
 
 
 def test_every_part_of_the_folder_is_tested_here() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dataio.batches import RayBatch
-from models.losses.base import LossConfig, surface_points
+from models.losses.base import LossConfig, Step, surface_points
 from models.losses.color import ColorLoss
 from models.losses.color_gradient import ColorGradientLoss
 from models.losses.curvature import CurvatureLoss
@@ -18,10 +18,9 @@ from models.losses.mask import MaskLoss
 from models.losses.sdf_depth import SdfDepthLoss
 from models.losses.smoothness import SmoothnessLoss
 from models.losses.structure import StructureLoss
-from models.model import Model
+from models.model import Model, Rendering
 from models.objective import Objective, Report
 from models.samples import DenseSamples, FieldSample, MediumRendering
-from models.volume import Rendering
 from tests.support.analytic import RADIUS, rays_at_sphere, sphere_model
 from utils.config.parts import parts
 
@@ -48,13 +47,13 @@ def rendering(count: int, *, color: float = 0.5, opacity: float = 0.25, gradient
     samples = DenseSamples.from_edges(rays, torch.arange(4.0).expand(count, 4))
     slopes = torch.zeros(count, 3, 3)
     slopes[..., 0] = gradient
-    field = FieldSample(torch.zeros(count, 3), torch.zeros(count, 3, 3), slopes)
+    field = FieldSample(torch.zeros(count, 3), torch.zeros(count, 3, 0), slopes)
     return Rendering(
         color=torch.full((count, 3), color),
         opacity=torch.full((count,), opacity),
         depth=torch.zeros(count),
         normal=torch.zeros(count, 3),
-        media=[MediumRendering(samples, field, torch.zeros(count, 3))],
+        media=[MediumRendering(samples, field, torch.zeros(count, 3, 3), torch.zeros(count, 3))],
     )
 
 
@@ -79,7 +78,7 @@ def test_every_loss_is_tested_here() -> None:
 
 @pytest.mark.parametrize(("name", "truth"), [("l1", 0.3), ("l2", 0.09), ("huber", 0.25), ("masked", 0.3)])
 def test_color(name: str, truth: float, model: Model) -> None:
-    assert LOSSES[name](rendering(4), batch(4), model).item() == pytest.approx(truth, rel=1e-5)
+    assert LOSSES[name](Step(rendering(4), batch(4), model)).item() == pytest.approx(truth, rel=1e-5)
 
 
 def test_masked_color_counts_the_rays_within_the_mask(model: Model) -> None:
@@ -87,19 +86,19 @@ def test_masked_color_counts_the_rays_within_the_mask(model: Model) -> None:
     assert half.mask is not None
     half.mask[:2] = 0
     half.color[:2] = 0
-    assert ColorLoss(masked=True)(rendering(4), half, model).item() == pytest.approx(0.3, rel=1e-5)
+    assert ColorLoss(masked=True)(Step(rendering(4), half, model)).item() == pytest.approx(0.3, rel=1e-5)
 
 
 def test_eikonal(model: Model) -> None:
-    assert EikonalLoss()(rendering(4), batch(4), model).item() == pytest.approx(1.0, rel=1e-5)
+    assert EikonalLoss()(Step(rendering(4), batch(4), model)).item() == pytest.approx(1.0, rel=1e-5)
     # The sphere's sdf is exact: random points add nothing.
-    assert LOSSES["eikonal"](rendering(4), batch(4), model).item() == pytest.approx(1.0, rel=1e-5)
+    assert LOSSES["eikonal"](Step(rendering(4), batch(4), model)).item() == pytest.approx(1.0, rel=1e-5)
 
 
 def test_mask(model: Model) -> None:
-    assert MaskLoss()(rendering(4), batch(4), model).item() == pytest.approx(1.38629, rel=1e-4)  # -log 0.25
-    assert MaskLoss()(rendering(4), batch(4, mask=None), model).item() == 0
-    certain = MaskLoss()(rendering(4, opacity=0.0), batch(4), model)
+    assert MaskLoss()(Step(rendering(4), batch(4), model)).item() == pytest.approx(1.38629, rel=1e-4)  # -log 0.25
+    assert MaskLoss()(Step(rendering(4), batch(4, mask=None), model)).item() == 0
+    certain = MaskLoss()(Step(rendering(4, opacity=0.0), batch(4), model))
     assert certain.item() == pytest.approx(6.9078, rel=1e-3)  # cut at 1e-3
 
 
@@ -108,9 +107,9 @@ def test_mask(model: Model) -> None:
 def test_depth_counts_the_rays_that_have_one(norm: str, truth: float, model: Model) -> None:
     measured = replace(batch(4), depth=torch.tensor([0.25, 0.5, 0.0, 0.0]))
     loss = DepthLoss.model_validate({"norm": norm})
-    assert loss(rendering(4), measured, model).item() == pytest.approx(truth, rel=1e-5)
-    assert loss(rendering(4), batch(4), model).item() == 0
-    assert loss(rendering(4), replace(batch(4), depth=torch.zeros(4)), model).item() == 0
+    assert loss(Step(rendering(4), measured, model)).item() == pytest.approx(truth, rel=1e-5)
+    assert loss(Step(rendering(4), batch(4), model)).item() == 0
+    assert loss(Step(rendering(4), replace(batch(4), depth=torch.zeros(4)), model)).item() == 0
 
 
 def test_sdf_depth_is_zero_only_where_the_surface_was_measured() -> None:
@@ -126,10 +125,10 @@ def test_sdf_depth_is_zero_only_where_the_surface_was_measured() -> None:
     loss = SdfDepthLoss(band=0.01, rays=2000)
     batches = [replace(batch(2000), depth=d) for d in (depth, shifted)]
     cosine = torch.nn.functional.cosine_similarity(seen.normal, -rays.directions, dim=-1)[depth > 0]
-    right, wrong = (loss(seen, b, model).item() for b in batches)
+    right, wrong = (loss(Step(seen, b, model)).item() for b in batches)
     assert right < 2e-3
     assert wrong == pytest.approx(0.02 * cosine.mean().item(), rel=0.25)
-    assert loss(seen, batch(2000), model).item() == 0
+    assert loss(Step(seen, batch(2000), model)).item() == 0
 
 
 def test_surface_points_lie_on_the_surface(model: Model) -> None:
@@ -146,9 +145,9 @@ def test_smoothness_and_curvature_of_a_sphere(model: Model) -> None:
     """Normals of a sphere of radius r turn by 1/r per unit: curvature 1/r^2; the length of a shift across is known."""
     torch.manual_seed(0)
     seen = sphere_model(s=2000.0).eval()(rays_at_sphere(2000))
-    curvature = CurvatureLoss(shift=1e-2, points=4000)(seen, batch(0), model)
+    curvature = CurvatureLoss(shift=1e-2, points=4000)(Step(seen, batch(0), model))
     assert curvature.item() == pytest.approx(1 / RADIUS**2, rel=0.02)
-    smoothness = SmoothnessLoss(shift=1e-2, points=4000)(seen, batch(0), model)
+    smoothness = SmoothnessLoss(shift=1e-2, points=4000)(Step(seen, batch(0), model))
     # The mean over the sphere of the part of a uniform shift that lies across the normal: 0.744 by sampling.
     e = 2 * torch.rand(200_000, 3, dtype=torch.float64) - 1
     n = torch.nn.functional.normalize(torch.randn(200_000, 3, dtype=torch.float64), dim=-1)
@@ -161,23 +160,23 @@ def test_distortion_is_the_double_sum(model: Model) -> None:
     rays = rays_at_sphere(5)
     edges = torch.rand(5, 9, generator=torch.Generator().manual_seed(0)).sort(1).values
     tau = torch.rand(5, 8, generator=torch.Generator().manual_seed(1))
-    field = FieldSample(tau, torch.zeros(5, 8, 3))
-    part = MediumRendering(DenseSamples.from_edges(rays, edges), field, tau)
+    field = FieldSample(tau, torch.zeros(5, 8, 0))
+    part = MediumRendering(DenseSamples.from_edges(rays, edges), field, torch.zeros(5, 8, 3), tau)
     seen = Rendering(torch.zeros(5, 3), torch.zeros(5), torch.zeros(5), torch.zeros(5, 3), [part])
     w, middle, length = part.weight(), (edges[:, 1:] + edges[:, :-1]) / 2, edges.diff()
     pairs = (w[:, :, None] * w[:, None] * (middle[:, :, None] - middle[:, None]).abs()).sum((1, 2))
     truth = (pairs + (w.square() * length).sum(1) / 3).mean()
-    torch.testing.assert_close(DistortionLoss()(seen, batch(5), model), truth)
+    torch.testing.assert_close(DistortionLoss()(Step(seen, batch(5), model)), truth)
 
 
 def test_entropy(model: Model) -> None:
-    assert EntropyLoss()(rendering(4, opacity=0.5), batch(4), model).item() == pytest.approx(0.693147, rel=1e-5)
-    assert EntropyLoss()(rendering(4, opacity=1.0), batch(4), model).item() == pytest.approx(0.0079, rel=1e-2)
+    assert EntropyLoss()(Step(rendering(4, opacity=0.5), batch(4), model)).item() == pytest.approx(0.693147, rel=1e-5)
+    assert EntropyLoss()(Step(rendering(4, opacity=1.0), batch(4), model)).item() == pytest.approx(0.0079, rel=1e-2)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_finite_without_samples(name: str, model: Model) -> None:
-    assert torch.isfinite(LOSSES[name](rendering(0), replace(batch(0), patch=8), model))
+    assert torch.isfinite(LOSSES[name](Step(rendering(0), replace(batch(0), patch=8), model)))
 
 
 def test_the_objective_sums_what_the_schedules_say() -> None:
@@ -230,5 +229,5 @@ def test_a_weight_counts_a_ray_as_often(name: str, model: Model) -> None:
     twice = replace(full, weight=torch.tensor([2.0, 2.0, 0.0, 0.0]))
     again = torch.tensor([0, 1, 0, 1])
     chosen = replace(seen, color=varied.color[again], opacity=varied.opacity[again], depth=varied.depth[again])
-    expected = LOSSES[name](chosen, full[again], model)
-    torch.testing.assert_close(LOSSES[name](varied, twice, model), expected)
+    expected = LOSSES[name](Step(chosen, full[again], model))
+    torch.testing.assert_close(LOSSES[name](Step(varied, twice, model)), expected)

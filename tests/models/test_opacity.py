@@ -33,7 +33,7 @@ def in_single(sample: FieldSample, samples: DenseSamples) -> tuple[FieldSample, 
     assert sample.gradient is not None
     rays = replace(samples.rays, origins=samples.rays.origins.float(), directions=samples.rays.directions.float())
     edges = torch.cat([samples.t0, samples.t1[:, -1:]], 1).float()
-    single = FieldSample(sample.value.float(), sample.color.float(), sample.gradient.float())
+    single = FieldSample(sample.value.float(), sample.features.float(), sample.gradient.float())
     return single, DenseSamples.from_edges(rays, edges)
 
 
@@ -131,7 +131,7 @@ def test_gradients(name: str) -> None:
     sample, samples = profile(count=3, seed=4)
 
     def tau(value: Tensor, gradient: Tensor) -> Tensor:
-        return opacity.optical_depth(FieldSample(value, sample.color, gradient), samples)
+        return opacity.optical_depth(FieldSample(value, sample.features, gradient), samples)
 
     assert sample.gradient is not None
     leaves = (sample.value.clone().requires_grad_(), sample.gradient.clone().requires_grad_())
@@ -215,7 +215,7 @@ def test_laplace_on_a_linear_interval_is_the_integral_of_the_density(beta: float
     torch.testing.assert_close(found, truth, atol=1e-4, rtol=1e-4)
 
     def of(value: Tensor, gradient: Tensor) -> Tensor:
-        return opacity.optical_depth(FieldSample(value, sample.color, gradient), samples)
+        return opacity.optical_depth(FieldSample(value, sample.features, gradient), samples)
 
     sample, samples = profile(count=2)
     assert sample.gradient is not None
@@ -228,6 +228,6 @@ def test_laplace_that_hardly_changes_is_that_of_the_middle() -> None:
     linear, constant = (LaplaceConfig(initial_beta=0.01, interval=how).build() for how in ("linear", "constant"))
     sample, samples = profile(count=20)
     assert sample.gradient is not None
-    flat = FieldSample(sample.value.float(), sample.color, 1e-6 * sample.gradient.float())
+    flat = FieldSample(sample.value.float(), sample.features, 1e-6 * sample.gradient.float())
     found, truth = (opacity.optical_depth(flat, samples).double() for opacity in (linear, constant))
     torch.testing.assert_close(found, truth, atol=1e-4, rtol=1e-3)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dataio.batches import RayBatch
 from engine import experiment
-from models.losses.base import LossConfig
+from models.losses.base import LossConfig, Step
 from models.losses.color_gradient import ColorGradientLoss
 from models.losses.patches import in_patches
 from models.losses.structure import StructureLoss
@@ -38,7 +38,7 @@ def colors(seed: int) -> Tensor:
 
 def loss_of(loss: LossConfig, color: Tensor, target: Tensor, model: Model, patch: int | None = SIDE) -> Tensor:
     batch = RayBatch(rays_at_sphere(len(color)), target, patch=patch)
-    return loss(replace(rendering(len(color)), color=color), batch, model)
+    return loss(Step(replace(rendering(len(color)), color=color), batch, model))
 
 
 # The sigma of which scikit-image's window, cut at 3.5 sigma, has 7 pixels.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from dataio.batches import RayBatch
+from models.losses.base import Step
 from models.losses.color import ColorLoss
-from models.model import Model, ModelConfig
+from models.model import Model, ModelConfig, render_rays
 from models.samples import DenseSamples, FieldSample, MediumRendering
-from models.volume import render_rays
 from tests.support.analytic import DENSITY_FIELD, FOREGROUND, rays_at_sphere
 
 DENSITY = {"type": "density", "activation": "softplus"}
@@ -31,7 +33,7 @@ def test_coarse_and_fine_are_trained_on_the_colors() -> None:
     both, data = model(PROPOSED).train(), batch()
     rendering = both(data.rays)
     assert rendering.proposed is not None and rendering.color.shape == rendering.proposed.shape
-    loss = ColorLoss(norm="l2")(rendering, data, both)
+    loss = ColorLoss(norm="l2")(Step(rendering, data, both))
     expected = sum((c - data.color).square().mean() for c in (rendering.color, rendering.proposed))
     torch.testing.assert_close(loss, torch.as_tensor(expected))
     loss.backward()
@@ -58,8 +60,9 @@ def layer(tau: float, color: float, proposal: MediumRendering | None = None, see
         if seen is not None:
             seen.append(len(rays))
         samples = DenseSamples.from_edges(rays, torch.tensor([1.0, 2.0]).expand(len(rays), 2))
-        field = FieldSample(torch.zeros(len(rays), 1), torch.full((len(rays), 1, 3), color))
-        return MediumRendering(samples, field, torch.full((len(rays), 1), tau), proposal)
+        colors = torch.full((len(rays), 1, 3), color)
+        field = FieldSample(torch.zeros(len(rays), 1), colors)
+        return MediumRendering(replace(samples, proposal=proposal), field, colors, torch.full((len(rays), 1), tau))
 
     return medium
 

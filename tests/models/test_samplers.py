@@ -18,9 +18,8 @@ from models.samplers.neus import NeusSamplerConfig
 from models.samplers.occupancy_grid import OccupancyGrid, OccupancyGridConfig
 from models.samplers.root_finding import RootFindingConfig, first_surface
 from models.samplers.stratified import StratifiedConfig
-from models.samples import PackedSamples, RaySamples
-from models.volume import clip
-from tests.support.analytic import SphereMedium, hit_distance, rays_at_sphere, sphere_medium
+from models.samples import PackedSamples, Points, RaySamples
+from tests.support.analytic import SphereMedium, clip, hit_distance, rays_at_sphere, sphere_medium
 from utils.config.parts import parts
 
 SAMPLERS: dict[str, tuple[SamplerConfig, str]] = {
@@ -114,7 +113,7 @@ def test_pruning_keeps_what_is_seen() -> None:
         sampler = OccupancyGridConfig(resolution=32, prune=prune).build().eval()
         sampler.refresh(medium, 0)
         samples = sampler(clip(rays, "sphere"), medium)
-        field = medium.field(samples.positions, samples.directions)
+        field = medium.field(Points(samples.positions, samples.directions))
         tau = medium.opacity.optical_depth(field, samples)
         weights.append(1 - torch.exp(-samples.total(tau)))
         counts.append(samples.t.numel())

@@ -11,14 +11,14 @@ from models.fields.base import Field
 from models.model import Model, ModelConfig
 from models.rendering.frames import render_image
 from models.rendering.surface import Surface, intersect
-from models.samples import FieldSample
-from models.volume import clip
+from models.samples import FieldSample, Points
 from tests.support.analytic import (
     DENSITY_FIELD,
     FOREGROUND,
     LOGIT_FIELD,
     RADIUS,
     Sphere,
+    clip,
     color_at,
     hit_distance,
     rays_at_sphere,
@@ -27,7 +27,7 @@ from tests.support.analytic import (
 OUTSIDE: dict[str, object] = {
     "bounds": "outside",
     "sampler": {"type": "inverse_radius", "samples": 8},
-    "field": {"type": "outside", "density": {"layers": 1, "width": 8}, "color": {"layers": 1, "width": 8}},
+    "field": {"type": "outside", "density": {"layers": 1, "width": 8}},
     "opacity": {"type": "density"},
 }
 
@@ -43,11 +43,13 @@ class Steep(Sphere):
 class Cloud(Field):
     """A density that falls through 10 at the radius; no gradient."""
 
+    features = 3
+
     def value(self, x: Tensor) -> Tensor:
         return 10 * torch.exp(8 * (RADIUS - x.norm(dim=-1)))
 
-    def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
-        return FieldSample(self.value(x), color_at(x))
+    def forward(self, at: Points) -> FieldSample:
+        return FieldSample(self.value(at.x), color_at(at.x))
 
 
 class Logit(Sphere):

@@ -5,10 +5,10 @@ import torch
 
 from dataio.cameras import Cameras, Rays
 from models.kernels.rays.packed import compact
+from models.model import render_rays
 from models.rendering.frames import render_image
 from models.samples import DenseSamples, FieldSample, MediumRendering, PackedSamples
-from models.volume import clip, render_rays
-from tests.support.analytic import RADIUS, color_at, hit_distance, rays_at_sphere, sphere_model
+from tests.support.analytic import RADIUS, clip, color_at, hit_distance, rays_at_sphere, sphere_model
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_compositing_against_the_papers_product() -> None:
     """sum_i prod_{j<i} (1 - alpha_j) alpha_i c_i, ray by ray in float64; gradients too."""
     _, samples, tau, color = layered([3, 0, 5, 1])
     tau.requires_grad_()
-    part = MediumRendering(samples, FieldSample(tau, color), tau)
+    part = MediumRendering(samples, FieldSample(tau, color), color, tau)
     got = samples.total(part.weight()[:, None] * color)
     expected = []
     reference = tau.detach().double().requires_grad_()
@@ -77,8 +77,8 @@ def test_compositing_against_the_papers_product() -> None:
 def test_dense_and_packed_agree() -> None:
     rays, packed, tau, color = layered([4] * 6)
     dense = DenseSamples.from_edges(rays, torch.arange(5.0).expand(6, 5))
-    one = MediumRendering(packed, FieldSample(tau, color), tau)
-    two = MediumRendering(dense, FieldSample(tau.view(6, 4), color.view(6, 4, 3)), tau.view(6, 4))
+    one = MediumRendering(packed, FieldSample(tau, color), color, tau)
+    two = MediumRendering(dense, FieldSample(tau.view(6, 4), color.view(6, 4, 3)), color.view(6, 4, 3), tau.view(6, 4))
     torch.testing.assert_close(one.weight(), two.weight().flatten())
     torch.testing.assert_close(packed.total(color), dense.total(color.view(6, 4, 3)))
     torch.testing.assert_close(packed.positions, dense.positions.reshape(-1, 3))
@@ -110,7 +110,7 @@ class Fog(torch.nn.Module):
         samples = DenseSamples.from_edges(rays, edges)
         color = torch.tensor([0.2, 0.4, 0.6]).expand(len(rays), 1, 3)
         tau = torch.full((len(rays), 1), 20.0)
-        return MediumRendering(samples, FieldSample(tau, color), tau)
+        return MediumRendering(samples, FieldSample(tau, color), color, tau)
 
 
 def test_bounds() -> None:

@@ -6,30 +6,34 @@ import torch
 from torch import Tensor
 
 from dataio.cameras import Rays
+from models.bounds.base import BoundsConfig
 from models.fields.base import Field
 from models.model import Model, ModelConfig
 from models.opacities.base import Opacity
 from models.opacities.logistic import LogisticConfig
-from models.samples import FieldSample, RaySamples
-from utils.config.parts import discover
+from models.samples import FieldSample, Points, RaySamples
+from utils.config.parts import discover, parts
 
-for package in ("models.encodings", "models.fields", "models.opacities", "models.samplers"):
-    discover(package)
+for package in ("appearance", "bounds", "encodings", "fields", "inits", "opacities", "samplers"):
+    discover(f"models.{package}")
 
 RADIUS = 0.6
 FOREGROUND: dict[str, object] = {
     "bounds": "sphere",
     "sampler": {"type": "occupancy_grid", "resolution": 32},
-    "field": {"type": "sdf", "geometry": {"layers": 1, "width": 8, "activation": "softplus"}, "features": 0},
+    "field": {"type": "sdf", "geometry": {"layers": 1, "width": 8, "activation": "softplus"}, "features": 3},
+    "appearance": {"type": "direct", "activation": "none"},
 }
 
 # Fields of other kinds of value, for what is replaced by a closed form or only looked at by its config.
-DENSITY_FIELD: dict[str, object] = {"type": "radiance", "density": {"layers": 1, "width": 8}, "features": 4}
+DENSITY_FIELD: dict[str, object] = {"type": "radiance", "density": {"layers": 1, "width": 8}, "features": 3}
 LOGIT_FIELD: dict[str, object] = {**FOREGROUND["field"], "type": "occupancy"}  # type: ignore[dict-item]
 
 
 class Sphere(Field):
-    """sdf |x| - radius, colored by position."""
+    """sdf |x| - radius, colored by position: its features are the colors."""
+
+    features, has_gradient = 3, True
 
     def value(self, x: Tensor) -> Tensor:
         return x.norm(dim=-1) - RADIUS
@@ -37,8 +41,8 @@ class Sphere(Field):
     def gradient(self, x: Tensor) -> Tensor:
         return torch.nn.functional.normalize(x, dim=-1)
 
-    def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
-        return FieldSample(self.value(x), color_at(x), self.gradient(x))
+    def forward(self, at: Points) -> FieldSample:
+        return FieldSample(self.value(at.x), color_at(at.x), self.gradient(at.x))
 
 
 def color_at(x: Tensor) -> Tensor:
@@ -96,6 +100,11 @@ def rays_at_sphere(count: int, *, seed: int = 0, distance: float = 2.5, spread: 
     directions = torch.nn.functional.normalize(targets - origins, dim=-1)
     near, far = torch.full((count,), 0.05), torch.full((count,), torch.inf)
     return Rays(origins, directions, near, far, torch.zeros(count, dtype=torch.long))
+
+
+def clip(rays: Rays, bounds: str) -> Rays:
+    """The piece of each ray within bounds of a type."""
+    return parts(BoundsConfig)[bounds]().build().clip(rays)
 
 
 def hit_distance(rays: Rays) -> Tensor:

@@ -34,8 +34,9 @@ def load_config(
     beside the file, then in the project's `configs/` and `configs/data/`. `overrides` are
     `key.sub=value` with values in YAML; they win over all files. How they merge: docs/configs.md.
 
-    renamed: keys of earlier versions, each with its name of today; `*` stands for any one key on the way. They are
-    mistakes, but in a config that a run has saved, where they are read as what they meant.
+    renamed: keys of earlier versions, each with its name of today; `*` stands for any one key on the way. A name
+    `../a.b` is one beside the mapping that the key was in. They are mistakes, but in a config that a run has saved,
+    where they are read as what they meant.
 
     Raises `InputError` with one line per mistake: `file:line:column: key: what (got X); did you mean 'y'?`.
     """
@@ -201,17 +202,32 @@ def _parse_overrides(overrides: Sequence[str], mistakes: list[str]) -> Node:
     return tree
 
 
-def _rename(tree: Node, old: Sequence[str], new: str, mistakes: list[str] | None, shown: str = "") -> None:
+def _rename(
+    tree: Node,
+    old: Sequence[str],
+    new: str,
+    mistakes: list[str] | None,
+    shown: str = "",
+    above: Node | None = None,
+) -> None:
     """Give a key of `tree` its new name, or, with `mistakes`, refuse it by a line that says the new name."""
     if not isinstance(tree.value, dict):
         return
     for key in list(tree.value) if old[0] == "*" else [key for key in tree.value if key == old[0]]:
         if len(old) > 1:
-            _rename(tree.value[key], old[1:], new, mistakes, f"{shown}{key}.")
+            _rename(tree.value[key], old[1:], new, mistakes, f"{shown}{key}.", tree)
         elif mistakes is None:
-            tree.value[new] = tree.value.pop(key)
+            _insert(*_target(tree, above, new), tree.value.pop(key))
         else:
-            mistakes.append(f"{tree.value[key].key}: {shown}{key}: is now called {new}: write {shown}{new}")
+            name = ".".join([*shown.split(".")[:-2], new[3:]]) if new.startswith("../") else f"{shown}{new}"
+            mistakes.append(f"{tree.value[key].key}: {shown}{key}: is now called {new.lstrip('./')}: write {name}")
+
+
+def _target(tree: Node, above: Node | None, new: str) -> tuple[Node, list[str]]:
+    """Where a key of the mapping `tree`, which lies in `above`, goes by its new name."""
+    if new.startswith("../") and above is not None:
+        return above, new[3:].split(".")
+    return tree, [new]
 
 
 def _insert(tree: Node, path: Sequence[str], value: Node) -> None:
@@ -279,5 +295,6 @@ def _define_choice(kind_name: str, definitions: dict[str, Any]) -> str:
             schema = _adopt(part.model_json_schema(), definitions)
             definitions[f"{kind_name}.{name}"] = {**schema, "required": ["type"]}
             options.append({"$ref": f"#/$defs/{kind_name}.{name}"})
-        definitions[kind_name] = {"oneOf": options}
+        names = [{"enum": sorted(parts(kind_named(kind_name)))}]  # a name alone is the part with its defaults
+        definitions[kind_name] = {"oneOf": options + names}
     return kind_name

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import json
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
@@ -75,6 +75,12 @@ def parts(kind: type[KindT]) -> dict[str, type[KindT]]:
     return {name: part for name, part in sorted(_registry[kind].items()) if issubclass(part, kind)}
 
 
+def registered() -> Iterator[tuple[type[Part], str, type[Part]]]:
+    """Kind, type and class of every part that is registered by now."""
+    for kind, known in _registry.items():
+        yield from ((kind, name, part) for name, part in sorted(known.items()))
+
+
 def kind_named(name: str) -> type[Part]:
     """The kind whose class is called `name`; there must be one."""
     return next(kind for kind in _registry if kind.__name__ == name)
@@ -112,7 +118,7 @@ class ChoiceMarker:
         return {CHOICE_MARK: schema["metadata"]["kind"]}
 
     def validate(self, kind: type[Part], value: Any, info: core_schema.ValidationInfo) -> Part:
-        """A part of `kind` made from `value`, a mapping with its `type` or an instance."""
+        """A part of `kind` made from `value`: a mapping with its `type`, an instance, or a name, the type alone."""
         return choose(kind, value, info)
 
 
@@ -125,6 +131,8 @@ def choose(kind: type[Part], value: Any, info: core_schema.ValidationInfo) -> Pa
     """Validate `value` as the part of `kind` that its `type` names; raises pydantic's errors."""
     if isinstance(value, kind):
         return value
+    if isinstance(value, str):
+        value = {"type": value}
     if not isinstance(value, Mapping):
         raise PydanticCustomError("not_a_part", "should be a mapping with a `type`")
     choices = parts(kind)

@@ -228,7 +228,8 @@ def test_what_is_made_of_a_distance_and_its_gradient(other: SimpleNamespace) -> 
         leaves = value, gradient, s, output = [x.clone().requires_grad_() for x in inputs]
         tau = logistic.optical_depth(value, gradient, ways, tuple(t), s, torch.tensor(0.4))
         turned, off = normals.mirrored(ways, gradient), normals.off_unit(gradient)
-        first, seen = join.joined(output, [ways, turned, gradient])
+        first, features = join.split(output)
+        seen = join.joined(features, [ways, turned, gradient])
         found = [tau, off, first, seen]
         grads = torch.autograd.grad(sum(x.sin().sum() for x in found), leaves)
         return [*found, *grads, logistic.estimated_optical_depth(value.detach(), value.detach().roll(1), s.detach())]

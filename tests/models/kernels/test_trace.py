@@ -11,9 +11,8 @@ from models.kernels.rays.trace import trace
 from models.rendering.baked import Baked, bake, render_depth
 from models.rendering.frames import render_image
 from models.rendering.surface import Surface
-from models.volume import clip
 from tests.models.test_surface import CASES, surface_model
-from tests.support.analytic import RADIUS, hit_distance, rays_at_sphere
+from tests.support.analytic import RADIUS, clip, hit_distance, rays_at_sphere
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 

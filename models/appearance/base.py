@@ -1,0 +1,74 @@
+"""What every appearance offers, and what is learned of single photographs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from models.capabilities import Offer
+from models.samples import Points
+from utils.config.parts import Choice, Part
+
+
+class PerImageConfig(Part):
+    """What differs from photograph to photograph, learned for each camera."""
+
+    def build(self, cameras: int) -> PerImage:
+        """For so many cameras."""
+        raise TypeError("a per-image config says how it is built")
+
+
+class PerImage(nn.Module):
+    """Changes features before the appearance sees them, or colors after it. width: how many features it adds.
+
+    What was learned of a camera serves that camera; points of no photograph, and photographs that were not trained
+    on, get the mean over those that were.
+    """
+
+    width: int = 0
+
+    def features(self, features: Tensor, at: Points) -> Tensor:
+        """[*N, F] -> [*N, F + width]. Differentiable in features and the parameters."""
+        return features
+
+    def color(self, color: Tensor, at: Points) -> Tensor:
+        """[*N, C] -> [*N, C]. Differentiable in color and the parameters."""
+        return color
+
+
+class AppearanceConfig(Part):
+    """Features, normal and points to color. needs: what the field must offer."""
+
+    default_type: ClassVar[str | None] = "mlp"
+
+    per_image: Choice[PerImageConfig] | None = None
+
+    @property
+    def needs(self) -> frozenset[Offer]:
+        """What the field must offer."""
+        return frozenset()
+
+    @property
+    def channels(self) -> int:
+        """Of the color: three, unless they are shaded after compositing."""
+        return 3
+
+    def build(self, features: int, *, gradient: bool) -> Appearance:
+        """For a field of so many features, with or without a gradient. Raises InputError where that does not fit."""
+        raise TypeError("an appearance config says how it is built")
+
+
+class Appearance(nn.Module):
+    """(points, features, normal) -> color."""
+
+    def forward(self, at: Points, features: Tensor, normal: Tensor | None) -> Tensor:
+        """[*N, C] colors, three in [0, 1] unless they are channels of a shading.
+
+        features: [*N, F]. normal: [*N, 3], the gradient of the field's value, turned outward, of its own length; None
+        for a field without. Differentiable in features, normal and the parameters, once.
+        """
+        raise TypeError("an appearance defines forward")
+
+    def update(self, progress: float) -> None:
+        """Follow the schedules. progress: share of the run that is done, in [0, 1]."""

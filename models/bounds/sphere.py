@@ -1,0 +1,36 @@
+"""The unit sphere: what a scene is looked at for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from models.bounds.base import Bounds, BoundsConfig
+from models.kernels.rays.sphere import clipped
+
+if TYPE_CHECKING:
+    from dataio.cameras import Rays
+
+
+class SphereConfig(BoundsConfig):
+    """Inside the unit sphere of the scene frame."""
+
+    type: Literal["sphere"] = "sphere"
+
+    def build(self) -> Sphere:
+        return Sphere()
+
+
+class Sphere(Bounds):
+    """|x| <= 1."""
+
+    def clip(self, rays: Rays) -> Rays:
+        """Rays [R] -> their pieces [R] inside the sphere; see `Bounds.clip`."""
+        near, far = clipped(rays.origins, rays.directions, rays.near, rays.far)
+        return replace(rays, near=near, far=far)
+
+    def contains(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N] bool; see `Bounds.contains`."""
+        return x.square().sum(-1) <= 1

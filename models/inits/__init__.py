@@ -1,0 +1,1 @@
+"""Shapes of a surface at first, one file each."""
