@@ -12,12 +12,16 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dataio.batches import PixelSampler, RayBatch
+from dataio.checks.camera_checks import facts
+from dataio.checks.doctor import admit
+from dataio.checks.photo_checks import normals as normals_found
 from dataio.formats.dtu import DtuData
 from dataio.formats.transforms import TransformsData
 from dataio.quantities.base import quantity
 from dataio.scene import Scene
 from tests.support import made_data
 from tests.support.made_data import HEIGHT, WIDTH
+from tests.support.made_photos import COUNT, SIZE, Photos
 from utils.errors import InputError
 
 # Two planes, seen by the left and the right half of every picture; nothing is known of the upper quarter.
@@ -284,3 +288,19 @@ def test_confidence_outside_of_its_range_is_one_line(tmp_path) -> None:
         quantity("confidence").read(tmp_path / "c.npy")
     np.save(tmp_path / "c.npy", np.array([[np.nan, 1.0]]))
     assert quantity("confidence").read(tmp_path / "c.npy").tolist() == [[0, 65535]]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_doctor_knows_normals_of_other_axes(tmp_path, sign) -> None:
+    """Of a rough wall, as OpenCV has it, and with y and z negated."""
+    folder = Photos().write(tmp_path / "data")
+    random = np.random.default_rng(0)
+    for view in range(COUNT):
+        normal = random.normal(size=(SIZE, SIZE, 3)) * 0.3 - [0, 0, 1]
+        write_normals(folder / f"normals/{view:03d}.npy", normal * [1, sign, sign])
+    patient = admit(TransformsData(path=str(folder), holdout=0))
+    found = list(normals_found(patient))
+    assert len(found) == (sign < 0) and dict(facts(patient))["also per pixel"] == "normal"
+    for finding in found:
+        assert finding.severity == "warning" and len(finding.views) == COUNT
+        assert "normals point away from their camera" in finding.text and "y and z negated" in finding.fix
