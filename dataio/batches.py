@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -14,9 +14,11 @@ from torch import Tensor
 from dataio.cameras import Rays
 from dataio.pictures.pixel_store import GatheredPixels, PixelStore
 from dataio.prefetch import Prefetch
+from dataio.quantities.base import quantity
 from dataio.scene import Scene
 from dataio.selection.base import SelectionConfig
 from dataio.selection.uniform import UniformSelection
+from dataio.views import OWN_FIELDS
 from utils.errors import InputError
 
 __all__ = ["PixelSampler", "PixelStore", "RayBatch"]
@@ -32,9 +34,10 @@ class RayBatch:
     depth: Tensor | None = None  # [R] float32, distance along the ray in scene units, 0 = unknown
     weight: Tensor | None = None  # [R] float32 >= 0, factor of the ray in the losses
     share: float = 1.0  # of the step's rays
-    masked: Tensor | None = None  # [] the step's sum of masks times `share`; None: that of this batch
-    measured: Tensor | None = None  # [] the same of known depths
     patch: int | None = None  # side of the squares of neighboring pixels that follow one another, row by row
+    further: Mapping[str, Tensor] = field(default_factory=dict)  # [R] or [R, K] other quantities, by name
+    # [] by name, the step's numbers of known pixels times `share`; without a name: that of this batch
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.color)
@@ -48,14 +51,12 @@ class RayBatch:
             return [self]
         parts = [self[begin : begin + rays] for begin in range(0, len(self), rays)]
         shares = [len(part) / len(self) for part in parts]
-        masked = None if self.mask is None else self.total_mask()
-        measured = None if self.depth is None else self.total_measured()
+        totals = {name: self.total(name) for name in self.quantities}
         return [
             replace(
                 part,
                 share=share,
-                masked=None if masked is None else masked * share,
-                measured=None if measured is None else measured * share,
+                totals={name: total * share for name, total in totals.items()},
                 patch=self.patch,
             )
             for part, share in zip(parts, shares, strict=True)
@@ -65,35 +66,57 @@ class RayBatch:
         """[R] times the rays' weights, where there are any. Differentiable in per_ray."""
         return per_ray if self.weight is None else per_ray * self.weight
 
+    @property
+    def quantities(self) -> dict[str, Tensor]:
+        """[R] or [R, K] by name: all that the images say beside the color."""
+        named = {"mask": self.mask, "depth": self.depth, **self.further}
+        return {name: values for name, values in named.items() if values is not None}
+
+    def with_quantities(self, values: Mapping[str, Tensor]) -> RayBatch:
+        """The same rays with values [R] or [R, K] of these quantities, by name, and no others."""
+        rest = {name: each for name, each in values.items() if name not in OWN_FIELDS}
+        return replace(self, mask=values.get("mask"), depth=values.get("depth"), further=rest)
+
+    def pixel(self, name: str) -> Tensor | None:
+        """[R] or [R, K] float32, the quantity of this name, as its file in `dataio/quantities` describes it; or None.
+
+        "mask" [R], "depth" [R], "normal" [R, 3] unit, scene frame, 0 = unknown; "confidence" [R] in [0, 1].
+        """
+        return self.quantities.get(name)
+
+    def known(self, name: str) -> Tensor:
+        """[R] float32 in [0, 1], how much of a quantity that is there is known of each pixel."""
+        return quantity(name).known(self.quantities[name])
+
+    def total(self, name: str) -> Tensor:
+        """[] the weighed number of a quantity's known pixels, or the part's share of the step's."""
+        return self.weighed(self.known(name)).sum() if name not in self.totals else self.totals[name]
+
     def total_mask(self) -> Tensor:
         """[] the weighed sum of masks, or the part's share of the step's."""
-        assert self.mask is not None
-        return self.weighed(self.mask).sum() if self.masked is None else self.masked
+        return self.total("mask")
 
     def total_measured(self) -> Tensor:
         """[] the weighed number of known depths, or the part's share of the step's."""
-        assert self.depth is not None
-        return self.weighed((self.depth > 0).float()).sum() if self.measured is None else self.measured
+        return self.total("depth")
 
     def __getitem__(self, index: slice | Tensor) -> RayBatch:
-        mask, depth, weight = (None if x is None else x[index] for x in (self.mask, self.depth, self.weight))
-        return RayBatch(self.rays[index], self.color[index], mask, depth, weight)
+        weight = None if self.weight is None else self.weight[index]
+        part = RayBatch(self.rays[index], self.color[index], weight=weight)
+        return part.with_quantities({name: values[index] for name, values in self.quantities.items()})
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> RayBatch:
         """The same batch on another device."""
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
 
         return replace(
-            self,
+            self.with_quantities({name: move(values) for name, values in self.quantities.items()}),
             rays=self.rays.to(device, non_blocking=non_blocking),
-            color=self.color.to(device, non_blocking=non_blocking),
-            mask=move(self.mask),
-            depth=move(self.depth),
-            weight=move(self.weight),
-            masked=move(self.masked),
-            measured=move(self.measured),
+            color=move(self.color),
+            weight=None if self.weight is None else move(self.weight),
+            totals={name: move(total) for name, total in self.totals.items()},
         )
 
 
@@ -215,17 +238,14 @@ class PixelSampler:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(self._device, non_blocking=True)
 
-        camera = move(pixels.camera)
-        rays = self._cameras.rays(camera, move(pixels.pixel))
-        depth = None
-        if pixels.depth is not None:
-            cosine = (rays.directions * self._cameras.forward[camera]).sum(-1)
-            depth = move(pixels.depth) / cosine
+        rays = self._cameras.rays(move(pixels.camera), move(pixels.pixel))
+        values = {
+            name: quantity(name).of_pixels(move(numbers), rays, self._cameras)
+            for name, numbers in pixels.quantities.items()
+        }
         return RayBatch(
             rays=rays,
             color=move(pixels.color).float() / 255,
-            mask=None if pixels.mask is None else move(pixels.mask).float() / 255,
-            depth=depth,
             weight=None if pixels.weight is None else move(pixels.weight),
             patch=self._patch,
-        )
+        ).with_quantities(values)

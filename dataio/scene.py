@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,9 @@ from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
 from dataio.pictures.pixels import DecodeOptions, check_files, read_pixels
 from dataio.placement import placed
-from dataio.views import Views, checked
+from dataio.quantities.base import quantity
+from dataio.quantities.sources import Wanted, with_further
+from dataio.views import OWN_FIELDS, Views, checked
 from utils.config.parts import Part, discover, parts
 from utils.errors import InputError
 
@@ -50,6 +52,25 @@ class Scene:
     background: Color | None  # the color where the mask is 0, when images were composited
     reference: Callable[[], trimesh.Trimesh] | None = None  # the true surface, world units
     georeference: Georeference | None = None  # of a world in meters, east, north, up
+    further: Mapping[str, Sequence[Float32]] = field(default_factory=dict)  # [H, W] or [H, W, K] each, by name
+
+    @property
+    def quantities(self) -> dict[str, Sequence[Any]]:
+        """What there is per pixel beside color, by name: pictures [H, W] or [H, W, K], in the cameras' frames.
+
+        Lengths are in scene units. See `dataio.quantities` for what each one means.
+        """
+        named = {"mask": self.masks, "depth": self.depths, **self.further}
+        return {name: pictures for name, pictures in named.items() if pictures is not None}
+
+    def has(self, name: str) -> bool:
+        """Whether there is the quantity of this name."""
+        return name in self.quantities
+
+    def with_quantities(self, pictures: Mapping[str, Sequence[Any]]) -> Scene:
+        """The same scene with pictures [H, W] or [H, W, K] of these quantities, by name, and no others."""
+        rest = {name: each for name, each in pictures.items() if name not in OWN_FIELDS}
+        return replace(self, masks=pictures.get("mask"), depths=pictures.get("depth"), further=rest)
 
     def reframed(self, world_from_scene: Float64) -> Scene:
         """The same scene in the frame of another one with the same world, whose world_from_scene [4, 4] is given."""
@@ -59,12 +80,18 @@ class Scene:
         if points is not None:
             points = (points @ to_new[:3, :3].T + to_new[:3, 3]).astype(np.float32)
         return replace(
-            self,
+            self.with_quantities(scaled(self.quantities, scale)),
             cameras=self.cameras.transformed(to_new),
-            depths=None if self.depths is None else Pictures.of(self.depths).times(scale),
             points=points,
             world_from_scene=np.array(world_from_scene, dtype=np.float64),
         )
+
+
+def scaled(pictures: Mapping[str, Sequence[Any]], scale: float) -> dict[str, Sequence[Any]]:
+    """Pictures [H, W] or [H, W, K] of quantities, by name, those of lengths times `scale`."""
+    return {
+        name: Pictures.of(each).times(scale) if quantity(name).is_length else each for name, each in pictures.items()
+    }
 
 
 class DataConfig(Part):
@@ -79,6 +106,10 @@ class DataConfig(Part):
         default="auto",
         description="composite: background color where the mask says so; keep: pictures as they are, masks beside"
         " them; auto: composite if there are masks",
+    )
+    quantities: Wanted = Field(
+        default="auto",
+        description="what else is read per pixel, as normal, confidence: a list of names; auto: what there is",
     )
     background: Literal["white", "black"] | tuple[Unit, Unit, Unit] = Field(
         default="white", description="color behind masked images, a name or [r, g, b] in 0..1"
@@ -118,7 +149,7 @@ class DataConfig(Part):
 
     def check(self) -> str:
         """One line about the data, without decoding images. Raises InputError."""
-        views = checked(self.parse())
+        views = further(self, checked(self.parse()))
         check_files(decode_options(self), views)
         return f"{shown(views.source)}: {len(views.names)} views"
 
@@ -163,24 +194,29 @@ class AutoData(DataConfig):
         return self.resolve().check()
 
 
+def further(config: DataConfig, views: Views) -> Views:
+    """Views with the files of the quantities per pixel that the config wants. Raises InputError."""
+    return with_further(views, config.quantities, root=config.path, allow_outside=config.allow_outside)
+
+
 def assemble(config: DataConfig, views: Views) -> Scene:
     """A scene of parsed views: checks, decoding, compositing, splits, normalization. Raises InputError."""
-    views = checked(views)
+    views = further(config, checked(views))
     if views.georeference is None:
         views = placed(views, move=False)
     pixels = read_pixels(decode_options(config), views)
-    masks = pixels.mask
+    masks, depths = pixels.quantities.get("mask"), pixels.quantities.get("depth")
     splits = make_splits(views, holdout=config.holdout)
-    world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=pixels.depth)
+    world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=depths)
     scene_from_world = normalize.inverse(world_from_scene)
     points = views.points
     if points is not None:
         points = points @ scene_from_world[:3, :3].T + scene_from_world[:3, 3]
-    return Scene(
+    scene = Scene(
         cameras=views.cameras(scene_from_world, near=config.near).scaled(1 / config.downscale),
         images=pixels.color,
-        masks=masks,
-        depths=None if pixels.depth is None else pixels.depth.times(1 / _scale(world_from_scene)),
+        masks=None,
+        depths=None,
         points=None if points is None else points.astype(np.float32),
         splits=splits,
         world_from_scene=world_from_scene,
@@ -189,6 +225,7 @@ def assemble(config: DataConfig, views: Views) -> Scene:
         background=None if masks is None else background_color(config),
         georeference=views.georeference,
     )
+    return scene.with_quantities(scaled(pixels.quantities, 1 / _scale(world_from_scene)))
 
 
 def background_color(config: DataConfig) -> Color:

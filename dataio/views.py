@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from dataio.pictures import images
 from dataio.pictures.images import Source
 from dataio.pictures.registration import DepthCamera
 from utils.errors import InputError
+
+OWN_FIELDS = ("mask", "depth")  # quantities per pixel with a field of their own, here, in scenes and in batches
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class Views:
     split: list[str] | None = None  # per view "train", "test" or "val"; None: hold some out
     distortion: Float64 | None = None  # [C, 8 or 12]
     lens: npt.NDArray[np.int64] | None = None  # [C] numbers of `Lens`, Brown's if None
-    masks: list[Path] | None = None
+    masks: Sequence[Source] | None = None
     depths: Sequence[Source] | None = None
+    further: Mapping[str, Sequence[Source]] = field(default_factory=dict)  # files of other quantities, by name
     depth_unit: float = 1.0  # world units per stored number
     depth_camera: DepthCamera | None = None  # when depths were taken by another camera than the colors
     room: bool = False  # whether the format is one of rooms, seen from within
@@ -63,6 +66,17 @@ class Views:
     tracks: Tracks | None = None
     georeference: Georeference | None = None  # of a world in meters, east, north, up
     pose_key: str = "transform_matrix"  # what a pose is called in the file, for messages
+
+    @property
+    def files(self) -> dict[str, Sequence[Source]]:
+        """The files of every quantity per pixel that the data have, by its name: one for each view."""
+        named: dict[str, Sequence[Source] | None] = {"mask": self.masks, "depth": self.depths, **self.further}
+        return {name: files for name, files in named.items() if files is not None}
+
+    def with_files(self, files: Mapping[str, Sequence[Source]]) -> Views:
+        """The same views with the files of these quantities and no others."""
+        rest = {name: sources for name, sources in files.items() if name not in OWN_FIELDS}
+        return replace(self, masks=files.get("mask"), depths=files.get("depth"), further=rest)
 
     def cameras(self, similarity: Float64, *, near: float = 0.0) -> Cameras:
         """The cameras in the frame that `similarity` [4, 4] maps the world to, rounded to float32 there."""
@@ -74,8 +88,9 @@ class Views:
     def only(self, keep: npt.NDArray[np.bool_]) -> Views:
         """The views where `keep` [C] is true."""
         chosen = np.flatnonzero(keep).tolist()
+        files = {name: [sources[i] for i in chosen] for name, sources in self.files.items()}
         return replace(
-            self,
+            self.with_files(files),
             names=[self.names[i] for i in chosen],
             images=[self.images[i] for i in chosen],
             camera_to_world=self.camera_to_world[chosen],
@@ -84,8 +99,6 @@ class Views:
             split=None if self.split is None else [self.split[i] for i in chosen],
             distortion=None if self.distortion is None else self.distortion[chosen],
             lens=None if self.lens is None else self.lens[chosen],
-            masks=None if self.masks is None else [self.masks[i] for i in chosen],
-            depths=None if self.depths is None else [self.depths[i] for i in chosen],
             tracks=None if self.tracks is None else self.tracks.only(keep),
         )
 

@@ -6,7 +6,7 @@ Python. So what Python decides must not change unnoticed: `settings` finds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -32,7 +32,7 @@ class Recording(Generic[InputT, ResultT]):
         key: Callable[[], Hashable],
         parameters: Iterable[nn.Parameter],
     ) -> None:
-        """work: of an input, a tensor or a dataclass of such; gradients are those of `parameters`.
+        """work: of an input, a tensor or a dataclass or mapping of such; gradients are those of `parameters`.
 
         key: what else the work depends on and a replay would not see.
         """
@@ -127,27 +127,42 @@ def _plain(value: object) -> bool:
 
 
 def shapes(x: Any) -> Hashable:
-    """What of a tensor, or of a dataclass of tensors and plain values, a recording cannot change."""
+    """What of a tensor, or of a dataclass, mapping or list of tensors and plain values, a recording cannot change."""
     if isinstance(x, Tensor):
         return tuple(x.shape), x.dtype, x.device
-    if is_dataclass(x):
-        return tuple(shapes(getattr(x, part.name)) for part in fields(x))
+    if _has_parts(x):
+        return tuple((name, shapes(part)) for name, part in _parts(x))
     return x if isinstance(x, Hashable) else repr(x)
 
 
 def tensors(x: Any) -> list[Tensor]:
-    """All tensors of a tensor, or of a dataclass of such."""
+    """All tensors [*N] of a tensor, or of a dataclass, mapping or list of such."""
     if isinstance(x, Tensor):
         return [x]
-    if is_dataclass(x):
-        return [tensor for part in fields(x) for tensor in tensors(getattr(x, part.name))]
-    return []
+    return [tensor for _, part in _parts(x) for tensor in tensors(part)] if _has_parts(x) else []
 
 
 def copied(x: Any) -> Any:
     """The same in memory of its own."""
     if isinstance(x, Tensor):
         return x.clone()
-    if is_dataclass(x) and not isinstance(x, type):
-        return replace(x, **{part.name: copied(getattr(x, part.name)) for part in fields(x)})
-    return x
+    if not _has_parts(x):
+        return x
+    parts = {name: copied(part) for name, part in _parts(x)}
+    if isinstance(x, Mapping):
+        return parts
+    return replace(x, **parts) if is_dataclass(x) and not isinstance(x, type) else type(x)(parts.values())
+
+
+def _has_parts(x: Any) -> bool:
+    return isinstance(x, Mapping | list | tuple) or (is_dataclass(x) and not isinstance(x, type))
+
+
+def _parts(x: Any) -> Iterator[tuple[Any, Any]]:
+    """What a dataclass, mapping or list is made of: equal ones in the same order, in whatever order they were made."""
+    if isinstance(x, Mapping):
+        yield from sorted(x.items(), key=lambda item: str(item[0]))
+    elif is_dataclass(x):
+        yield from ((part.name, getattr(x, part.name)) for part in fields(x))
+    else:
+        yield from enumerate(x)

@@ -246,6 +246,7 @@ def facts(patient: Patient) -> list[tuple[str, str]]:
         ("views", f"{len(scene.names)} ({splits})"),
         ("photographs", ", ".join(sizes[:3]) + (", ..." if len(sizes) > 3 else "")),
         ("masks", "yes" if scene.masks is not None else "no"),
+        ("also per pixel", ", ".join(name for name in scene.quantities if name != "mask") or "nothing"),
         ("unit sphere, world units", f"center {center}, radius {_radius(patient):.4g}"),
         ("cameras from its center", f"{distance.min():.2f} to {distance.max():.2f} radii, {heights} degrees up"),
         ("sides seen by 1, 2, 3 views or more", ", ".join(f"{(seen >= n).mean():.0%}" for n in (1, 2, 3))),

@@ -1,4 +1,4 @@
-"""Checks of the photographs and masks themselves: sharpness, exposure, twins, polarity."""
+"""Checks of the photographs, masks and normals themselves: sharpness, exposure, twins, polarity, axes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
+import torch
 
 from dataio.checks.findings import Bool, Finding, Patient, of_neighbors, unusual
 from dataio.files import Float64
-from dataio.pictures.images import UInt8
+from dataio.pictures.images import Float32, UInt8
 
 FEW = 5  # views below which nothing can be called unusual
 STRANGE = 4.0  # robust standard deviations
@@ -20,6 +21,8 @@ SAME_LEVELS = 0.7  # root mean square difference of thumbnails, of 255
 PLAIN_LEVELS = 3.0  # thumbnails with less contrast say nothing
 MOST_TWINS = 3000  # views up to which all pairs are compared
 TOUCHED = 0.2  # share of the border that an object may cover
+AWAY = 0.25  # share of the normals that may point away from the camera, as noise does at silhouettes
+NORMAL_STRIDE = 7  # pixels from one that is looked at to the next
 
 
 def photo_findings(patient: Patient, sharp: Float64, bright: Float64) -> Iterator[Finding]:
@@ -28,6 +31,7 @@ def photo_findings(patient: Patient, sharp: Float64, bright: Float64) -> Iterato
     yield from exposure(patient, bright)
     yield from twins(patient)
     yield from masks(patient)
+    yield from normals(patient)
 
 
 def sharpness(patient: Patient) -> Float64:
@@ -136,6 +140,28 @@ def masks(patient: Patient) -> Iterator[Finding]:
         text = f"in {len(cut)} of {len(area)} views the object leaves the picture"
         fix = f"what no view shows is guessed; look at the masks of {patient.names(cut)}"
         yield Finding("note", "cut objects", text, fix, tuple(cut.tolist()))
+
+
+def normals(patient: Patient) -> Iterator[Finding]:
+    """Normals that point away from their cameras, as those of other axes do."""
+    pictures = patient.scene.quantities.get("normal", ())
+    away = np.array([_pointing_away(patient, view, normal) for view, normal in enumerate(pictures)])
+    wrong = np.flatnonzero(away > AWAY)
+    if 2 * len(wrong) > len(away):
+        text = f"{np.median(away):.0%} of the normals point away from their camera"
+        fix = "expected x right, y down, z forward, towards the camera: files of OpenGL's axes want y and z negated"
+        yield Finding("warning", "normals", text, fix, tuple(wrong.tolist()))
+
+
+def _pointing_away(patient: Patient, view: int, normal: Float32) -> float:
+    """The share of the known normals [H, W, 3] of a view, in its camera's frame, that point away from it."""
+    cameras = patient.scene.cameras
+    pixels = cameras.pixel_grid(view)[::NORMAL_STRIDE]
+    rays = cameras.rays(torch.full((len(pixels),), view), pixels)
+    directions = rays.directions @ cameras.camera_to_world[view, :, :3]
+    some = normal.reshape(-1, 3)[::NORMAL_STRIDE]
+    known = some.any(axis=-1)
+    return float(((some * directions.numpy()).sum(-1) > 0)[known].mean()) if known.any() else 0.0
 
 
 def _border(mask: Bool) -> Bool:

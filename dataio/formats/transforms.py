@@ -35,6 +35,7 @@ from dataio.files import (
 from dataio.formats import picture_folders
 from dataio.lens import Lens
 from dataio.pictures import images
+from dataio.quantities.sources import named_in_frames
 from dataio.scene import DataConfig
 from dataio.views import Views, without_twins
 from utils.errors import InputError
@@ -76,12 +77,10 @@ class CameraKeys(BaseModel):
 
 
 class Frame(CameraKeys):
-    """One photograph."""
+    """One photograph; the files of its mask, depth and the like are named by further keys (`dataio.quantities`)."""
 
     file_path: str
     transform_matrix: tuple[Row, Row, Row] | tuple[Row, Row, Row, Row]
-    mask_path: str | None = None
-    depth_file_path: str | None = None
 
 
 class TransformsFile(CameraKeys):
@@ -159,12 +158,10 @@ def _parse_file(path: Path, allow_outside: bool, split: str | None) -> Views:
         split=[split] * len(paths) if split else _named_split(content, where),
         distortion=np.array(list(map(partial(_distortion, fisheye=fisheye), lenses, keys))),
         lens=np.full(len(paths), Lens.FISHEYE if fisheye else Lens.BROWN, dtype=np.int64),
-        masks=folder.all_or_none([frame.mask_path for frame in content.frames], f"{where}: mask_path"),
-        depths=folder.all_or_none([f.depth_file_path for f in content.frames], f"{where}: depth_file_path"),
         depth_unit=content.depth_unit_scale_factor * unit,
         points=folder.points(content.ply_file_path, f"{where}: ply_file_path", world_from_saved),
         up=world_from_saved[:3, 2] / unit,
-    )
+    ).with_files(named_in_frames([frame.model_extra or {} for frame in content.frames], folder.find, where))
 
 
 def _is_fisheye(content: TransformsFile, where: str) -> bool:
@@ -300,21 +297,18 @@ def _named_split(content: TransformsFile, where: str) -> list[str] | None:
 def _joined(files: Sequence[Views]) -> Views:
     """The views of all split files as one set."""
     first = files[0]
-    for attribute in ("masks", "depths"):
-        if len({getattr(views, attribute) is None for views in files}) > 1:
-            where = f"{shown(first.source)}: {attribute}"
-            raise InputError(f"{where} - some splits have them - expected all or none")
+    for name in {name: None for views in files for name in views.files}:
+        if any(name not in views.files for views in files):
+            raise InputError(f"{shown(first.source)}: {name} - some splits have it - expected all or none")
 
     def chain(attribute: str) -> list[Any]:
         return [item for views in files for item in getattr(views, attribute) or []]
 
     joined = replace(
-        first,
+        first.with_files({name: [path for views in files for path in views.files[name]] for name in first.files}),
         names=chain("names"),
         images=chain("images"),
         split=chain("split"),
-        masks=None if first.masks is None else chain("masks"),
-        depths=None if first.depths is None else chain("depths"),
         camera_to_world=np.concatenate([views.camera_to_world for views in files]),
         intrinsics=np.concatenate([views.intrinsics for views in files]),
         size=np.concatenate([views.size for views in files]),
@@ -339,14 +333,6 @@ class _Folder:
         """The picture; Blender's files leave the suffix out, and some name another one than their pictures have."""
         path = self.find(name, f"{where}.file_path")
         return path if path.is_file() else images.beside(path) or path
-
-    def all_or_none(self, names: Sequence[str | None], where: str) -> list[Path] | None:
-        given = [name for name in names if name is not None]
-        if not given:
-            return None
-        if len(given) < len(names):
-            raise InputError(f"{where} - {len(given)} of {len(names)} frames have it - expected all or none")
-        return [self.find(name, where) for name in given]
 
     def points(self, name: str | None, where: str, world_from_saved: Float64) -> Float64 | None:
         if name is None:

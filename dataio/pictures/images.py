@@ -6,8 +6,9 @@ The EXIF orientation is ignored on purpose: poses belong to the pixels as they a
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -93,12 +94,12 @@ def read_image(path: Source) -> tuple[UInt8, UInt8 | None]:
         if getattr(picture, "n_frames", 1) > 1:
             raise InputError(f"{shown(path)} - got several pictures in one file - expected one")
         if picture.mode.startswith("I;16"):
-            gray = (_decode(picture, path).astype(np.uint16) >> 8).astype(np.uint8)
+            gray = (decoded(picture, path).astype(np.uint16) >> 8).astype(np.uint8)
             return np.repeat(gray[..., None], 3, axis=-1), None
         if picture.mode in ("I", "F"):
             raise InputError(f"{shown(path)} - got {picture.mode} pixels - expected 8 or 16 bits per channel")
         alpha = _has_alpha(picture)
-        pixels = _decode(picture, path, mode="RGBA" if alpha else "RGB").astype(np.uint8, copy=False)
+        pixels = decoded(picture, path, mode="RGBA" if alpha else "RGB").astype(np.uint8, copy=False)
     if alpha:
         return np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
     return pixels, None
@@ -139,7 +140,7 @@ def stored_depth(path: Source) -> Depth:
         with opened(path) as picture:
             if not picture.mode.startswith(("I", "F")):
                 raise InputError(f"{shown(path)} - got {picture.mode} pixels - expected 16 bits or float")
-            depth = _decode(picture, path)
+            depth = decoded(picture, path)
     if _is_short(depth.dtype):
         short = depth.astype(np.uint16, copy=False)
         return np.where(short == NO_DEPTH, np.uint16(0), short)
@@ -164,11 +165,26 @@ def _is_short(dtype: np.dtype[np.generic]) -> bool:
 
 
 def _npy_depth(path: Path) -> npt.NDArray[np.generic]:
-    """The array of an .npy file, not yet read."""
+    def fits(array: npt.NDArray[np.generic]) -> bool:
+        return array.ndim == 2 and array.dtype.kind in "fu" and array.size <= MAX_PIXELS
+
+    return mapped_array(path, fits, "numbers [H,W]")
+
+
+def mapped_array(
+    path: Path, fits: Callable[[npt.NDArray[np.generic]], bool], expected: str
+) -> npt.NDArray[np.generic]:
+    """The array [*N] of an .npy file, not yet read. Raises InputError when it is none, or `fits` says no.
+
+    expected: what fits, in words.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.ndim != 2 or array.dtype.kind not in "fu" or array.size > MAX_PIXELS:
-            raise InputError(f"{shown(path)} - got {array.dtype} {array.shape} - expected numbers [H,W]")
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise InputError(f"{shown(path)} - got several arrays - expected {expected}")
+        if not fits(array):
+            raise InputError(f"{shown(path)} - got {array.dtype} {array.shape} - expected {expected}")
         return np.asarray(array)
     except BROKEN_ARRAY as error:
         raise InputError(f"{shown(path)} - cannot be read as .npy: {shown(error)}") from error
@@ -181,23 +197,24 @@ def resized(pixels: UInt8, size: tuple[int, int]) -> UInt8:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def subsampled(depth: Depth, size: tuple[int, int]) -> Depth:
-    """A depth map [H, W] at another (width, height), by nearest pixel: depths across an edge have no mean."""
-    return np.asarray(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST), dtype=depth.dtype)
+def subsampled(numbers: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+    """Numbers [H, W] or [H, W, K] at another (width, height), by nearest pixel: across an edge they have no mean."""
+    return np.asarray(cv2.resize(numbers, size, interpolation=cv2.INTER_NEAREST), dtype=numbers.dtype)
 
 
 def composited(color: UInt8, mask: UInt8, background: tuple[float, float, float]) -> UInt8:
     """color * mask + background * (1 - mask), rounded. color [H, W, 3], mask [H, W], background in [0, 1]."""
     result = np.empty_like(color)
     back = np.round(np.array(background) * 255).astype(np.uint16)
-    for rows in _strips(len(color)):  # the sums take four times the memory of a picture
+    for rows in strips(len(color)):  # the sums take four times the memory of a picture
         share = mask[rows, :, None].astype(np.uint16)
         # 255 * 255 + 127 fits in 16 bits.
         result[rows] = (color[rows] * share + back * (255 - share) + 127) // 255
     return result
 
 
-def _strips(height: int) -> Iterator[slice]:
+def strips(height: int) -> Iterator[slice]:
+    """The rows of a picture, `STRIP` at a time."""
     return (slice(row, min(row + STRIP, height)) for row in range(0, height, STRIP))
 
 
@@ -219,14 +236,15 @@ def opened(path: Source) -> Image.Image:
     return picture
 
 
-def _decode(picture: Image.Image, path: Source, *, mode: str | None = None) -> npt.NDArray[np.generic]:
+def decoded(picture: Image.Image, path: Source, *, mode: str | None = None) -> npt.NDArray[np.generic]:
+    """The numbers [H, W] or [H, W, K] of a picture that is open, in another of Pillow's modes. Raises InputError."""
     try:
         picture.load()
         picture = picture if mode in (None, picture.mode) else picture.convert(mode)
         # Strip by strip: Pillow hands out a copy of what it is asked for, and joins that from a second one.
         width, height = picture.size
         pixels = None
-        for rows in _strips(height):
+        for rows in strips(height):
             strip = np.asarray(picture.crop((0, rows.start, width, rows.stop)))
             pixels = np.empty((height, *strip.shape[1:]), strip.dtype) if pixels is None else pixels
             pixels[rows] = strip

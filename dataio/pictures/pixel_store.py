@@ -24,8 +24,7 @@ class GatheredPixels:
     camera: Tensor  # [R] int64
     pixel: Tensor  # [R, 2] float32, centers at +0.5
     color: Tensor  # [R, 3] uint8
-    mask: Tensor | None  # [R] uint8
-    depth: Tensor | None  # [R] float32, z depth
+    quantities: dict[str, Tensor]  # [R] or [R, K] by name, as their files say it: a depth is a z depth
     end: int  # the stream's position after this batch
     weight: Tensor | None = None  # [R] float32
     bins: Tensor | None = None  # [R] int64, what a selection learns the errors of
@@ -34,7 +33,7 @@ class GatheredPixels:
         """The same in memory from which a GPU copies while the program goes on."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors: dict[str, Any] = {name: v.pin_memory() for name, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
+        return replace(self, **tensors, quantities={name: v.pin_memory() for name, v in self.quantities.items()})
 
 
 class PixelStore:
@@ -45,8 +44,7 @@ class PixelStore:
         self.views = views
         self.names = [scene.names[view] for view in views]
         self._color = Pictures.of(scene.images)
-        self._mask = None if scene.masks is None else Pictures.of(scene.masks)
-        self._depth = None if scene.depths is None else Pictures.of(scene.depths)
+        self._quantities = {name: Pictures.of(pictures) for name, pictures in scene.quantities.items()}
         self.shapes = self._color.shapes[views]
         self.width = self.shapes[:, 1]
         alike = bool((self.shapes == self.shapes[:1]).all())
@@ -87,7 +85,6 @@ class PixelStore:
             camera=torch.from_numpy(self.views[view]),
             pixel=torch.from_numpy(point),
             color=torch.from_numpy(self._color.take(places)),
-            mask=None if self._mask is None else torch.from_numpy(self._mask.take(places)),
-            depth=None if self._depth is None else torch.from_numpy(self._depth.take(places)),
+            quantities={name: torch.from_numpy(each.take(places)) for name, each in self._quantities.items()},
             end=end,
         )

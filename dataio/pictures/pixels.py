@@ -1,15 +1,17 @@
 """All pixels of a data set, decoded once: into one array in memory or, beyond a limit, a file on disk.
 
-The bytes are those of all depths, then all colors, then all masks; each kind is one flat array, picture after
-picture. So nothing is there twice, and a file has the same bytes as the array.
+The bytes are those of each kind of number, the widest first, as depths, then all colors, then all masks and the like;
+each kind is one flat array, picture after picture. So nothing is there twice, and a file has the same bytes as the
+array.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,10 @@ from tqdm import tqdm
 
 from dataio.files import notice, shown
 from dataio.pictures import cache, images
-from dataio.pictures.images import Depth, Source, UInt8
+from dataio.pictures.images import UInt8
 from dataio.pictures.packed import Packed
 from dataio.pictures.pictures import Pictures
-from dataio.pictures.registration import registered
+from dataio.quantities.base import Array, Photograph, Quantity, quantities
 from dataio.views import Views
 from utils.errors import InputError
 
@@ -52,8 +54,24 @@ class Pixels:
     """All pictures of a scene, by kind."""
 
     color: Pictures  # [H, W, 3] uint8
-    mask: Pictures | None  # [H, W] uint8, 255 = object
-    depth: Pictures | None  # [H, W] float32, z depth in world units, 0 = unknown
+    quantities: dict[str, Pictures]  # [H, W] or [H, W, K] by name, as read: lengths in world units
+
+
+COLOR = "color"
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Where the bytes of all pictures of one kind are."""
+
+    name: str  # `COLOR`, or a quantity's
+    dtype: np.dtype[Any]
+    channels: int
+
+    @property
+    def width(self) -> int:
+        """Bytes per pixel."""
+        return self.dtype.itemsize * self.channels
 
 
 @dataclass(frozen=True)
@@ -62,21 +80,18 @@ class _Layout:
 
     shapes: npt.NDArray[np.int64]  # [V, 2] height, width
     start: npt.NDArray[np.int64]  # [V+1] pixels before each picture
-    depth: np.dtype[Any] | None
-    mask: bool
+    planes: tuple[_Plane, ...]  # one after another
+    quantities: tuple[Quantity, ...]  # that the scene will have
 
-    @property
-    def color_offset(self) -> int:
-        return int(self.start[-1]) * (self.depth.itemsize if self.depth else 0)
-
-    @property
-    def mask_offset(self) -> int:
-        return self.color_offset + 3 * int(self.start[-1])
+    def offsets(self) -> dict[str, int]:
+        """The first byte of each plane, by name."""
+        before = np.cumsum([0, *(plane.width for plane in self.planes)]) * int(self.start[-1])
+        return {plane.name: int(offset) for plane, offset in zip(self.planes, before[:-1], strict=True)}
 
     @property
     def size(self) -> int:
         """Bytes in all."""
-        return self.mask_offset + (int(self.start[-1]) if self.mask else 0)
+        return int(self.start[-1]) * sum(plane.width for plane in self.planes)
 
 
 def read_pixels(options: DecodeOptions, views: Views) -> Pixels:
@@ -94,36 +109,57 @@ def read_pixels(options: DecodeOptions, views: Views) -> Pixels:
 
         _fill(options, views, layout, put)
     else:
-        state = [_states(views), _registration(views), layout.shapes.tolist(), str(layout.depth), layout.mask]
+        kind, state = _digests(options, views, layout)
         file = cache.mapped(
             options.cache,
-            kind=cache.digest([str(views.source.resolve()), options.masks, options.background, options.downscale]),
-            state=cache.digest(state),
+            kind=kind,
+            state=state,
             size=layout.size,
             fill=lambda put: _fill(options, views, layout, put),
         )
         buffer = np.frombuffer(file, dtype=np.uint8)
-    colors = buffer[layout.color_offset : layout.mask_offset].reshape(-1, 3)
-    depth = None
-    if layout.depth is not None:
-        numbers = buffer[: layout.color_offset].view(layout.depth)
-        depth = Pictures(numbers, layout.shapes, factor=views.depth_unit, file=file)
-    return Pixels(
-        color=Pictures(colors, layout.shapes, file=file),
-        mask=Pictures(buffer[layout.mask_offset :], layout.shapes, file=file) if layout.mask else None,
-        depth=depth,
-    )
+    return _by_name(views, layout, buffer, file)
+
+
+def _by_name(views: Views, layout: _Layout, buffer: UInt8, file: mmap.mmap | None) -> Pixels:
+    """The bytes [N] of all pictures as pictures. file: what they are a view of, when that is a file."""
+    factors = {quantity.name: quantity.factor(views) for quantity in layout.quantities}
+    found: dict[str, Pictures] = {}
+    for plane, first in zip(layout.planes, layout.offsets().values(), strict=True):
+        flat = buffer[first : first + int(layout.start[-1]) * plane.width].view(plane.dtype)
+        flat = flat if plane.channels == 1 else flat.reshape(-1, plane.channels)
+        found[plane.name] = Pictures(flat, layout.shapes, factor=factors.get(plane.name), file=file)
+    return Pixels(color=found.pop(COLOR), quantities=found)
+
+
+def _digests(options: DecodeOptions, views: Views, layout: _Layout) -> tuple[str, str]:
+    """What the data and the options are, and what the pictures are, for the name of the file."""
+    kind: list[Any] = [str(views.source.resolve()), options.masks, options.background, options.downscale]
+    known = {plane.name: plane for plane in layout.planes}
+    depth = known["depth"].dtype if "depth" in known else None
+    state = [_states(views), _registration(views), layout.shapes.tolist(), str(depth), "mask" in known]
+    # Appended, so that files without other quantities keep the names that they have had before there were any.
+    further = [(p.name, str(p.dtype), p.channels) for p in layout.planes if p.name in views.further]
+    if further:
+        kind, state = [*kind, [name for name, _, _ in further]], [*state, further]
+    return cache.digest(kind), cache.digest(state)
 
 
 def _plan(options: DecodeOptions, views: Views) -> _Layout:
     """Everything that can be known from the headers."""
     shapes = np.array([_scaled(size, options.downscale)[::-1] for size in views.size], dtype=np.int64)
-    depth = None
-    if views.depths is not None:
-        short = all(images.depth_is_short(path) for path in views.depths)
-        depth = np.dtype(np.uint16 if short else np.float32)
     start = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-    return _Layout(shapes, start, depth, have_masks(options, views))
+    present = present_quantities(options, views)
+    planes = [_Plane(quantity.name, quantity.stored_as(views), quantity.channels) for quantity in present]
+    # The widest first, so that no number lies across its alignment.
+    planes = sorted([_Plane(COLOR, np.dtype(np.uint8), 3), *planes], key=lambda plane: -plane.dtype.itemsize)
+    return _Layout(shapes, start, tuple(planes), tuple(present))
+
+
+def present_quantities(options: DecodeOptions, views: Views) -> list[Quantity]:
+    """The quantities that the scene will have. Raises InputError when only some views have masks."""
+    names = views.files.keys() - {"mask"} | ({"mask"} if have_masks(options, views) else set())
+    return [quantity for name, quantity in quantities().items() if name in names]
 
 
 def _scaled(size: npt.NDArray[np.int64], downscale: int) -> tuple[int, int]:
@@ -149,28 +185,22 @@ def have_masks(options: DecodeOptions, views: Views) -> bool:
 
 
 def check_files(options: DecodeOptions, views: Views) -> None:
-    """Whether masks and depth maps are there and of their pictures' sizes, by their headers, before all is decoded.
+    """Whether the files of masks, depths and the like are there and fit their pictures, by their headers.
 
-    Raises InputError for the first that is not, as decoding would.
+    Raises InputError for the first that does not, as decoding would.
     """
-    have_masks(options, views)
-    masks = None if options.masks == "off" else views.masks
-    for paths in (masks, views.depths):
-        for view, path in enumerate(paths or ()):
-            picture = views.images[view]
+    for quantity in present_quantities(options, views):
+        for picture, path in zip(views.images, views.files.get(quantity.name, ()), strict=False):
             if isinstance(path, Packed) or isinstance(picture, Packed) or not picture.is_file():
                 continue
             if not path.is_file():
                 raise InputError(f"{shown(path)} - no such file - expected it for {shown(picture)}")
-            other_camera = paths is views.depths and views.depth_camera is not None
-            if other_camera or not images.is_picture(path):  # of another size, or an array whose size shows when read
-                continue
-            _same_size(path, images.image_size(path)[::-1], images.image_size(picture)[::-1])
+            quantity.check(path, picture, views)
 
 
 def _states(views: Views) -> list[tuple[str, int, int]]:
     """Path, size and time of change of all files that pixels come from."""
-    sources = [*views.images, *(views.masks or []), *(views.depths or [])]
+    sources = [*views.images, *(source for files in views.files.values() for source in files)]
     # Of packed pictures the whole file stands once.
     paths = dict.fromkeys(source.file if isinstance(source, Packed) else source for source in sources)
     return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
@@ -188,14 +218,13 @@ def _registration(views: Views) -> list[Any]:
 def _fill(options: DecodeOptions, views: Views, layout: _Layout, put: Put) -> None:
     """Decode every picture once and put its bytes where the layout says."""
 
+    offsets, planes = layout.offsets(), {plane.name: plane for plane in layout.planes}
+
     def work(view: int) -> None:
-        color, mask, depth = _read(options, views, view, masks=layout.mask)
-        first = int(layout.start[view])
-        put(layout.color_offset + 3 * first, _bytes(color))
-        if mask is not None:
-            put(layout.mask_offset + first, _bytes(mask))
-        if depth is not None and layout.depth is not None:
-            put(layout.depth.itemsize * first, _bytes(depth.astype(layout.depth, copy=False)))
+        for name, numbers in _read(options, views, view, layout.quantities):
+            plane = planes[name]
+            first = offsets[name] + plane.width * int(layout.start[view])
+            put(first, _bytes(numbers.astype(plane.dtype, copy=False)))
 
     pool = ThreadPoolExecutor(_threads(views, layout))
     try:
@@ -211,7 +240,8 @@ def _bytes(array: npt.NDArray[Any]) -> UInt8:
 
 def _threads(views: Views, layout: _Layout) -> int:
     """As many as there are cores, unless their pictures in progress would take too much memory."""
-    each = BYTES_PER_PIXEL * int(views.size.prod(axis=1).max())
+    further = sum(plane.width for plane in layout.planes if plane.name in views.further)
+    each = (BYTES_PER_PIXEL + 2 * further) * int(views.size.prod(axis=1).max())
     room = max(MEMORY_ALWAYS, int(MEMORY_SHARE * layout.size))
     return max(1, min(MAX_THREADS, os.cpu_count() or 1, room // each))
 
@@ -230,45 +260,16 @@ def _progress(done: Iterable[None], count: int) -> Iterator[None]:
 
 
 def _read(
-    options: DecodeOptions, views: Views, view: int, *, masks: bool
-) -> tuple[UInt8, UInt8 | None, Depth | None]:
-    color, mask = images.read_image(views.images[view])
-    if not masks:
-        mask = None
-    elif views.masks is not None:
-        mask = images.read_mask(views.masks[view])
-        _same_size(views.masks[view], mask.shape, color.shape)
+    options: DecodeOptions, views: Views, view: int, present: Sequence[Quantity]
+) -> Iterator[tuple[str, Array]]:
+    """Name and numbers [H, W] or [H, W, K] of each quantity of a view, and of its color, in the wanted size."""
+    color, alpha = images.read_image(views.images[view])
     size = _scaled(views.size[view], options.downscale)
-    if mask is not None:
-        # Composite first: straight colors must not be averaged without their alpha.
-        if options.masks != "keep":
-            color = images.composited(color, mask, options.background)
-        mask = images.resized(mask, size)
-    depth = None
-    if views.depths is not None:
-        depth = images.subsampled(_read_depth(views, views.depths[view], view, color), size)
-    return images.resized(color, size), mask, depth
-
-
-def _read_depth(views: Views, path: Source, view: int, color: UInt8) -> Depth:
-    """The stored depth of each color pixel, also where another camera took it."""
-    depth = images.stored_depth(path)
-    camera = views.depth_camera
-    if camera is None:
-        _same_size(path, depth.shape, color.shape)
-        return depth
-    if depth.shape != camera.size[::-1]:
-        got, expected = f"{depth.shape[1]} x {depth.shape[0]}", f"{camera.size[0]} x {camera.size[1]}"
-        raise InputError(f"{shown(path)} - got {got} pixels - expected {expected} as the other depths have")
-    unit = np.float32(views.depth_unit)
-    seen = registered(depth.astype(np.float32) * unit, camera, views.intrinsics[view], color.shape[1::-1]) / unit
-    if depth.dtype == np.uint16:
-        return np.where(seen < images.NO_DEPTH, np.rint(seen), 0).astype(np.uint16)
-    return seen
-
-
-def _same_size(path: Source, shape: tuple[int, ...], of_image: tuple[int, ...]) -> None:
-    """Raises InputError where two shapes differ in height or width."""
-    if shape[:2] != of_image[:2]:
-        got, expected = (f"{width} x {height}" for height, width in (shape[:2], of_image[:2]))
-        raise InputError(f"{shown(path)} - got {got} pixels - expected {expected} as its image has")
+    photograph = Photograph(color, alpha)
+    for quantity in present:
+        numbers = quantity.of_view(views, view, photograph)
+        if quantity.name == "mask" and options.masks != "keep":
+            # Composite first: straight colors must not be averaged without their alpha.
+            color = images.composited(color, numbers, options.background)
+        yield quantity.name, quantity.resized(numbers, size)
+    yield COLOR, images.resized(color, size)

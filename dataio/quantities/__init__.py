@@ -1,0 +1,1 @@
+"""What data say of every pixel beside its color: one file, one quantity."""
