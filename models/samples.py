@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from models.kernels.rays import packed, scan
-from models.kernels.rays.composite import composite
+from models.kernels.rays import packed, sums
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -168,15 +167,15 @@ class PackedSamples(RaySamples):
 
     def exclusive_sum(self, x: Tensor) -> Tensor:
         """[M] -> [M]; see `RaySamples.exclusive_sum`."""
-        return scan.exclusive_sum(x, self.offsets)
+        return sums.exclusive_sum(x, self.offsets)
 
     def total(self, x: Tensor) -> Tensor:
         """[M] or [M, K] -> [R] or [R, K]; see `RaySamples.total`."""
-        return scan.total(x, self.offsets)
+        return sums.total(x, self.offsets)
 
     def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
         """[R, 7] and [R]; see `RaySamples.composite`."""
-        return composite(tau, color, self.t, gradient, self.offsets)
+        return sums.composite(tau, color, self.t, gradient, self.offsets)
 
     @cached_property
     def positions(self) -> Tensor:
@@ -196,14 +195,14 @@ class PackedSamples(RaySamples):
 
         Not differentiable.
         """
-        return scan.unbroken(self.t0, self.t1, self.offsets)
+        return sums.unbroken(self.t0, self.t1, self.offsets)
 
     def visible(self, tau: Tensor, counted: Tensor, least: float) -> Tensor:
         """[M] bool: whether the transmittance in front of a sample, by the samples that are `counted`, exceeds `least`.
 
         tau: [M] optical depth. counted: [M] bool. False for padding. Not differentiable.
         """
-        return scan.below(tau, counted, self.offsets, most=-math.log(least))
+        return sums.below(tau, counted, self.offsets, most=-math.log(least))
 
     def at(self, index: Tensor, offsets: Tensor) -> PackedSamples:
         """The samples `index` [K] int64, ray r's from offsets[r] on; M for padding. As of `rays.packed.compact`.

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from models.capabilities import Bounds, misfits_of_medium, misfits_of_volume, refuse
 from models.capacity import Capacity
 from models.fields.base import FieldConfig
-from models.kernels.rays.sphere import clipped
+from models.kernels.rays.march import clipped
 from models.opacities.base import OpacityConfig
 from models.samplers.base import SamplerConfig
 from models.samples import MediumRendering, RaySamples, compact_indices, gather_padded
@@ -215,6 +215,6 @@ class Accumulated:
 
 
 def clip(rays: Rays, bounds: str) -> Rays:
-    """The part of each ray inside ("sphere") or beyond ("outside") the unit sphere; see `kernels.rays.sphere`."""
+    """The part of each ray inside ("sphere") or beyond ("outside") the unit sphere; see `kernels.rays.march`."""
     near, far = clipped(rays.origins, rays.directions, rays.near, rays.far, beyond=bounds == "outside")
     return replace(rays, near=near, far=far)

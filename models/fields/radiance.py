@@ -11,7 +11,7 @@ from models.capabilities import ValueKind
 from models.encodings.base import Encoding, EncodingConfig
 from models.encodings.frequency import FrequencyConfig
 from models.fields.base import Field, FieldConfig
-from models.kernels.networks.join import joined
+from models.kernels.networks.color_inputs import joined
 from models.networks.activations import ColorActivationName, to_color
 from models.networks.mlp import Mlp, MlpConfig
 from models.samples import FieldSample

@@ -15,8 +15,7 @@ from models.encodings.base import EncodingConfig
 from models.encodings.frequency import FrequencyConfig
 from models.fields.base import Distance, Field, FieldConfig
 from models.fields.shape_fit import fit_plain, fit_shape
-from models.kernels.networks.join import joined
-from models.kernels.networks.normals import mirrored
+from models.kernels.networks.color_inputs import joined, mirrored
 from models.networks.activations import ColorActivationName, to_color
 from models.networks.mlp import Mlp, MlpConfig, geometric_initialization, level_initialization
 from models.samples import FieldSample

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capabilities import Capability
-from models.kernels.networks.normals import off_unit
+from models.kernels.networks.color_inputs import off_unit
 from models.losses.base import LossConfig, shared_mean
 from models.model import Model
 from models.volume import Rendering

@@ -162,7 +162,7 @@ def test_the_product_runs_in_plain_pytorch_and_gets_its_kernels_back() -> None:
         torch.testing.assert_close(instead.accumulate(), before.accumulate(), atol=1e-5, rtol=1e-4)
         with launches.watched() as watched:
             medium(inputs.rays)
-    assert {"hash_encode._encode", "march._fill", "scan._below"} <= set(watched)
+    assert {"hash_encode._encode", "march._fill", "sums._below"} <= set(watched)
 
 
 def test_frames_are_timed_and_compared(capsys: Any) -> None:

@@ -8,8 +8,8 @@ import torch
 
 from dataio.cameras import Rays
 from engine.step_guard import check_optimized
+from models.kernels.rays.march import clipped
 from models.kernels.rays.packed import crossings, points, preceding
-from models.kernels.rays.sphere import clipped
 from models.kernels.rays.trace import trace
 from models.samples import PackedSamples
 from models.volume import clip

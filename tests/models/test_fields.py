@@ -14,7 +14,7 @@ from models.fields.occupancy import OccupancyFieldConfig
 from models.fields.outside import OutsideConfig
 from models.fields.radiance import RadianceFieldConfig
 from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall
-from models.kernels.networks.normals import mirrored
+from models.kernels.networks.color_inputs import mirrored
 from models.networks.activations import ACTIVATIONS, RandomizedRelu, activation, softplus, to_color
 from models.networks.mlp import Mlp, MlpConfig
 from utils.config.parts import parts

@@ -246,7 +246,7 @@ def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
 
 def refusals() -> list[str]:
     """What an operation and a kernel say to a tensor of the other side."""
-    from models.kernels.rays.scan import total
+    from models.kernels.rays.sums import total
 
     with Pretending():
         there, here = torch.ones(3, device=DEVICE), torch.ones(3)

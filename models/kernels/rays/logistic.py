@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.kernels.runtime.lanes import TYPES, launch_blocks
+from models.kernels.runtime.lanes import TYPES
+from models.kernels.runtime.launch import launch_blocks
 from models.kernels.runtime.native import Floats, Rows, native_kernel
 
 GRAIN = 128  # blocks that are worth a second thread

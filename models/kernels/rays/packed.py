@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.kernels.runtime.lanes import TYPES, launch_blocks
-from models.kernels.runtime.launch import launch
+from models.kernels.runtime.lanes import TYPES
+from models.kernels.runtime.launch import launch, launch_blocks
 from models.kernels.runtime.native import Bytes, Floats, Ints, Longs, Rows, native_kernel
 
 GRAIN = 256  # rays, or blocks of samples, that are worth a second thread

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.kernels.networks.normals import mirrored, off_unit
+from models.kernels.networks.color_inputs import mirrored, off_unit
 
 
 def plain_mirrored(directions: Tensor, gradient: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.kernels.rays.scan import below, exclusive_sum, total, unbroken
+from models.kernels.rays.sums import below, exclusive_sum, total, unbroken
 
 COUNTS = {
     "ragged": [3, 0, 1, 7, 0],

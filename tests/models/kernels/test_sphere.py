@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.kernels.rays.sphere import clipped
+from models.kernels.rays.march import clipped
 
 
 @pytest.mark.parametrize("count", [0, 1, 37, 3000])
