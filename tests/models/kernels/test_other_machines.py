@@ -92,6 +92,8 @@ def in_form(name: str, text: str, *, one_point: bool, block: str = ALONE) -> str
     text = text.replace("defined(__AVX512DQ__)", "0")
     if one_point:
         text = text.replace("defined(__CUDA_ARCH__)", "1")
+    if one_point and name == "launch":
+        text = text.replace('if device.type == "cpu" else 1', "if False else 1")
     if one_point and name == "lanes":
         text += f"\nTYPES = {SHIMS!r} + TYPES\n"
     if one_point and name == "block_layers":
@@ -116,8 +118,7 @@ def two_threads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def launch_in_form(form: str, *, one_point: bool) -> str:
     """How the copies are launched: by the usual function, on blocks of their own."""
     used = inspect.getsource(runtime.lanes) + inspect.getsource(runtime.launch_blocks)
-    if one_point:
-        used = used.replace('if device.type == "cpu" else 1', "if False else 1")
+    used = in_form("launch", used, one_point=one_point)
     return f"from models.kernels.runtime.launch import *\nfrom {form}.lanes import LANES\n{used}"
 
 
