@@ -137,7 +137,15 @@ def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[lis
     return [x.index_select(0, index) for x in columns], ray_index.index_select(0, index)
 
 
-def points(origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, index: Tensor | None = None) -> Tensor:
+def points(
+    origins: Tensor,
+    directions: Tensor,
+    ray_index: Tensor,
+    t: Tensor,
+    index: Tensor | None = None,
+    *,
+    offsets: Tensor | None = None,
+) -> Tensor:
     """Origins and directions of all samples first."""
     if index is not None:
         ray_index, t = ray_index.index_select(0, index), t.index_select(0, index)

@@ -151,7 +151,8 @@ def render_rays(
     """Compose media from near to far over a background color [3].
 
     capacity: a stage for the rays that reach each medium but the first; None: as many as do.
-    Differentiable in the parameters of fields and opacities, once.
+    Differentiable in the parameters of fields and opacities, and in origins and directions of the rays at fixed
+    distances of the samples, once. Colors are, transmittances and depths too, normals are not.
     """
     fine, coarse, opacity = Accumulated.start(rays), None, rays.origins.new_zeros(len(rays))
     parts: list[MediumRendering] = []
@@ -215,6 +216,6 @@ class Accumulated:
 
 
 def clip(rays: Rays, bounds: str) -> Rays:
-    """The part of each ray inside ("sphere") or beyond ("outside") the unit sphere; see `kernels.rays.march`."""
+    """The part of each ray inside ("sphere") or beyond ("outside") the unit sphere; see `rays.march.clipped`."""
     near, far = clipped(rays.origins, rays.directions, rays.near, rays.far, beyond=bounds == "outside")
     return replace(rays, near=near, far=far)

@@ -54,7 +54,8 @@ class Field(nn.Module):
     def forward(self, x: Tensor, directions: Tensor) -> FieldSample:
         """x: [*N, 3] scene frame; directions: [*N, 3] unit, from the camera into the scene.
 
-        Differentiable in the parameters, once.
+        Differentiable in x, directions and the parameters, once; at the walls of a grid's cells, where the gradient of
+        a distance jumps, within the cell.
         """
         raise TypeError("a field defines forward")
 

@@ -52,7 +52,7 @@ class Sampler(nn.Module):
     """(rays, medium) -> RaySamples within [near, far] of every ray; a ray with near >= far gets none, or empty ones.
 
     In training mode samples are jittered by torch's generator of the rays' device; in evaluation mode they are a
-    function of the rays alone. Not differentiable.
+    function of the rays alone. Not differentiable: where samples lie on a ray is a constant to all gradients.
     """
 
     def forward(self, rays: Rays, medium: Queryable) -> RaySamples:

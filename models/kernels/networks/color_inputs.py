@@ -27,7 +27,7 @@ ROWS = 128  # blocks of rows to join that are worth one
 def mirrored(directions: Tensor, gradient: Tensor) -> Tensor:
     """Directions [*N, 3] float32 after a mirror with normals along `gradient` [*N, 3].
 
-    d - 2 (d . g) g / (|g|^2 + 1e-12). Differentiable in gradient, once.
+    d - 2 (d . g) g / (|g|^2 + 1e-12). Differentiable in both, once.
     """
     return _Mirrored.apply(gradient, directions)
 
@@ -74,10 +74,15 @@ class _Mirrored(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        rows, of_directions = grad.contiguous().view(-1, 3), None
         out = torch.empty_like(ctx.saved_tensors[0])
-        _by_blocks(_mirror_back, list(ctx.saved_tensors), grad.contiguous().view(-1, 3), out)
-        return out.view(grad.shape), None
+        _by_blocks(_mirror_back, list(ctx.saved_tensors), rows, out)
+        if ctx.needs_input_grad[1]:  # a mirror is its own transpose
+            of_directions = torch.empty_like(out)
+            _by_blocks(_mirror, [ctx.saved_tensors[0], rows], of_directions)
+            of_directions = of_directions.view(grad.shape)
+        return out.view(grad.shape), of_directions
 
 
 class _OffUnit(torch.autograd.Function):

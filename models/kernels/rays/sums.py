@@ -61,6 +61,17 @@ def total(values: Tensor, offsets: Tensor) -> Tensor:
     return _Total.apply(values, offsets)
 
 
+def spread(per_ray: Tensor, ray_index: Tensor, offsets: Tensor) -> Tensor:
+    """Each sample gets its ray's row: the transpose of `total`, [R, ...] -> [M, ...].
+
+    per_ray: [R, K] float32, or of any type and shape. ray_index: [M] int32, the samples' rays. offsets: as in
+    `exclusive_sum`. Differentiable in per_ray; [R, K] float32 once, by sums whose order is that of the samples.
+    """
+    if torch.is_grad_enabled() and per_ray.requires_grad and per_ray.ndim == 2 and per_ray.dtype == torch.float32:
+        return _Spread.apply(per_ray, ray_index, offsets)
+    return per_ray.index_select(0, ray_index)
+
+
 def unbroken(starts: Tensor, ends: Tensor, offsets: Tensor) -> Tensor:
     """Whether the samples of a ray up to this one follow one another without half a step between; bool [M].
 
@@ -140,6 +151,21 @@ class _Total(torch.autograd.Function):
         out = grad.new_zeros(ctx.count, grad.shape[1])
         launch(_spread, len(grad), [grad, offsets, out], device=grad.device)
         return out, None
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, per_ray: Tensor, ray_index: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(offsets)
+        return per_ray.index_select(0, ray_index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (offsets,) = ctx.saved_tensors
+        out = grad.new_empty(len(offsets) - 1, grad.shape[1])
+        launch(_total, len(out), [grad.contiguous(), offsets, out], device=grad.device)
+        return out, None, None
 
 
 def _run(kernel: Any, values: Tensor, offsets: Tensor) -> Tensor:
