@@ -51,7 +51,7 @@ def build_objective(
     initialize: also what takes training; a resumed run needs none.
     """
     torch.manual_seed(config.seed)
-    model = Model(config.model, data_color=scene.background)
+    model = Model(config.model, data_color=scene.background, cameras=len(scene.cameras))
     if initialize:
         shapes = {"hull": hull_of, "ground": ground_of, "relief": relief_of}
         model.initialize({name: partial(shape_of, scene) for name, shape_of in shapes.items()})
@@ -69,7 +69,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer with one group per learning rate. place: where an entry of `parts` was written.
 
-    Raises InputError for a part that the model does not have; one of a medium that was left out is of no effect.
+    Raises InputError for a part that the model does not have; one that was left out, as a medium, is of no effect.
     """
     names = [name for name, _ in model.named_parameters()]
     present = [part for part in config.parts if part.partition(".")[0] not in model.absent]

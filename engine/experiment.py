@@ -22,7 +22,7 @@ from utils.config.schedule import Schedule, constant
 
 # Keys of earlier versions, and their names of today.
 RENAMED = {"train.rays_at_once": "micro_batch", "model.*.field.start": "init"}
-KINDS_OF_PARTS = ("encodings", "fields", "losses", "opacities", "samplers")
+KINDS_OF_PARTS = ("encodings", "fields", "losses", "opacities", "poses", "samplers")
 for package in ("dataio.formats", "dataio.selection", *(f"models.{kind}" for kind in KINDS_OF_PARTS)):
     discover(package)  # a part is found by lying in its folder
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from models.capacity import FIT_EVERY, Capacity
 from models.fields.base import Distance
 from models.networks.mlp import Mlp
+from models.poses.base import Poses, PosesConfig
 from models.volume import Medium, MediumConfig, Rendering, render_rays
-from utils.config.parts import StrictModel
+from utils.config.parts import Choice, StrictModel
 from utils.errors import InputError
 from utils.random_stream import normal, uniform
 
@@ -31,6 +32,7 @@ class ModelConfig(StrictModel):
     background_color: Literal["data", "white", "black"] | tuple[float, float, float] = Field(
         "data", description="data: the color that the images were composited over, else black"
     )
+    poses: Choice[PosesConfig] | None = Field(None, description="learn corrections of the training cameras' poses")
 
     @model_validator(mode="after")
     def _one_behind_the_other(self) -> ModelConfig:
@@ -54,8 +56,12 @@ class Model(nn.Module):
 
     background_color: Tensor
 
-    def __init__(self, config: ModelConfig, *, data_color: tuple[float, float, float] | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, *, data_color: tuple[float, float, float] | None = None, cameras: int = 0
+    ) -> None:
+        """data_color: what the images were composited over. cameras: how many the scene has, for their poses."""
         super().__init__()
+        self.poses: Poses | None = config.poses.build(cameras) if config.poses else None
         self.foreground = _built(config.foreground, "foreground")
         self.background = _built(config.background, "background") if config.background else None
         self.capacity = Capacity(1) if config.background else None  # of the rays that reach the background
@@ -71,10 +77,19 @@ class Model(nn.Module):
 
     @property
     def absent(self) -> frozenset[str]:
-        """Names of the media that this model does without."""
-        return frozenset({"background"} if self.background is None else ())
+        """Names of the parts that this model does without."""
+        parts = {"background": self.background, "poses": self.poses}
+        return frozenset(name for name, part in parts.items() if part is None)
 
     def forward(self, rays: Rays) -> Rendering:
+        return self.render(self.posed(rays))
+
+    def posed(self, rays: Rays) -> Rays:
+        """The rays of the cameras as they are learned to be; differentiable in the corrections of their poses."""
+        return rays if self.poses is None else self.poses(rays)
+
+    def render(self, rays: Rays) -> Rendering:
+        """The rays as they are, without a correction of their cameras; see `render_rays`."""
         return render_rays(rays, self.media, self.background_color, self.capacity)
 
     def update(self, progress: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,7 +83,8 @@ class Objective(nn.Module):
         self.model.refresh(step)
 
     def forward(self, batch: RayBatch) -> Report:
-        rendering = self.model(batch.rays)
+        batch = replace(batch, rays=self.model.posed(batch.rays))  # some losses look at the rays themselves
+        rendering = self.model.render(batch.rays)
         terms = {name: loss(rendering, batch, self.model) for name, loss in self.losses.items()}
         loss = (self.weights * torch.stack(list(terms.values()))).sum()
         with torch.no_grad():
