@@ -15,6 +15,7 @@ Float64 = npt.NDArray[np.float64]
 MOST_TRIALS = 1000
 INLIER_SIGMAS = 3.0  # robust standard deviations
 LEAST = 4  # positions; three always fit
+ONE_PLACE = 1e-3  # root mean square distance of cameras from their middle that is none
 MAJORITY = 0.6  # of the positions; with fewer inliers there is noise, not outliers, and all are fitted
 
 
@@ -103,17 +104,17 @@ def fit_poses(source: Float64, target: Float64) -> Float64:
     """[4, 4] similarity from camera-to-world poses [N, 3, 4] to others, in least squares.
 
     The turn is that of rotations and centers together, in units of the centers' spread; scale and place are those of
-    the centers alone, and of cameras at one place there is no scale: 1.
+    the centers alone. Cameras within `ONE_PLACE` of their middle tell no scale: it is 1.
     """
     centers = [poses[:, :, 3] - poses[:, :, 3].mean(axis=0) for poses in (source, target)]
-    spread = max(float(np.sqrt((centers[0] ** 2).sum(axis=1).mean())), 1e-12)
+    spread = float(np.sqrt((centers[0] ** 2).sum(axis=1).mean()))
     axes = [
-        np.concatenate([poses[:, :, :3], center[:, :, None] / spread], axis=2)
+        np.concatenate([poses[:, :, :3], center[:, :, None] / max(spread, ONE_PLACE)], axis=2)
         for poses, center in zip((source, target), centers, strict=True)
     ]
     turn = mean_turn(*axes)
     fit = fit_turned(source[:, :, 3], target[:, :, 3], turn)
-    if fit is not None and spread > 1e-12:
+    if fit is not None and spread > ONE_PLACE:
         return fit.matrix
     matrix = similarity(target[:, :, 3].mean(axis=0) - turn @ source[:, :, 3].mean(axis=0), 1)
     matrix[:3, :3] = turn
