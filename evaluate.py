@@ -70,8 +70,12 @@ def main() -> int:
     if args.heights is not None:
         mesh_score = (mesh_score or {}) | measure_heights(run, args.mesh, args.heights)
     image_score = measure_images(run, scene, args.split)
-    update_results(run.folder / "metrics.json", **blocks_of(args.split, image_score, measured_on(args), mesh_score))
+    blocks = blocks_of(args.split, image_score, measured_on(args), mesh_score)
+    poses_score = measure_poses(run)
+    update_results(run.folder / "metrics.json", **blocks, poses=poses_score)
     print_block("images", image_score)
+    if poses_score is not None:
+        print_block("poses", poses_score)
     print_block("mesh", mesh_score)
     return 0
 
@@ -92,6 +96,14 @@ def blocks_of(
     if split != "test":
         return {"splits": {split: images} if images else None, "mesh": mesh, **by_reference}
     return {"images": images, "mesh": mesh, **by_reference}
+
+
+def measure_poses(run: Run) -> dict[str, Any] | None:
+    """Mean change of the training cameras' poses, after an alignment of all; None where none were learned."""
+    if run.placed is None:
+        return None
+    moved = len(run.splits["train"])
+    return {"rotation_degrees": run.placed.turn, "translation_scene_units": run.placed.shift, "cameras": moved}
 
 
 def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:

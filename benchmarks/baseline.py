@@ -16,19 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.patch import patched
-from models.kernels.encodings import harmonics as _harmonics
 from models.kernels.encodings import hash_encode as _hash_encode
 from models.kernels.encodings.hash_encode import HashLevels
-from models.kernels.networks import join as _join
+from models.kernels.networks import color_inputs as _color_inputs
 from models.kernels.networks import mlp as _mlp
-from models.kernels.networks import normals as _normals
 from models.kernels.networks import softplus as _softplus
-from models.kernels.rays import composite as _composite
 from models.kernels.rays import logistic as _logistic
 from models.kernels.rays import march as _march
 from models.kernels.rays import packed as _packed
-from models.kernels.rays import scan as _scan
-from models.kernels.rays import sphere as _sphere
+from models.kernels.rays import sums as _sums
 from models.kernels.rays import trace as _trace
 
 PRIMES = (1, 2654435761, 805459861)
@@ -141,7 +137,15 @@ def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[lis
     return [x.index_select(0, index) for x in columns], ray_index.index_select(0, index)
 
 
-def points(origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, index: Tensor | None = None) -> Tensor:
+def points(
+    origins: Tensor,
+    directions: Tensor,
+    ray_index: Tensor,
+    t: Tensor,
+    index: Tensor | None = None,
+    *,
+    offsets: Tensor | None = None,
+) -> Tensor:
     """Origins and directions of all samples first."""
     if index is not None:
         ray_index, t = ray_index.index_select(0, index), t.index_select(0, index)
@@ -345,12 +349,12 @@ def _secant(values: Tensor, origins: Tensor, directions: Tensor, ends: list[Tens
 PAIRS: tuple[tuple[Any, Any], ...] = (
     (_hash_encode.hash_encode, hash_encode),
     (_hash_encode.hash_encode_with_vjp, hash_encode_with_vjp),
-    (_scan.exclusive_sum, exclusive_sum),
-    (_scan.total, total),
+    (_sums.exclusive_sum, exclusive_sum),
+    (_sums.total, total),
     (_march.march, march),
-    (_composite.composite, composite),
-    (_scan.unbroken, unbroken),
-    (_scan.below, below),
+    (_sums.composite, composite),
+    (_sums.unbroken, unbroken),
+    (_sums.below, below),
     (_packed.compact, compact),
     (_packed.gather, gather),
     (_packed.points, points),
@@ -358,13 +362,13 @@ PAIRS: tuple[tuple[Any, Any], ...] = (
     (_packed.crossings, crossings),
     (_logistic.estimated_optical_depth, estimated_optical_depth),
     (_logistic.optical_depth, optical_depth),
-    (_normals.mirrored, mirrored),
-    (_normals.off_unit, off_unit),
-    (_join.joined, joined),
-    (_sphere.clipped, clipped),
+    (_color_inputs.mirrored, mirrored),
+    (_color_inputs.off_unit, off_unit),
+    (_color_inputs.joined, joined),
+    (_march.clipped, clipped),
     (_mlp.mlp_forward, mlp_forward),
     (_mlp.mlp, mlp),
-    (_harmonics.harmonics, harmonics),
+    (_color_inputs.harmonics, harmonics),
     (_softplus.softplus_forward, softplus_forward),
     (_softplus.softplus_backward, softplus_backward),
     (_trace.trace, trace),

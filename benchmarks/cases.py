@@ -17,12 +17,11 @@ from benchmarks.sample_cases import depth_cases, sample_cases, view_cases
 from dataio.cameras import Rays
 from models.bounds.sphere import Sphere
 from models.encodings.hash_grid import HashGridConfig
-from models.kernels.encodings.harmonics import harmonics
 from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_vjp
+from models.kernels.networks.color_inputs import harmonics
 from models.kernels.networks.mlp import mlp, mlp_forward
-from models.kernels.rays.composite import composite
 from models.kernels.rays.march import blocks, march
-from models.kernels.rays.scan import exclusive_sum, total
+from models.kernels.rays.sums import composite, exclusive_sum, total
 from models.kernels.rays.trace import trace
 from models.networks import activations
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from benchmarks import baseline
 from benchmarks.case import FLOAT, Case, Inputs, Least, Results, backward, both, share_that_differs
-from models.kernels.networks import join, normals
-from models.kernels.rays import logistic, packed, scan, sphere
+from models.kernels.networks import color_inputs
+from models.kernels.rays import logistic, march, packed, sums
 
 FEATURES, HARMONICS = 15, 16  # of a geometry network, of a direction of view
 
@@ -41,7 +41,7 @@ def sample_cases(inputs: Inputs) -> Iterator[Case]:
     def crossed(how: Any) -> Results:
         return (how(value, t, index, kept.indices, starts, starts + 0.2, steep=0.1),)
 
-    yield Case("clipped rays", len(rays), both(pieces, sphere.clipped, baseline.clipped))
+    yield Case("clipped rays", len(rays), both(pieces, march.clipped, baseline.clipped))
     forms = both(compacted, packed.compact, baseline.compact)
     yield Case("compacted samples", count, forms, Least(copied=count + 8 * some), differ=share_that_differs)
     forms = both(lambda how: (how(*ways, index, t),), packed.points, baseline.points)
@@ -51,7 +51,7 @@ def sample_cases(inputs: Inputs) -> Iterator[Case]:
     forms = both(lambda how: (how(value, index),), packed.preceding, baseline.preceding)
     yield Case("sample before", count, forms, Least(copied=3 * size))
     yield Case("crossings", some, both(crossed, packed.crossings, baseline.crossings), Least(copied=9 * FLOAT * some))
-    forms = both(lambda how: (how(value.abs(), mask, offsets, most=7.0),), scan.below, baseline.below)
+    forms = both(lambda how: (how(value.abs(), mask, offsets, most=7.0),), sums.below, baseline.below)
     yield Case("visible samples", count, forms, Least(copied=size + 2 * count), differ=share_that_differs)
     pair = logistic.estimated_optical_depth, baseline.estimated_optical_depth
     forms = both(lambda how: (how(value, value.roll(1), s),), *pair)
@@ -73,7 +73,7 @@ def depth_cases(inputs: Inputs) -> Iterator[Case]:
     forms = both(depth, logistic.optical_depth, baseline.optical_depth)
     yield Case("logistic depth", count, forms, Least(copied=11 * size))
     yield Case("  backward", count, backward(forms, [value, gradient, s], [grad]), Least(copied=15 * size))
-    forms = both(lambda how: (how(gradient),), normals.off_unit, baseline.off_unit)
+    forms = both(lambda how: (how(gradient),), color_inputs.off_unit, baseline.off_unit)
     yield Case("eikonal residual", count, forms, Least(copied=4 * size))
     yield Case("  backward", count, backward(forms, [gradient], [grad]), Least(copied=7 * size))
 
@@ -91,9 +91,9 @@ def view_cases(inputs: Inputs) -> Iterator[Case]:
     def joined(how: Any) -> Results:
         return tuple(how(output, [inputs.points, view, gradient]))
 
-    forms = both(lambda how: (how(ways, gradient),), normals.mirrored, baseline.mirrored)
+    forms = both(lambda how: (how(ways, gradient),), color_inputs.mirrored, baseline.mirrored)
     yield Case("mirrored directions", count, forms, Least(copied=9 * size))
     yield Case("  backward", count, backward(forms, [gradient], [torch.randn_like(ways)]), Least(copied=12 * size))
-    forms = both(joined, join.joined, baseline.joined)
+    forms = both(joined, color_inputs.joined, baseline.joined)
     yield Case("joined parts", count, forms, Least(copied=2 * size * (width + 1)))
     yield Case("  backward", count, backward(forms, [output, view, gradient], grads), Least(copied=2 * size * width))

@@ -15,6 +15,7 @@ Float64 = npt.NDArray[np.float64]
 MOST_TRIALS = 1000
 INLIER_SIGMAS = 3.0  # robust standard deviations
 LEAST = 4  # positions; three always fit
+ONE_PLACE = 1e-3  # root mean square distance of cameras from their middle that is none
 MAJORITY = 0.6  # of the positions; with fewer inliers there is noise, not outliers, and all are fitted
 
 
@@ -91,9 +92,42 @@ def fit_turned(source: Float64, target: Float64, turn: Float64) -> Fit | None:
 
 
 def mean_turn(source: Float64, target: Float64) -> Float64:
-    """The rotation [3, 3] that best leads rotations [N, 3, 3] to others, target = turn source (chordal mean)."""
+    """The rotation [3, 3] that best leads rotations [N, 3, 3] to others, target = turn source (chordal mean).
+
+    Also of any columns of vectors [N, 3, K].
+    """
     u, _, v = np.linalg.svd(np.einsum("nij,nkj->ik", target, source))
     return np.asarray((u * [1.0, 1.0, np.sign(np.linalg.det(u @ v))]) @ v)
+
+
+def fit_poses(source: Float64, target: Float64) -> Float64:
+    """[4, 4] similarity from camera-to-world poses [N, 3, 4] to others, in least squares.
+
+    The turn is that of rotations and centers together, in units of the centers' spread; scale and place are those of
+    the centers alone. Cameras within `ONE_PLACE` of their middle tell no scale: it is 1.
+    """
+    centers = [poses[:, :, 3] - poses[:, :, 3].mean(axis=0) for poses in (source, target)]
+    spread = float(np.sqrt((centers[0] ** 2).sum(axis=1).mean()))
+    axes = [
+        np.concatenate([poses[:, :, :3], center[:, :, None] / max(spread, ONE_PLACE)], axis=2)
+        for poses, center in zip((source, target), centers, strict=True)
+    ]
+    turn = mean_turn(*axes)
+    fit = fit_turned(source[:, :, 3], target[:, :, 3], turn)
+    if fit is not None and spread > ONE_PLACE:
+        return fit.matrix
+    matrix = similarity(target[:, :, 3].mean(axis=0) - turn @ source[:, :, 3].mean(axis=0), 1)
+    matrix[:3, :3] = turn
+    return matrix
+
+
+def pose_distances(source: Float64, target: Float64) -> tuple[Float64, Float64]:
+    """Angles [N] in degrees and distances [N] of the centers between camera-to-world poses [N, 3, 4] and others."""
+    between = np.einsum("nji,njk->nik", source[:, :, :3], target[:, :, :3])
+    # By the chord: the arc cosine of a trace would lose what is below a hundredth of a degree in single precision.
+    chord = np.linalg.norm(between - np.eye(3), axis=(1, 2)) / np.sqrt(8)
+    angle = np.degrees(2 * np.arcsin(np.clip(chord, 0, 1)))
+    return angle, np.linalg.norm(source[:, :, 3] - target[:, :, 3], axis=1)
 
 
 def _triples(count: int) -> npt.NDArray[np.int64]:

@@ -81,7 +81,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer with one group per learning rate. place: where an entry of `parts` was written.
 
-    Raises InputError for a part that the model does not have; one of a medium that was left out is of no effect.
+    Raises InputError for a part that the model does not have; one that was left out, as a medium, is of no effect.
     """
     names = [name for name, _ in model.named_parameters()]
     present = [part for part in config.parts if part.partition(".")[0] not in model.absent]

@@ -31,7 +31,7 @@ RENAMED = {
     "model.*.field.view_weight": "../appearance.view_weight",
 }
 RENAMED |= {old.replace("*.", "*.sampler.proposal."): new for old, new in RENAMED.items() if "field" in old}
-KINDS_OF_PARTS = ("appearance", "bounds", "encodings", "fields", "inits", "losses", "opacities", "samplers")
+KINDS_OF_PARTS = ("appearance", "bounds", "encodings", "fields", "inits", "losses", "opacities", "poses", "samplers")
 for package in ("dataio.formats", "dataio.selection", *(f"models.{kind}" for kind in KINDS_OF_PARTS)):
     discover(package)  # a part is found by lying in its folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dataio.georeference import Georeference
 from dataio.scene import AutoData, Scene
 from engine.build import choose_device
 from engine.experiment import ExperimentConfig, read_config
+from engine.poses import Placed, place_cameras, placed_scene
 from models.model import Model
 from models.samples import Points
 from utils.checkpoint import load_checkpoint, newest_checkpoint
@@ -47,7 +48,9 @@ def scene_state(scene: Scene) -> dict[str, Any]:
 class Run:
     """A trained model with the frame of its scene: everything that a script after training needs.
 
-    cameras: all views, scene frame, on `device`. splits: "train", "test" -> indices of views. up: world frame.
+    cameras: all views, scene frame, on `device`, as the model sees them: what it learned of their poses is in them, and
+    no longer in the model. placed: how they were moved, None where they were not. splits: "train", "test" -> indices of
+    views. up: world frame.
     """
 
     folder: Path
@@ -61,6 +64,7 @@ class Run:
     up: npt.NDArray[np.float64]
     georeference: Georeference | None  # of the world
     step: int
+    placed: Placed | None = None
 
     @staticmethod
     def open(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> Run:
@@ -70,34 +74,51 @@ class Run:
         state, manifest = load_checkpoint(checkpoint)
         kept = state["scene"]
         background = kept["background"]
-        model = Model(
-            config.model,
-            data_color=tuple(background) if background is not None else None,
-            cameras=len(kept["cameras"]["near"]),
-        )
+        cameras = Cameras.from_state(kept["cameras"])
+        color = tuple(background) if background is not None else None
+        model = Model(config.model, data_color=color, cameras=len(cameras))
         load_model(model, state["model"], f"{checkpoint}")
         model.update(float(state["progress"]))
         on = choose_device(device)
+        splits = {name: index.numpy() for name, index in kept["splits"].items()}
+        placed = place_cameras(model.poses, cameras, splits["train"]) if model.poses is not None else None
+        model.poses = None
         return Run(
             folder=folder,
             config=config,
             device=on,
             model=model.to(on).eval(),
-            cameras=Cameras.from_state(kept["cameras"]).to(on),
-            splits={name: index.numpy() for name, index in kept["splits"].items()},
+            cameras=(placed.cameras if placed is not None else cameras).to(on),
+            splits=splits,
             names=list(kept["names"]),
             world_from_scene=kept["world_from_scene"].numpy(),
             up=kept["up"].numpy(),
             georeference=Georeference(*place) if (place := kept.get("georeference")) else None,
             step=int(manifest["step"]),
+            placed=placed,
         )
 
     def load_scene(self, path: str | None = None) -> Scene:
-        """The images again from disk, in this run's scene frame; with `path`, those of other data."""
+        """The images again from disk, in this run's scene frame; with `path`, those of other data.
+
+        Where poses were learned, the cameras are this run's, and those of other data are moved along with them. Raises
+        InputError for data that cannot be used, or that have other views than this run.
+        """
         data = self.config.data
         if path is not None:
             data = AutoData(**{**data.model_dump(exclude={"type"}, include=set(AutoData.model_fields)), "path": path})
-        return data.load().reframed(self.world_from_scene)
+        scene = data.load().reframed(self.world_from_scene)
+        if self.placed is None:
+            return scene
+        if path is not None:
+            return placed_scene(scene, self.placed, scene.cameras.transformed(self.placed.similarity))
+        if len(scene.cameras) != len(self.cameras):
+            raise InputError(
+                f"{self.folder}: it has learned the poses of {len(self.cameras)} views - the data have"
+                f" {len(scene.cameras)} - expected the data of the run"
+            )
+        pose, near = (x.cpu() for x in (self.cameras.camera_to_world, self.cameras.near))
+        return placed_scene(scene, self.placed, replace(scene.cameras, camera_to_world=pose, near=near))
 
     @torch.no_grad()
     def surface_value(self, points: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from engine.diagnostics import Diagnostics
 from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
 from engine.plateau import Plateau
+from engine.poses import place_cameras
 from engine.run import check_scene, load_model, load_optimizer, open_teacher, scene_state
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
 from engine.validation import handful, validate
@@ -287,7 +289,8 @@ class Trainer:
         views = self.scene.splits["test"]
         if self.ranks.is_main and len(views):
             shown = handful(views)  # the same at each validation, so that its numbers compare
-            found = [validate(self.objective.model, self.scene, view, self.ranks.device) for view in shown]
+            scene = self._placed_scene()
+            found = [validate(self.objective.model, scene, view, self.ranks.device) for view in shown]
             picture, quality = found[0][0], sum(psnr for _, psnr in found) / len(found)
             try:
                 write_png(self.folder / "images" / f"step_{self.step:08d}.png", picture)
@@ -297,6 +300,13 @@ class Trainer:
             self.writer.scalars(self.step, {"val/psnr": quality})
             self.line.message(f"step {self.step}: {len(shown)} held-out views: PSNR {quality:.2f} dB")
         distributed.barrier()
+
+    def _placed_scene(self) -> Scene:
+        """The scene with held-out cameras brought to where training has moved the others; these move by the model."""
+        poses, cameras = self.objective.model.poses, self.scene.cameras
+        if poses is None:
+            return self.scene
+        return replace(self.scene, cameras=place_cameras(poses, cameras, self.scene.splits["train"]).cameras)
 
     def close(self) -> None:
         """End the threads: those that gather pixels, and those that share a step."""

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from models.capabilities import EVERYWHERE
 from models.capacity import FIT_EVERY, Capacity
 from models.networks.mlp import Mlp
+from models.poses.base import Poses, PosesConfig
 from models.samples import COLOR, MediumRendering, compact_indices, gather_padded
 from models.volume import Medium, MediumConfig
-from utils.config.parts import StrictModel
+from utils.config.parts import Choice, StrictModel
 from utils.errors import InputError
 from utils.random_stream import normal, uniform
 
@@ -40,6 +41,7 @@ class ModelConfig(StrictModel):
     background_color: Literal["data", "white", "black"] | tuple[float, float, float] = Field(
         "data", description="data: the color that the images were composited over, else black"
     )
+    poses: Choice[PosesConfig] | None = Field(None, description="learn corrections of the training cameras' poses")
 
     @model_validator(mode="after")
     def _one_behind_the_other(self) -> ModelConfig:
@@ -68,10 +70,11 @@ class Model(nn.Module):
     def __init__(
         self, config: ModelConfig, *, data_color: tuple[float, float, float] | None = None, cameras: int = 0
     ) -> None:
-        """data_color: what `background_color: data` means. cameras: how many the scene has, for what is learned of
-        single photographs.
+        """data_color: what the images were composited over. cameras: how many the scene has, for their poses and for
+        what is learned of single photographs.
         """
         super().__init__()
+        self.poses: Poses | None = config.poses.build(cameras) if config.poses else None
         self.foreground = _built(config.foreground, "foreground", cameras)
         self.background = _built(config.background, "background", cameras) if config.background else None
         self.capacity = Capacity(1) if config.background else None  # of the rays that reach the background
@@ -87,10 +90,19 @@ class Model(nn.Module):
 
     @property
     def absent(self) -> frozenset[str]:
-        """Names of the media that this model does without."""
-        return frozenset({"background"} if self.background is None else ())
+        """Names of the parts that this model does without."""
+        parts = {"background": self.background, "poses": self.poses}
+        return frozenset(name for name, part in parts.items() if part is None)
 
     def forward(self, rays: Rays) -> Rendering:
+        return self.render(self.posed(rays))
+
+    def posed(self, rays: Rays) -> Rays:
+        """The rays of the cameras as they are learned to be; differentiable in the corrections of their poses."""
+        return rays if self.poses is None else self.poses(rays)
+
+    def render(self, rays: Rays) -> Rendering:
+        """The rays as they are, without a correction of their cameras; see `render_rays`."""
         return render_rays(rays, self.media, self.background_color, self.capacity)
 
     def update(self, progress: float) -> None:

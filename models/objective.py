@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,7 +92,8 @@ class Objective(nn.Module):
         self.model.refresh(step)
 
     def forward(self, batch: RayBatch) -> Report:
-        rendering = self.model(batch.rays)
+        batch = replace(batch, rays=self.model.posed(batch.rays))  # some losses look at the rays themselves
+        rendering = self.model.render(batch.rays)
         step = Step(rendering, batch, self.model, self.context.views, self.context.teacher)
         terms = {name: loss(step) for name, loss in self.losses.items()}
         loss = (self.weights * torch.stack(list(terms.values()))).sum()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from models.kernels.rays import packed, scan
-from models.kernels.rays.composite import composite
+from models.kernels.rays import packed, sums
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -117,15 +116,26 @@ class RaySamples:
         """[] bool, whether rays miss samples that exceeded the capacity; None: there is no capacity."""
         return None
 
-    @cached_property
+    @property
     def directions(self) -> Tensor:
-        """[*N, 3] unit ray directions, scene frame."""
-        return self.spread(self.rays.directions)
+        """[*N, 3] unit ray directions, scene frame. Differentiable in the rays' directions."""
+        return self._kept("directions", lambda: self.spread(self.rays.directions))
 
-    @cached_property
+    @property
     def positions(self) -> Tensor:
-        """[*N, 3] points at t, scene frame."""
+        """[*N, 3] points at t, scene frame. Differentiable in the rays' origins and directions; t is a constant."""
+        return self._kept("positions", self._points)
+
+    def _points(self) -> Tensor:
         return self.spread(self.rays.origins) + self.t[..., None] * self.directions
+
+    def _kept(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What was made once, unless a gradient is wanted now and was not then."""
+        kept: tuple[Tensor, bool] | None = self.__dict__.get(name)
+        moves = torch.is_grad_enabled() and (self.rays.origins.requires_grad or self.rays.directions.requires_grad)
+        if kept is None or (moves and not kept[1]):
+            kept = self.__dict__[name] = make(), moves
+        return kept[0]
 
 
 @dataclass(frozen=True)
@@ -192,26 +202,25 @@ class PackedSamples(RaySamples):
 
     def spread(self, per_ray: Tensor) -> Tensor:
         """[R, ...] -> [M, ...]; see `RaySamples.spread`."""
-        return per_ray.index_select(0, self.ray_index)
+        return sums.spread(per_ray, self.ray_index, self.offsets)
 
     def exclusive_sum(self, x: Tensor) -> Tensor:
         """[M] -> [M]; see `RaySamples.exclusive_sum`."""
-        return scan.exclusive_sum(x, self.offsets)
+        return sums.exclusive_sum(x, self.offsets)
 
     def total(self, x: Tensor) -> Tensor:
         """[M] or [M, K] -> [R] or [R, K]; see `RaySamples.total`."""
-        return scan.total(x, self.offsets)
+        return sums.total(x, self.offsets)
 
     def composite(self, tau: Tensor, color: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
         """[R, C + 4] and [R]; see `RaySamples.composite`. By one kernel where there are three channels."""
         if color.shape[-1] != COLOR:
             return super().composite(tau, color, gradient)
-        return composite(tau, color, self.t, gradient, self.offsets)
+        return sums.composite(tau, color, self.t, gradient, self.offsets)
 
-    @cached_property
-    def positions(self) -> Tensor:
-        """[M, 3] scene frame; see `RaySamples.positions`."""
-        return packed.points(self.rays.origins, self.rays.directions, self.ray_index, self.t)
+    def _points(self) -> Tensor:
+        rays = self.rays
+        return packed.points(rays.origins, rays.directions, self.ray_index, self.t, offsets=self.offsets)
 
     def positions_at(self, index: Tensor) -> Tensor:
         """[K, 3] points of the samples `index` [K] int64, as of `at`; scene frame. Not differentiable."""
@@ -226,14 +235,14 @@ class PackedSamples(RaySamples):
 
         Not differentiable.
         """
-        return scan.unbroken(self.t0, self.t1, self.offsets)
+        return sums.unbroken(self.t0, self.t1, self.offsets)
 
     def visible(self, tau: Tensor, counted: Tensor, least: float) -> Tensor:
         """[M] bool: whether the transmittance in front of a sample, by the samples that are `counted`, exceeds `least`.
 
         tau: [M] optical depth. counted: [M] bool. False for padding. Not differentiable.
         """
-        return scan.below(tau, counted, self.offsets, most=-math.log(least))
+        return sums.below(tau, counted, self.offsets, most=-math.log(least))
 
     def at(self, index: Tensor, offsets: Tensor) -> PackedSamples:
         """The samples `index` [K] int64, ray r's from offsets[r] on; M for padding. As of `rays.packed.compact`.

@@ -12,8 +12,7 @@ from models.appearance.base import Appearance, AppearanceConfig
 from models.capabilities import GRADIENT, Offer
 from models.encodings.base import EncodingConfig
 from models.encodings.frequency import FrequencyConfig
-from models.kernels.networks.join import joined
-from models.kernels.networks.normals import mirrored
+from models.kernels.networks.color_inputs import joined, mirrored
 from models.networks.mlp import Mlp, MlpConfig
 from models.samples import Points
 from utils.config.parts import Choice

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.appearance.base import Appearance, AppearanceConfig
-from models.kernels.encodings.harmonics import MOST_DEGREE, harmonics
+from models.kernels.networks.color_inputs import MOST_DEGREE, harmonics
 from models.samples import Points
 from utils.errors import InputError
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.bounds.base import Bounds, BoundsConfig
 from models.capabilities import OUTSIDE, Offer
-from models.kernels.rays.sphere import clipped
+from models.kernels.rays.march import clipped
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from models.bounds.base import Bounds, BoundsConfig
-from models.kernels.rays.sphere import clipped
+from models.kernels.rays.march import clipped
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.encodings.base import Encoding, EncodingConfig
-from models.kernels.encodings.harmonics import MOST_DEGREE, harmonics
+from models.kernels.networks.color_inputs import MOST_DEGREE, harmonics
 
 
 class SphericalHarmonicsConfig(EncodingConfig):

@@ -56,7 +56,8 @@ class Field(nn.Module):
     def forward(self, at: Points) -> FieldSample:
         """Value, features [*N, F] and, where it has one, gradient at points `*N`.
 
-        Differentiable in the parameters, once.
+        Differentiable in x, directions and the parameters, once; at the walls of a grid's cells, where the gradient of
+        a distance jumps, within the cell.
         """
         raise TypeError("a field defines forward")
 

@@ -11,7 +11,7 @@ from models.capabilities import DENSITY, EVERYWHERE, INSIDE, Offer
 from models.encodings.base import Encoding, EncodingConfig
 from models.encodings.frequency import FrequencyConfig
 from models.fields.base import Field, FieldConfig
-from models.kernels.networks.join import split
+from models.kernels.networks.color_inputs import split
 from models.networks.mlp import Mlp, MlpConfig
 from models.samples import FieldSample, Points
 from utils.config.parts import Choice

@@ -17,7 +17,7 @@ from models.fields.base import Field, FieldConfig
 from models.fields.shape_fit import fit_plain, fit_shape
 from models.inits.base import Ball, InitConfig
 from models.inits.sphere import SphereInit
-from models.kernels.networks.join import split
+from models.kernels.networks.color_inputs import split
 from models.networks.mlp import Mlp, MlpConfig
 from models.samples import FieldSample, Points
 from utils.config.parts import Choice, StrictModel

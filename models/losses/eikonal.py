@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capabilities import GRADIENT, SDF, Offer
-from models.kernels.networks.normals import off_unit
+from models.kernels.networks.color_inputs import off_unit
 from models.losses.base import LossConfig, Step, shared_mean
 
 

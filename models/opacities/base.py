@@ -51,7 +51,7 @@ class Opacity(nn.Module):
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
-        """tau [*N] >= 0. Differentiable in value, gradient and the learned scale, once."""
+        """tau [*N] >= 0. Differentiable in value, gradient, the rays' directions and the learned scale, once."""
         raise TypeError("an opacity defines optical_depth")
 
     def occupied(self, value: Tensor, reach: Tensor | float) -> Tensor:

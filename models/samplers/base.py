@@ -51,8 +51,8 @@ class Sampler(nn.Module):
     """(rays, medium) -> RaySamples within [near, far] of every ray; a ray with near >= far gets none, or empty ones.
 
     In training mode samples are jittered by torch's generator of the rays' device; in evaluation mode they are a
-    function of the rays alone. Distances are not differentiable: they are held fixed. `RaySamples.proposal` is the
-    rendering by which they were placed, where it wants a loss on its color.
+    function of the rays alone. Not differentiable: where samples lie on a ray is a constant to all gradients.
+    `RaySamples.proposal` is the rendering by which they were placed, where it wants a loss on its color.
     """
 
     def forward(self, rays: Rays, medium: Queryable) -> RaySamples:

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from benchmarks import (
     loader,
     machine,
     micro,
+    pose_refinement,
     render_frame,
     time_to_quality,
     train_step,
@@ -162,7 +164,7 @@ def test_the_product_runs_in_plain_pytorch_and_gets_its_kernels_back() -> None:
         torch.testing.assert_close(instead.accumulate(), before.accumulate(), atol=1e-5, rtol=1e-4)
         with launches.watched() as watched:
             medium(inputs.rays)
-    assert {"hash_encode._encode", "march._fill", "scan._below"} <= set(watched)
+    assert {"hash_encode._encode", "march._fill", "sums._below"} <= set(watched)
 
 
 def test_frames_are_timed_and_compared(capsys: Any) -> None:
@@ -191,12 +193,14 @@ def test_a_view_in_another_size_sees_the_same(tmp_path: Path) -> None:
         render_frame.opened(str(tmp_path), "cpu", [])
 
 
-def test_quality_is_measured_at_each_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def in_this_process(name: str, *arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", [name, *arguments])
-        return importlib.import_module(name.removesuffix(".py")).main() or 0
+def in_this_process(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> int:
+    """The exit code of a script that runs here."""
+    monkeypatch.setattr("sys.argv", [name, *arguments])
+    return importlib.import_module(name.removesuffix(".py")).main() or 0
 
-    monkeypatch.setattr(time_to_quality, "script", in_this_process)
+
+def test_quality_is_measured_at_each_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_to_quality, "script", partial(in_this_process, monkeypatch))
     monkeypatch.setattr(procedural, "REFERENCE_RESOLUTION", 40)
     monkeypatch.setattr(compare_meshes, "__kwdefaults__", {**(compare_meshes.__kwdefaults__ or {}), "samples": 1000})
     settings = [*TINY, "train.validations=0"]
@@ -208,6 +212,23 @@ def test_quality_is_measured_at_each_mark(tmp_path: Path, monkeypatch: pytest.Mo
         assert all(math.isfinite(row[key]) for key in ("cpu_s", "psnr", "chamfer", "accuracy", "f_0.01", "peak_mb"))
     run = render_frame.opened(str(tmp_path / "0.01_minutes"), "cpu", [])
     assert run.photograph is not None and run.photograph.shape == (24, 24, 3)
+
+
+def test_poses_that_are_off_are_measured_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pose_refinement, "script", partial(in_this_process, monkeypatch))
+    configs = {name: str(ROOT / "configs/neus_hash_poses.yaml") for name in ("true", "refined")}
+    budget = ["device=cpu", "train.steps=2", "train.rays=64", "train.validations=0"]
+    budget += ["model.foreground.field.init=sphere"]
+    data, error = ["data={type: procedural, views: 6, test_views: 1, size: 24}"], pose_refinement.Error(0.5, 1.0)
+    rows = pose_refinement.measure(configs, data, tmp_path, error, budget, ["optimizer.parts.poses=1e-12"])["poses"]
+    assert [row["run"] for row in rows] == ["true", "refined"] and all(row["psnr"] > 3 for row in rows)
+    assert rows[0]["degrees_before"] < 1e-3 and rows[0]["percent_before"] < 1e-3
+    off = rows[1]  # an alignment takes some of it
+    assert 0.2 < off["degrees_before"] < 0.6 and 0.4 < off["percent_before"] < 1.2
+    assert off["degrees_after"] == pytest.approx(off["degrees_before"], abs=1e-4)
+    assert pose_refinement.runs("wrong,true") == ("wrong", "true")
+    with pytest.raises(argparse.ArgumentTypeError, match="unknown run 'none'"):
+        pose_refinement.runs("true,none")
 
 
 def test_a_script_that_fails_ends_the_benchmark(tmp_path: Path) -> None:

@@ -9,11 +9,9 @@ import torch
 from dataio.cameras import Rays
 from engine.step_guard import check_optimized
 from models.kernels.rays.packed import crossings, points, preceding
-from models.kernels.rays.sphere import clipped
 from models.kernels.rays.trace import trace
 from models.samples import PackedSamples
 from tests.engine.test_training import SPHERE, quick_hulls, trained
-from tests.support.analytic import clip
 
 __all__ = ["quick_hulls"]
 
@@ -53,13 +51,12 @@ def some_rays(**wanted: bool) -> Rays:
 def test_rays_that_want_a_gradient_are_refused_where_there_is_none(name: str) -> None:
     rays = some_rays(**{name: True})
     index, values = torch.arange(5, dtype=torch.int32), torch.ones(4, 4, 4)
+    packed = PackedSamples.from_intervals(
+        rays, torch.ones(5), 2 * torch.ones(5), ray_index=index, offsets=torch.arange(6, dtype=torch.int32)
+    )
     calls = (
-        lambda: clip(rays, "sphere"),
-        lambda: clipped(rays.origins, rays.directions, rays.near, rays.far),
         lambda: points(rays.origins, rays.directions, index, torch.ones(5)),
-        lambda: PackedSamples.from_intervals(
-            rays, torch.ones(5), 2 * torch.ones(5), ray_index=index, offsets=torch.arange(6, dtype=torch.int32)
-        ).positions,
+        lambda: packed.positions_at(index.long()),
         lambda: trace(
             rays.origins, rays.directions, near=rays.near, far=rays.far, values=values, trust=1.0, least=0.1
         ),

@@ -208,5 +208,5 @@ def test_old_words_are_gone(path: Path) -> None:
 
 
 def test_the_quantity_has_its_name() -> None:
-    for name in ("models/model.py", "models/samples.py", "models/kernels/rays/composite.py", "docs/design.md"):
+    for name in ("models/model.py", "models/samples.py", "models/kernels/rays/sums.py", "docs/design.md"):
         assert "transmittance" in (ROOT / name).read_text("utf-8"), name

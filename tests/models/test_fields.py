@@ -16,7 +16,7 @@ from models.fields.occupancy import OccupancyFieldConfig
 from models.fields.outside import OutsideConfig
 from models.fields.radiance import RadianceFieldConfig
 from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall
-from models.kernels.networks.normals import mirrored
+from models.kernels.networks.color_inputs import mirrored
 from models.networks.activations import ACTIVATIONS, RandomizedRelu, activation, softplus
 from models.networks.mlp import Mlp, MlpConfig
 from models.samples import Points

@@ -163,9 +163,14 @@ def install() -> None:
     checkpoint._PLAIN = frozenset({*checkpoint._PLAIN, OnGpu})
     mlp.WIDEST = mlp.NARROW  # what is made on the CPU before it is moved: kernels have the form of a GPU
 
-    def launched(kernel: Any, dim: int, inputs: Any, device: Any, stream: Any = None, block_dim: int = 1) -> None:
+    def launched(
+        kernel: Any, dim: int, inputs: Any, device: Any, stream: Any = None, block_dim: int = 1, **of_cpu: Any
+    ) -> Any:
+        if device == "cpu":
+            return wp.launch(kernel, dim=dim, inputs=inputs, device=device, **of_cpu)
         kernel.module.load("cpu")
         wp.launch(kernel, dim=dim // block_dim, inputs=inputs, device="cpu")  # a block is one thread
+        return None
 
     names = {name: getattr(wp, name) for name in dir(wp) if not name.startswith("__")}
     streams = {"stream_from_torch": lambda _: SimpleNamespace(device=NAME), "launch": launched}
@@ -246,7 +251,7 @@ def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
 
 def refusals() -> list[str]:
     """What an operation and a kernel say to a tensor of the other side."""
-    from models.kernels.rays.scan import total
+    from models.kernels.rays.sums import total
 
     with Pretending():
         there, here = torch.ones(3, device=DEVICE), torch.ones(3)

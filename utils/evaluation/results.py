@@ -12,8 +12,9 @@ from typing import Any
 from utils.files import write_json
 
 BLOCKS = ("images", "mesh", "train")
-# Numbers of the same kind by what they were measured on: splits other than "test", references of a mesh.
-NAMED = ("splits", "references")
+# Blocks that are there only where something was measured: how far poses were moved, and numbers of the same kind by
+# what they were measured on: splits other than "test", references of a mesh.
+NAMED = ("poses", "splits", "references")
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -39,8 +40,8 @@ def read_results(path: Path) -> dict[str, Any]:
 def update_results(path: Path, **blocks: dict[str, Any] | None) -> dict[str, Any]:
     """Replace some of the blocks "images", "mesh" and "train", keep the others, write atomically; returns all.
 
-    A block that is None was not measured now: what was measured before stays. Of "splits" and "references" the entries
-    are replaced one by one.
+    A block that is None was not measured now: what was measured before stays. Of "poses", "splits" and "references" the
+    entries are replaced one by one.
     """
     unknown = set(blocks) - {*BLOCKS, *NAMED}
     if unknown:

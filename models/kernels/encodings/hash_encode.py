@@ -23,8 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.encodings.hash_blocks import encode_block, frame_block, lead_block, pull_block, scatter_block
-from models.kernels.runtime.lanes import lanes
-from models.kernels.runtime.launch import as_warp, launch
+from models.kernels.runtime.launch import as_warp, lanes, launch
 from models.kernels.runtime.native import Ints, Pairs, Rows
 
 FEATURES = 2  # per level; a level's entry is one 8-byte load

@@ -18,8 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from models.kernels.networks.block_layers import THREADS, tile_of
 from models.kernels.networks.layers import NEAR, backward_layers, forward_layers
-from models.kernels.runtime.lanes import lanes
-from models.kernels.runtime.launch import launch
+from models.kernels.runtime.launch import lanes, launch
 
 NARROW = 128  # inputs or outputs of a layer up to which torch's products are slower, forward and backward
 WIDEST = 512  # and on a CPU without a backward pass; beyond it a tile does not stay in the second-level cache

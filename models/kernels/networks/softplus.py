@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.kernels.runtime.lanes import TYPES, launch_blocks
+from models.kernels.runtime.lanes import TYPES
+from models.kernels.runtime.launch import launch_blocks
 from models.kernels.runtime.native import Floats, native_kernel
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.kernels.runtime.lanes import TYPES, launch_blocks
+from models.kernels.runtime.lanes import TYPES
+from models.kernels.runtime.launch import launch_blocks
 from models.kernels.runtime.native import Floats, Rows, native_kernel
 
 GRAIN = 128  # blocks that are worth a second thread
@@ -45,7 +46,7 @@ def optical_depth(
     distances' unit. anneal: [] in [0, 1], 1 for the true slope min(cos, 0), 0 for the one that meets every surface,
     min(cos / 2 - 1 / 2, 0), cos the product of gradient and direction. Wang et al., "NeuS" (2021), eq. 13, its alpha is
     1 - exp(-tau); the annealing is its code's.
-    Differentiable in value, gradient and s, once.
+    Differentiable in value, gradient, directions and s, once; the ends of the intervals are constants.
     """
     return _OpticalDepth.apply(value, gradient, s, directions, *intervals, anneal)
 
@@ -70,7 +71,14 @@ class _OpticalDepth(torch.autograd.Function):
         given = [*given, grad, of_value, of_gradient, of_s]
         launch_blocks(_backward, len(grad), given, device=grad.device, grain=GRAIN)
         found = of_value.view(ctx.shape), of_gradient.view(*ctx.shape, 3), of_s.sum() / ctx.s
-        return *found, None, None, None, None, None
+        of_directions = _turned(of_gradient, *given[:2]).view(*ctx.shape, 3) if ctx.needs_input_grad[3] else None
+        return *found, of_directions, None, None, None, None
+
+
+def _turned(of_gradient: Tensor, gradient: Tensor, directions: Tensor) -> Tensor:
+    """[M, 3] the loss's gradient in directions by that in gradients: both are those of their product alone."""
+    of_cosine = (of_gradient * directions).sum(-1, keepdim=True) / directions.square().sum(-1, keepdim=True)
+    return of_cosine * gradient
 
 
 _LOGISTIC = (

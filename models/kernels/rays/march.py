@@ -1,18 +1,83 @@
-"""The ray sampler: steps along rays through the occupied cells of a grid."""
+"""The piece of a ray inside its bounds, then steps along it through the occupied cells of a grid."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from models.kernels.runtime.lanes import TYPES, lanes
-from models.kernels.runtime.launch import launch
+from models.kernels.runtime.lanes import TYPES
+from models.kernels.runtime.launch import lanes, launch, launch_blocks
 from models.kernels.runtime.native import Bytes, Floats, Ints, Rows, native_kernel
 
+GRAZING = 1e-3  # half the length of a chord, in radii of the sphere
 KEPT_RUNS = 16  # runs of steps per ray that the first pass keeps for the second, which marches on its own beyond them
+
+
+def clipped(
+    origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, *, beyond: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Near and far [R] of the piece of each ray within [near, far] that lies inside the unit sphere.
+
+    origins, directions: [R, 3] float32, unit directions. near, far: [R]; far may be infinite. A ray that misses the
+    sphere becomes empty, far = near. beyond: of the piece behind the sphere, which starts where the ray leaves it, or
+    at its point closest to the center where it misses. Differentiable in origins, directions, near and far, once: in
+    rays where the sphere bounds the piece, in near and far where these do. A ray that grazes the sphere has no bounded
+    derivative there; it is that of the ray that goes `GRAZING` deep into it.
+    """
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (origins, directions, near, far)):
+        return _Clipped.apply(origins, directions, near, far, beyond)
+    return _clipped(origins, directions, near, far, beyond)
+
+
+def _clipped(origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, beyond: bool) -> tuple[Tensor, Tensor]:
+    given = [x.contiguous() for x in (origins, directions, near, far)]
+    found = torch.empty_like(given[2]), torch.empty_like(given[3])
+    launch_blocks(_clip, len(near), [*given, int(beyond), *found], device=near.device, grain=256)
+    return found
+
+
+class _Clipped(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, beyond: bool
+    ) -> tuple[Tensor, Tensor]:
+        found = _clipped(origins, directions, near, far, beyond)
+        ctx.save_for_backward(origins, directions, near, far, *found)
+        ctx.beyond = beyond
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_near: Tensor, of_far: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        origins, directions, near, far, begin, end = ctx.saved_tensors
+        if not ctx.beyond:
+            empty = end <= begin  # such an end is the beginning's twin
+            of_near, of_far = of_near + of_far * empty, of_far * ~empty
+        at_near, at_far = begin > near, (end < far) & (not ctx.beyond)
+        by_rays = [
+            _moved(origins, directions, grad * where, leaves)
+            for grad, where, leaves in ((of_near, at_near, ctx.beyond), (of_far, at_far, True))
+        ]
+        of_origins, of_directions = (a + b for a, b in zip(*by_rays, strict=True))
+        return of_origins, of_directions, of_near * ~at_near, of_far * ~at_far, None
+
+
+def _moved(origins: Tensor, directions: Tensor, grad: Tensor, leaves: bool) -> tuple[Tensor, Tensor]:
+    """Gradients [R, 3] in rays of where they enter or leave the sphere, by that of the distance, grad [R].
+
+    |o + t d| = 1, so dt/do = -p / (p . d) at p = o + t d, and dt/dd is t times that. Of a ray that misses: of the
+    distance of its point closest to the center, -(o . d).
+    """
+    middle = -(origins * directions).sum(-1, keepdim=True)
+    chord = 1 - (origins + middle * directions).square().sum(-1, keepdim=True)
+    half = chord.clamp_min(GRAZING**2).sqrt() * (1 if leaves else -1)
+    hits, t, grad = chord > 0, middle + half, grad[:, None]
+    of_origins = -grad * torch.where(hits, (origins + t * directions) / half, directions)
+    return of_origins, torch.where(hits, t * of_origins, -grad * origins)
 
 
 def blocks(occupied: Tensor) -> Tensor:
@@ -241,4 +306,32 @@ def _fill(
     block: int, origins: Rows, directions: Rows, near: Floats, far: Floats, jitter: Floats, occupied: Bytes, n: int,
     coarse: Bytes, blocks: int, levels: int, steps: Floats, most_runs: int, found: Ints, offsets: Ints, starts: Floats,
     ends: Floats, ray_index: Ints,
+): ...
+
+
+@native_kernel(
+    TYPES
+    + """
+    BLOCK_OF(near);
+    vf x, y, z, dx, dy, dz, from, to;
+    LOAD3(x, y, z, origins.data + 3 * start, end);
+    LOAD3(dx, dy, dz, directions.data + 3 * start, end);
+    LOAD_BLOCK(from, near.data + start, end);
+    LOAD_BLOCK(to, far.data + start, end);
+    const vf middle = -(x * dx + y * dy + z * dz), zero = 0.0f;
+    x += middle * dx; y += middle * dy; z += middle * dz;
+    const vf half = ROOT(VMAX(1.0f - (x * x + y * y + z * z), zero));
+    if (beyond) {
+        from = VMAX(from, middle + half);
+    } else {
+        from = VMAX(from, middle - half);
+        to = VMAX(VMIN(to, middle + half), from);
+    }
+    STORE_BLOCK(clipped_near.data + start, from, end);
+    STORE_BLOCK(clipped_far.data + start, to, end);
+"""
+)
+def _clip(
+    block: int, origins: Rows, directions: Rows, near: Floats, far: Floats, beyond: int, clipped_near: Floats,
+    clipped_far: Floats,
 ): ...

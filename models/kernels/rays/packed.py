@@ -5,13 +5,14 @@ Ray r owns the samples offsets[r] .. offsets[r+1]-1. In torch this takes a dozen
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from models.kernels.runtime.lanes import TYPES, launch_blocks
-from models.kernels.runtime.launch import launch
+from models.kernels.runtime.lanes import TYPES
+from models.kernels.runtime.launch import launch, launch_blocks
 from models.kernels.runtime.native import Bytes, Floats, Ints, Longs, Rows, native_kernel
 
 GRAIN = 256  # rays, or blocks of samples, that are worth a second thread
@@ -54,12 +55,28 @@ def gather(index: Tensor, columns: list[Tensor], ray_index: Tensor) -> tuple[lis
     return list(out), rays
 
 
-def points(origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, index: Tensor | None = None) -> Tensor:
+def points(
+    origins: Tensor,
+    directions: Tensor,
+    ray_index: Tensor,
+    t: Tensor,
+    index: Tensor | None = None,
+    *,
+    offsets: Tensor | None = None,
+) -> Tensor:
     """Where samples are: origin + t direction of their rays; [M, 3], or at index [K] alone, [K, 3].
 
     origins, directions: [R, 3] float32. ray_index: [M] int32. t: [M]. index: int64; for the padding M the last
-    sample stands in. Not differentiable.
+    sample stands in. offsets: [R+1] int32, of all samples. Differentiable in origins and directions, once, where
+    offsets are given and no index; the distances t are constants.
     """
+    moves = torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad)
+    if moves and index is None and offsets is not None and not t.requires_grad:
+        return _Points.apply(origins, directions, ray_index, t, offsets)
+    return _points_of(origins, directions, ray_index, t, index)
+
+
+def _points_of(origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, index: Tensor | None) -> Tensor:
     out = t.new_empty(len(t) if index is None else len(index), 3)
     among = torch.empty(0, dtype=torch.int64, device=t.device) if index is None else index
     given = [origins.contiguous(), directions.contiguous(), ray_index, t.contiguous(), among]
@@ -91,6 +108,24 @@ def crossings(
     given = [value.contiguous(), t.contiguous(), ray_index, index, starts.contiguous(), ends.contiguous(), -steep]
     launch_blocks(_crossings, len(out), [*given, out], device=t.device, grain=GRAIN)
     return out
+
+
+class _Points(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, origins: Tensor, directions: Tensor, ray_index: Tensor, t: Tensor, offsets: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(t, offsets)
+        return _points_of(origins, directions, ray_index, t, None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        t, offsets = ctx.saved_tensors
+        of_origins, of_directions = grad.new_empty(2, len(offsets) - 1, 3)
+        given = [grad.contiguous(), t.contiguous(), offsets, of_origins, of_directions]
+        launch(_points_back, len(of_origins), given, device=t.device, grain=GRAIN)
+        return of_origins, of_directions, None, None, None
 
 
 # Item 0 stands in front of the first ray, item r + 1 for ray r.
@@ -164,6 +199,20 @@ def _gather(
 """
 )
 def _points(block: int, origins: Rows, directions: Rows, ray_index: Ints, t: Floats, index: Longs, out: Rows): ...
+
+
+@native_kernel("""
+    float sum[3] = {0.0f, 0.0f, 0.0f}, along[3] = {0.0f, 0.0f, 0.0f};
+    for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
+        const float* g = grad.data + 3 * (size_t)i;
+        for (int axis = 0; axis < 3; ++axis) { sum[axis] += g[axis]; along[axis] += t.data[i] * g[axis]; }
+    }
+    for (int axis = 0; axis < 3; ++axis) {
+        of_origins.data[3 * (size_t)r + axis] = sum[axis];
+        of_directions.data[3 * (size_t)r + axis] = along[axis];
+    }
+""")
+def _points_back(r: int, grad: Rows, t: Floats, offsets: Ints, of_origins: Rows, of_directions: Rows): ...
 
 
 @native_kernel(

@@ -7,26 +7,9 @@ are floats, ints and unsigned ints of `LANES` points.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-import torch
-
-from models.kernels.runtime.launch import GRAIN, launch
-
-LANES = 16  # on a CPU
-
-
-def lanes(device: torch.device) -> int:
-    """How many points a block holds on this device."""
-    return LANES if device.type == "cpu" else 1
-
-
-def launch_blocks(
-    kernel: Any, points: int, inputs: Sequence[Any], *, device: torch.device, grain: int = GRAIN
-) -> None:
-    """`launch` for the blocks of so many points. grain: fewer blocks than this are not worth a second thread."""
-    launch(kernel, -(-points // lanes(device)), inputs, device=device, grain=grain)
+LANES = 16  # points of a block on a CPU
 
 
 def _shuffle(a: str, b: str, order: Iterable[int]) -> str:

@@ -10,12 +10,11 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import warp as wp
 
-from models.kernels.runtime.compiled import Compiled
 from models.kernels.runtime.native import Longs
 
 PATIENCE = 1e-3  # seconds for which a worker busy-waits before it sleeps
@@ -24,24 +23,35 @@ MOST_BYTES = 4096  # of a kernel's arguments; the same constant is in the native
 JOB, AWAKE, LINE = 16, 32, 8  # offsets into the shared memory and words per cache line, see `_take`
 
 
+class Native(Protocol):
+    """A kernel compiled for this CPU, as the pool wants it: `models.kernels.runtime.launch.Compiled`."""
+
+    address: int
+
+    def arguments(self, inputs: Sequence[Any]) -> ctypes.Structure: ...
+    def bounds(self, count: int) -> ctypes.Structure: ...
+    def call(self, count: int, inputs: Sequence[Any]) -> Callable[[], None]: ...
+
+
 class ThreadPool:
     """A pool of `threads` >= 2 threads: the one that makes it, which alone calls `run`, and its workers."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, compiled: Callable[[Any, Sequence[Any]], Native]) -> None:
+        """compiled: makes a native function of a kernel and inputs that fit it."""
         self.threads = threads
         self.memory = torch.zeros(AWAKE + LINE * threads, dtype=torch.int64)
         self.memory[0] = -1  # no piece to take
         self.job = (ctypes.c_longlong * 8).from_address(self.memory.data_ptr() + 8 * JOB)
         self.awake = (ctypes.c_longlong * (LINE * threads)).from_address(self.memory.data_ptr() + 8 * AWAKE)
         words = wp.from_torch(self.memory, return_ctype=True)
-        self.compiled = Compiled(_take_pieces, [words, 0, 0])
+        self.compiled = compiled(_take_pieces, [words, 0, 0])
         self.lead, trial = (self.compiled.call(1, [words, looks, AWAKE]) for looks in (0, TRIAL))
         looks = max(int(TRIAL * PATIENCE / min(_seconds(trial) for _ in range(TRIALS))), 1)
         places = range(AWAKE, AWAKE + LINE * (threads - 1), LINE)
         self.workers = [self.compiled.call(1, [words, looks, place]) for place in places]
         self.pool = ThreadPoolExecutor(threads - 1, "kernel")
 
-    def run(self, kernel: Compiled, count: int, size: int, inputs: Sequence[Any]) -> None:
+    def run(self, kernel: Native, count: int, size: int, inputs: Sequence[Any]) -> None:
         """Run a kernel for `count` items, in pieces of `size` and a rest. The first input, a piece's offset, is 0."""
         pieces = -(-count // size)
         whole, last = kernel.bounds(size), kernel.bounds(count - (pieces - 1) * size)

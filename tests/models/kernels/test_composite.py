@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels.rays.composite import composite
+from models.kernels.rays.sums import composite
 
 COUNTS = {"ragged": [3, 0, 1, 7, 0], "no samples": [0, 0], "no rays": [], "long": [4000, 2], "many": [5] * 3000}
 

@@ -9,7 +9,7 @@ from scipy.special import sph_harm_y
 from torch.nn import functional as F
 
 from benchmarks import baseline
-from models.kernels.encodings.harmonics import harmonics
+from models.kernels.networks.color_inputs import harmonics
 
 
 def directions(count: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels.networks.join import joined, split
+from models.kernels.networks.color_inputs import joined, split
 
 WIDTHS = {"all": (16, 3, 16, 3), "one": (5, 27), "none": (9,), "no features": (1, 3, 2), "wide": (257, 3, 40, 3)}
 

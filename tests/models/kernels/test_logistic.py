@@ -34,13 +34,14 @@ def test_depth_and_its_gradients(
 ) -> None:
     (value, gradient, directions), t = inputs(shape)
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(5))
-    exact = [x.double().requires_grad_() for x in (value, gradient, torch.tensor(sharpness))]
-    expected = reference(exact, directions.double(), [x.double() for x in t], anneal)
+    given = value, gradient, torch.tensor(sharpness), directions
+    exact = [x.double().requires_grad_() for x in given]
+    expected = reference(exact[:3], exact[3], [x.double() for x in t], anneal)
     wanted = torch.autograd.grad((expected * weight.double()).sum(), exact)
 
-    mine = [x.to(device).requires_grad_() for x in (value, gradient, torch.tensor(sharpness))]
-    way, (t0, at, t1) = directions.to(device), (x.to(device) for x in t)
-    found = optical_depth(mine[0], mine[1], way, (t0, at, t1), mine[2], torch.tensor(anneal, device=device))
+    mine = [x.to(device).requires_grad_() for x in given]
+    t0, at, t1 = (x.to(device) for x in t)
+    found = optical_depth(mine[0], mine[1], mine[3], (t0, at, t1), mine[2], torch.tensor(anneal, device=device))
     grads = torch.autograd.grad((found * weight.to(device)).sum(), mine)
     torch.testing.assert_close(found.cpu().double(), expected.detach(), atol=1e-6 * sharpness, rtol=1e-5)
     for own, truth in zip(grads, wanted, strict=True):

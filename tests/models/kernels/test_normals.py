@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.kernels.networks.normals import mirrored, off_unit
+from models.kernels.networks.color_inputs import mirrored, off_unit
 
 
 def plain_mirrored(directions: Tensor, gradient: Tensor) -> Tensor:
@@ -31,6 +31,12 @@ def test_mirrored(shape: tuple[int, ...], device: torch.device) -> None:
     torch.testing.assert_close(found.cpu().double(), truth.detach(), atol=1e-5, rtol=1e-5)
     (wanted,) = torch.autograd.grad((truth * weight.double()).sum(), exact)
     (got,) = torch.autograd.grad((found * weight.to(device)).sum(), mine)
+    way = directions.double().requires_grad_()
+    mine_way = directions.to(device).requires_grad_()
+    truth, found = plain_mirrored(way, gradient.double()), mirrored(mine_way, gradient.to(device))
+    (by_way,) = torch.autograd.grad((truth * weight.double()).sum(), way)
+    (found_by_way,) = torch.autograd.grad((found * weight.to(device)).sum(), mine_way)
+    torch.testing.assert_close(found_by_way.cpu().double(), by_way, atol=2e-5, rtol=1e-4)
     size = gradient.norm(dim=-1, keepdim=True).double()  # short gradients turn quickly
     torch.testing.assert_close(got.cpu().double() * size, wanted * size, atol=2e-5, rtol=1e-4)
 

@@ -7,6 +7,7 @@ sums by atomic addition. Registers without AVX-512's own instructions are the fo
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,21 +20,21 @@ import torch
 from torch import Tensor
 
 import models.kernels
-from models.kernels.encodings import harmonics, hash_encode
-from models.kernels.networks import adam, join, mlp, normals, softplus
-from models.kernels.rays import logistic, march, packed, sphere, trace
+from models.kernels.encodings import hash_encode
+from models.kernels.networks import adam, color_inputs, mlp, softplus
+from models.kernels.rays import logistic, march, packed, trace
 from models.kernels.runtime import lanes
-from models.kernels.runtime.compiled import Compiled
-from models.kernels.runtime.launch import as_warp, launch
+from models.kernels.runtime import launch as runtime
+from models.kernels.runtime.launch import Compiled, as_warp, launch
 from tests.models.kernels.test_mlp_kernel import made
 
 FOLDER = Path(models.kernels.__file__).parent
 MODULES = (
     "runtime.lanes",
-    *(f"encodings.{name}" for name in ("harmonics", "hash_blocks", "hash_encode")),
-    *(f"networks.{name}" for name in ("adam", "block_layers", "join", "layers", "mlp", "normals", "products")),
+    *(f"encodings.{name}" for name in ("hash_blocks", "hash_encode")),
+    *(f"networks.{name}" for name in ("adam", "block_layers", "color_inputs", "layers", "mlp", "products")),
     "networks.softplus",
-    *(f"rays.{name}" for name in ("logistic", "march", "packed", "sphere", "trace")),
+    *(f"rays.{name}" for name in ("logistic", "march", "packed", "trace")),
 )
 # A block of threads is one.
 ALONE = """
@@ -91,8 +92,9 @@ def in_form(name: str, text: str, *, one_point: bool, block: str = ALONE) -> str
     text = text.replace("defined(__AVX512DQ__)", "0")
     if one_point:
         text = text.replace("defined(__CUDA_ARCH__)", "1")
-    if one_point and name == "lanes":
+    if one_point and name == "launch":
         text = text.replace('if device.type == "cpu" else 1', "if False else 1")
+    if one_point and name == "lanes":
         text += f"\nTYPES = {SHIMS!r} + TYPES\n"
     if one_point and name == "block_layers":
         text += f"\nOUTPUT, GRADIENTS = {block!r} + OUTPUT, {block!r} + GRADIENTS\n"
@@ -113,6 +115,13 @@ def two_threads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     yield from copies(tmp_path_factory, one_point=True, block=block)
 
 
+def launch_in_form(form: str, *, one_point: bool) -> str:
+    """How the copies are launched: by the usual function, on blocks of their own."""
+    used = inspect.getsource(runtime.lanes) + inspect.getsource(runtime.launch_blocks)
+    used = in_form("launch", used, one_point=one_point)
+    return f"from models.kernels.runtime.launch import *\nfrom {form}.lanes import LANES\n{used}"
+
+
 def copies(factory: pytest.TempPathFactory, *, one_point: bool, block: str = ALONE) -> Iterator[SimpleNamespace]:
     """All modules in the form of `in_form`."""
     folder = factory.mktemp("kernels")
@@ -124,9 +133,12 @@ def copies(factory: pytest.TempPathFactory, *, one_point: bool, block: str = ALO
         text = (FOLDER / f"{module.replace('.', '/')}.py").read_text("utf-8")
         for other, its_name in short.items():
             text = text.replace(f"models.kernels.{other} ", f"{form}.{its_name} ")
+        text = text.replace("models.kernels.runtime.launch ", f"{form}.launch ")
         (folder / form / f"{name}.py").write_text(in_form(name, text, one_point=one_point, block=block), "utf-8")
+    (folder / form / "launch.py").write_text(launch_in_form(form, one_point=one_point), "utf-8")
     sys.path.insert(0, str(folder))
-    yield SimpleNamespace(**{name: importlib.import_module(f"{form}.{name}") for name in short.values()})
+    names = ("launch", *short.values())
+    yield SimpleNamespace(**{name: importlib.import_module(f"{form}.{name}") for name in names})
     sys.path.remove(str(folder))
     for name in [name for name in sys.modules if name.split(".")[0] == form]:
         del sys.modules[name]
@@ -139,8 +151,8 @@ def rays(count: int) -> tuple[Tensor, Tensor]:
 
 
 def test_it_is_another_form(other: SimpleNamespace) -> None:
-    assert other.lanes.lanes(torch.device("cpu")) in (1, 16) and other.lanes.TYPES != lanes.TYPES
-    assert other.march.launch is launch
+    assert other.launch.lanes(torch.device("cpu")) in (1, 16) and other.lanes.TYPES != lanes.TYPES
+    assert other.march.launch is launch and other.march.lanes is other.launch.lanes
 
 
 @pytest.mark.parametrize("levels, cone", [(1, 0.0), (4, 0.0), (3, 0.01)])
@@ -165,7 +177,7 @@ def test_march(other: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, levels: 
 def test_sphere(other: SimpleNamespace, beyond: bool) -> None:
     origins, directions = rays(333)
     ends = torch.rand(333), torch.where(torch.rand(333) < 0.5, 2.5, torch.inf)
-    forms = [module.clipped(origins, directions, *ends, beyond=beyond) for module in (other.sphere, sphere)]
+    forms = [module.clipped(origins, directions, *ends, beyond=beyond) for module in (other.march, march)]
     torch.testing.assert_close(*forms, atol=1e-5, rtol=1e-5)
 
 
@@ -208,14 +220,15 @@ def test_harmonics_and_softplus(other: SimpleNamespace) -> None:
     _, slope = softplus.softplus_forward(x, beta=100.0)
     grad = torch.randn(103, 3), torch.randn(103, 3)
 
-    def everything(harmonics: Any, softplus: Any) -> list[Tensor]:
+    def everything(color_inputs: Any, softplus: Any) -> list[Tensor]:
         leaf = x.clone().requires_grad_()
-        expanded = harmonics.harmonics(leaf, degree=3)
+        expanded = color_inputs.harmonics(leaf, degree=3)
         back = softplus.softplus_backward(slope, *grad, beta=100.0)
         (turned,) = torch.autograd.grad(expanded.sin().sum(), leaf)
         return [expanded, turned, *softplus.softplus_forward(x, beta=100.0), back]
 
-    for found, usual in zip(everything(other.harmonics, other.softplus), everything(harmonics, softplus), strict=True):
+    forms = everything(other.color_inputs, other.softplus), everything(color_inputs, softplus)
+    for found, usual in zip(*forms, strict=True):
         torch.testing.assert_close(found, usual, atol=2e-6, rtol=1e-5)
 
 
@@ -224,17 +237,17 @@ def test_what_is_made_of_a_distance_and_its_gradient(other: SimpleNamespace) -> 
     ways, t = torch.nn.functional.normalize(torch.randn(203, 3), dim=-1), torch.rand(3, 203).sort(0).values
     inputs = 0.1 * torch.randn(203), torch.randn(203, 3), torch.tensor(60.0), torch.randn(203, 6)
 
-    def everything(logistic: Any, normals: Any, join: Any) -> list[Tensor]:
+    def everything(logistic: Any, color_inputs: Any) -> list[Tensor]:
         leaves = value, gradient, s, output = [x.clone().requires_grad_() for x in inputs]
         tau = logistic.optical_depth(value, gradient, ways, tuple(t), s, torch.tensor(0.4))
-        turned, off = normals.mirrored(ways, gradient), normals.off_unit(gradient)
-        first, features = join.split(output)
-        seen = join.joined(features, [ways, turned, gradient])
+        turned, off = color_inputs.mirrored(ways, gradient), color_inputs.off_unit(gradient)
+        first, features = color_inputs.split(output)
+        seen = color_inputs.joined(features, [ways, turned, gradient])
         found = [tau, off, first, seen]
         grads = torch.autograd.grad(sum(x.sin().sum() for x in found), leaves)
         return [*found, *grads, logistic.estimated_optical_depth(value.detach(), value.detach().roll(1), s.detach())]
 
-    forms = everything(other.logistic, other.normals, other.join), everything(logistic, normals, join)
+    forms = everything(other.logistic, other.color_inputs), everything(logistic, color_inputs)
     for found, usual in zip(*forms, strict=True):
         torch.testing.assert_close(found, usual, atol=1e-4, rtol=1e-4)
 

@@ -84,3 +84,28 @@ def test_a_slope_that_is_too_gentle_is_not_believed(device: torch.device) -> Non
     rays, index = torch.zeros(2, dtype=torch.int32, device=device), torch.tensor([1], device=device)
     found = crossings(value, t, rays, index, t[1:] - 0.05, t[1:] + 0.05, steep=0.1)
     torch.testing.assert_close(found.cpu(), torch.tensor([0.52]))
+
+
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
+def test_points_move_with_their_rays(counts: list[int], device: torch.device) -> None:
+    offsets, rays, _, generator = packed(counts)
+    t, weight = torch.rand(len(rays), generator=generator), torch.randn(len(rays), 3, generator=generator)
+    ends = [torch.randn(len(counts), 3, generator=generator) for _ in range(2)]
+    exact, mine = ([x.to(to).requires_grad_() for x in ends] for to in (torch.float64, device))
+    index = rays.long()
+    truth = exact[0][index] + t.double()[:, None] * exact[1][index]
+    samples = rays.to(device), t.to(device)
+    found = points(mine[0], mine[1], *samples, offsets=offsets.to(device))
+    assert torch.equal(found.detach(), points(mine[0].detach(), mine[1].detach(), *samples))
+    got = torch.autograd.grad((found * weight.to(device)).sum(), mine)
+    wanted = torch.autograd.grad((truth * weight.double()).sum(), exact)
+    for own, true in zip(got, wanted, strict=True):
+        torch.testing.assert_close(own.cpu().double(), true, atol=1e-3, rtol=1e-4)
+
+
+def test_padding_moves_no_ray(device: torch.device) -> None:
+    offsets, rays, _, _ = packed([2, 1], 3)
+    origins = torch.zeros(2, 3, device=device, requires_grad=True)
+    ones = torch.ones(6, 3, device=device)
+    found = points(origins, ones[:2], rays.to(device), ones[:, 0], offsets=offsets.to(device))
+    assert torch.autograd.grad(found.sum(), origins)[0].tolist() == [[2.0] * 3, [1.0] * 3]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.kernels.rays.scan import below, exclusive_sum, total, unbroken
+from models.kernels.rays.sums import below, exclusive_sum, spread, total, unbroken
 
 COUNTS = {
     "ragged": [3, 0, 1, 7, 0],
@@ -108,3 +108,17 @@ def test_where_the_sum_so_far_is_small_by_hand(device: torch.device) -> None:
     counted = torch.tensor([True, False, True, True, True, True, False, True], device=device)
     offsets = torch.tensor([0, 4, 4, 7], dtype=torch.int32, device=device)
     assert below(values, counted, offsets, most=2.0).tolist() == [True, True, True, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
+def test_a_ray_s_row_and_its_gradient(counts: list[int], device: torch.device) -> None:
+    offsets = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    rays = torch.repeat_interleave(torch.arange(len(counts), dtype=torch.int32), torch.tensor(counts).long())
+    g = torch.Generator().manual_seed(0)
+    row, weight = torch.randn(len(counts), 3, generator=g), torch.randn(len(rays), 3, generator=g)
+    exact, mine = row.double().requires_grad_(), row.to(device).requires_grad_()
+    found, truth = spread(mine, rays.to(device), offsets.to(device)), exact[rays.long()]
+    assert torch.equal(found.detach().cpu(), row[rays.long()])
+    (got,) = torch.autograd.grad((found * weight.to(device)).sum(), mine)
+    (wanted,) = torch.autograd.grad((truth * weight.double()).sum(), exact)
+    torch.testing.assert_close(got.cpu().double(), wanted, atol=1e-3, rtol=1e-4)
