@@ -16,11 +16,11 @@ from engine.build import build_objective, build_optimizer, in_parallel
 from engine.diagnostics import Diagnostics
 from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
-from engine.plateau import Plateau
 from engine.run import check_scene, load_model, load_optimizer, scene_state
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
 from engine.validation import handful, validate
 from models.objective import Report
+from models.optimizers.plateau import Plateau
 from utils import distributed
 from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from utils.errors import StorageError
@@ -139,9 +139,7 @@ class Trainer:
 
     def _set_learning_rates(self, progress: float) -> None:
         plateau = self.plateau.scale if self.plateau else 1.0
-        factor = self.config.optimizer.schedule(progress) * plateau * self.rate_scale
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+        self.optimizer.set_rates(progress, plateau * self.rate_scale)
 
     def _descend(self, report: Report) -> None:
         """Take the step, unless a number is not finite or samples overflowed; that is decided on the device."""
