@@ -109,7 +109,9 @@ class Trainer:
     def _step_once(self) -> None:
         before = self.progress
         self._seed()
-        self.objective.update(before, self.step)
+        for change in self.objective.update(before, self.step):
+            self.optimizer.forget(change.parameters)
+            self.line.message(f"step {self.step}: {change.name} {change.what}")
         self._set_learning_rates(before)
         with threads_of_torch(self.gradients.torch_threads):
             batch = next(self.sampler)
@@ -216,6 +218,8 @@ class Trainer:
         checkpoint would push out the sound ones. Raises StorageError on every rank when the disk does not take it.
         """
         sampler = self.sampler.state_dict()  # of all ranks
+        for feedback in self.objective.feedback:
+            feedback.fold()
         state = {
             "model": self.objective.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.capacity import FIT_EVERY, Capacity
 from models.fields.base import Distance
 from models.networks.mlp import Mlp
+from models.structure import LayoutChange, refreshed
 from models.volume import Medium, MediumConfig, Rendering, render_rays
 from utils.config.parts import StrictModel
 from utils.errors import InputError
@@ -82,13 +83,18 @@ class Model(nn.Module):
         for medium in self.media:
             medium.update(progress)
 
-    def refresh(self, step: int) -> None:
-        """Bring the samplers' state up to date; called before every training step, the same on every rank."""
+    def refresh(self, step: int, progress: float = 0.0) -> list[LayoutChange]:
+        """Change what is due in layout, then bring the samplers' state up to date; returns the changes.
+
+        Called before every training step, after `update` with the same progress, the same on every rank.
+        """
+        changes = list(refreshed(self, step, progress))
         if step % FIT_EVERY == 0:
             for capacity in (part for part in self.modules() if isinstance(part, Capacity)):
                 capacity.fit()
         for medium in self.media:
             medium.sampler.refresh(medium, step)
+        return changes
 
     def initialize(self, shapes: Mapping[str, Callable[[], Distance | None]] | None = None) -> None:
         """Initialize what has no closed form; once, for a new run. shapes: as of `Field.initialize`."""
