@@ -12,11 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dataio.scene import Scene
 from dataio.source_views import SourceViews
-from engine.experiment import ExperimentConfig, OptimizerConfig
+from engine.experiment import ExperimentConfig
 from models.kernels.runtime.launch import set_threads
 from models.model import Model
 from models.objective import Context, Objective
-from models.optimizers import Adam
+from models.optimizers.base import OptimizerConfig
+from models.optimizers.together import Optimizers
 from utils.config.loading import place_of
 from utils.config.mistakes import did_you_mean
 from utils.errors import InputError
@@ -78,29 +79,23 @@ def check_optimizer(config: ExperimentConfig) -> None:
 
 def build_optimizer(
     config: OptimizerConfig, model: Model, *, place: Callable[[str], str] = lambda part: ""
-) -> torch.optim.Optimizer:
-    """The optimizer with one group per learning rate. place: where an entry of `parts` was written.
+) -> Optimizers:
+    """The optimizer with one group per rule, rate and schedule. place: where an entry of `parts` was written.
 
-    Raises InputError for a part that the model does not have; one that was left out, as a medium, is of no effect.
+    Of several entries that begin a parameter's name the longest counts. Raises InputError for a part that the model
+    does not have; one that was left out, as a medium, is of no effect.
     """
     names = [name for name, _ in model.named_parameters()]
     present = [part for part in config.parts if part.partition(".")[0] not in model.absent]
     refused = [part for part in present if not any(name.startswith(part) for name in names)]
     if refused:
         raise InputError("\n".join(_no_such_part(part, place(part), names) for part in refused))
-    groups: dict[float, list[torch.nn.Parameter]] = {}
+    groups: dict[str, tuple[OptimizerConfig, list[torch.nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         found = [part for part in config.parts if name.startswith(part)]
-        lr = config.parts[max(found, key=len)] if found else config.lr
-        groups.setdefault(lr, []).append(parameter)
-    listed = [{"params": parameters, "lr": lr, "base_lr": lr} for lr, parameters in groups.items()]
-    return Adam(
-        listed,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        decoupled=config.type == "adamw",
-    )
+        own = config.of_part(config.parts[max(found, key=len)] if found else None)
+        groups.setdefault(own.model_dump_json(), (own, []))[1].append(parameter)
+    return Optimizers(list(groups.values()))
 
 
 def in_parallel(objective: Objective) -> DistributedDataParallel:

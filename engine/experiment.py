@@ -12,13 +12,13 @@ from pydantic import Field, model_validator
 from dataio.scene import AutoData, DataConfig
 from dataio.selection.base import SelectionConfig
 from dataio.selection.uniform import UniformSelection
-from engine.plateau import PlateauConfig
 from models.capabilities import missing, offered, refuse
 from models.losses.base import LossConfig
 from models.model import ModelConfig
+from models.optimizers.adam import AdamConfig
+from models.optimizers.base import OptimizerConfig
 from utils.config.loading import json_schema, load_config
 from utils.config.parts import Choice, StrictModel, discover
-from utils.config.schedule import Schedule, constant
 
 # Keys of earlier versions, and their names of today.
 RENAMED = {
@@ -31,23 +31,11 @@ RENAMED = {
     "model.*.field.view_weight": "../appearance.view_weight",
 }
 RENAMED |= {old.replace("*.", "*.sampler.proposal."): new for old, new in RENAMED.items() if "field" in old}
-KINDS_OF_PARTS = ("appearance", "bounds", "encodings", "fields", "inits", "losses", "opacities", "poses", "samplers")
+KINDS_OF_PARTS = (
+    "appearance", "bounds", "encodings", "fields", "inits", "losses", "opacities", "optimizers", "poses", "samplers",
+)  # fmt: skip
 for package in ("dataio.formats", "dataio.selection", *(f"models.{kind}" for kind in KINDS_OF_PARTS)):
     discover(package)  # a part is found by lying in its folder
-
-
-class OptimizerConfig(StrictModel):
-    """Adam, or AdamW, with a learning rate per part of the model."""
-
-    type: Literal["adam", "adamw"] = Field("adam", description="adamw: weight decay apart from the gradient")
-    lr: float = Field(5e-4, gt=0, description="learning rate of everything not named in `parts`")
-    parts: dict[str, float] = Field({}, description="learning rate by the start of a parameter's name")
-    schedule: Schedule = Field(constant(1.0), description="multiplies every learning rate")
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0, description="pulls every weight to zero; adamw's default would be 0.01")
-    reduce_on_plateau: PlateauConfig | None = Field(None, description="reduce all rates when the loss stays put")
-    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
 
 
 class TrainConfig(StrictModel):
@@ -100,7 +88,7 @@ class ExperimentConfig(StrictModel):
     model: ModelConfig
     losses: dict[str, Choice[LossConfig]] = Field(min_length=1)
     teacher: str | None = Field(None, description="run folder of a trained model that losses may ask")
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: Choice[OptimizerConfig] = AdamConfig()
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")

@@ -169,7 +169,7 @@ def _renamed(name: str) -> str:
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: str) -> None:
     """Load moments and counts of steps; rates, betas, eps and decay stay those that the optimizer was built with.
 
-    Raises InputError when the state has other groups of parameters.
+    Raises InputError when the state has other groups of parameters, or is that of another rule.
     """
     options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     given = [len(group["params"]) for group in state.get("param_groups", ())]
@@ -178,6 +178,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
         raise InputError(
             f"{source}: its optimizer has groups of {given} parameters - expected {own}: the number of different rates"
             " in optimizer.lr and optimizer.parts cannot change in a run"
+        )
+    rules, before = ([group.get("rule", "Adam") for group in of["param_groups"]] for of in (vars(optimizer), state))
+    if rules != before:
+        raise InputError(
+            f"{source}: its optimizer has groups by {', '.join(before)} - expected {', '.join(rules)}: the moments of"
+            " one type mean nothing to another, optimizer.type cannot change in a run"
         )
     optimizer.load_state_dict(state)
     for group, kept in zip(optimizer.param_groups, options, strict=True):

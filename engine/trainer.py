@@ -17,13 +17,13 @@ from engine.build import build_objective, build_optimizer, in_parallel
 from engine.diagnostics import Diagnostics
 from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
-from engine.plateau import Plateau
 from engine.poses import place_cameras
 from engine.run import check_scene, load_model, load_optimizer, open_teacher, scene_state
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
 from engine.validation import handful, validate
 from models.capabilities import SDF
 from models.objective import Report
+from models.optimizers.plateau import Plateau
 from utils import distributed
 from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from utils.errors import StorageError
@@ -113,7 +113,9 @@ class Trainer:
     def _step_once(self) -> None:
         before = self.progress
         self._seed()
-        self.objective.update(before, self.step)
+        for change in self.objective.update(before, self.step):
+            self.optimizer.forget(change.parameters)
+            self.line.message(f"step {self.step}: {change.name} {change.what}")
         self._set_learning_rates(before)
         with threads_of_torch(self.gradients.torch_threads):
             batch = next(self.sampler)
@@ -143,9 +145,7 @@ class Trainer:
 
     def _set_learning_rates(self, progress: float) -> None:
         plateau = self.plateau.scale if self.plateau else 1.0
-        factor = self.config.optimizer.schedule(progress) * plateau * self.rate_scale
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+        self.optimizer.set_rates(progress, plateau * self.rate_scale)
 
     def _descend(self, report: Report) -> None:
         """Take the step, unless a number is not finite or samples overflowed; that is decided on the device."""
@@ -222,6 +222,8 @@ class Trainer:
         checkpoint would push out the sound ones. Raises StorageError on every rank when the disk does not take it.
         """
         sampler = self.sampler.state_dict()  # of all ranks
+        for feedback in self.objective.feedback:
+            feedback.fold()
         state = {
             "model": self.objective.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -19,6 +19,7 @@ from models.capacity import FIT_EVERY, Capacity
 from models.networks.mlp import Mlp
 from models.poses.base import Poses, PosesConfig
 from models.samples import COLOR, MediumRendering, compact_indices, gather_padded
+from models.structure import LayoutChange, refreshed
 from models.volume import Medium, MediumConfig
 from utils.config.parts import Choice, StrictModel
 from utils.errors import InputError
@@ -110,13 +111,18 @@ class Model(nn.Module):
         for medium in self.media:
             medium.update(progress)
 
-    def refresh(self, step: int) -> None:
-        """Bring the samplers' state up to date; called before every training step, the same on every rank."""
+    def refresh(self, step: int, progress: float = 0.0) -> list[LayoutChange]:
+        """Change what is due in layout, then bring the samplers' state up to date; returns the changes.
+
+        Called before every training step, after `update` with the same progress, the same on every rank.
+        """
+        changes = list(refreshed(self, step, progress))
         if step % FIT_EVERY == 0:
             for capacity in (part for part in self.modules() if isinstance(part, Capacity)):
                 capacity.fit()
         for medium in self.media:
             medium.sampler.refresh(medium, step)
+        return changes
 
     def initialize(self, scene: Scene | None = None) -> None:
         """Initialize what has no closed form; once, for a new run. scene: as of `Field.initialize`."""

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from models.feedback import asking
 from models.losses.base import LossConfig, Step, shared_mean
 from models.model import Model
 from models.samples import RaySamples
+from models.structure import LayoutChange
 
 if TYPE_CHECKING:
     from dataio.batches import RayBatch
@@ -83,13 +85,17 @@ class Objective(nn.Module):
         self.losses = losses
         weights = [loss.weight(0.0) for loss in losses.values()]
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
+        self.feedback = asking(model)
 
-    def update(self, progress: float, step: int) -> None:
-        """Follow the schedules and bring samplers up to date; the same on every rank. Call before every step."""
+    def update(self, progress: float, step: int) -> list[LayoutChange]:
+        """Follow the schedules and bring layouts and samplers up to date; the same on every rank. Call before a step.
+
+        Returns what changed its layout: the optimizer is to forget those parameters.
+        """
         for weight, loss in zip(self.weights, self.losses.values(), strict=True):
             weight.fill_(loss.weight(progress))
         self.model.update(progress)
-        self.model.refresh(step)
+        return self.model.refresh(step, progress)
 
     def forward(self, batch: RayBatch) -> Report:
         batch = replace(batch, rays=self.model.posed(batch.rays))  # some losses look at the rays themselves
@@ -104,6 +110,9 @@ class Objective(nn.Module):
             overflowed = rendering.overflowed
             if overflowed is None:
                 overflowed = loss.new_zeros((), dtype=torch.bool)
+            if self.training:
+                for feedback in self.feedback:
+                    feedback.observe(rendering.media[0], error, counts=~overflowed)
         gradient = rendering.media[0].field.gradient
         return Report(
             loss=loss,

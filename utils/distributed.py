@@ -90,6 +90,14 @@ def sum_across_ranks(tensor: Tensor) -> Tensor:
     return total
 
 
+def max_across_ranks(tensor: Tensor) -> Tensor:
+    """The maximum over all ranks of a tensor [*N] of the same shape and type on each; a new one without gradient."""
+    largest = tensor.detach().clone()
+    if is_parallel():
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
+
+
 def any_rank(flag: bool) -> bool:
     """Whether `flag` is true on at least one rank; all ranks get the same answer."""
     if not is_parallel():

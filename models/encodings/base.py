@@ -21,10 +21,14 @@ class EncodingConfig(Part):
 
 
 class Encoding(nn.Module):
-    """[*N, 3] -> [*N, width]. The first 3 features are the input itself where `keeps_input` is true."""
+    """[*N, 3] -> [*N, width]. The first 3 features are the input itself where `keeps_input` is true.
+
+    generation: counts changes of the layout; as a plain attribute it has recorded work recorded anew.
+    """
 
     width: int
     keeps_input: bool = False
+    generation: int = 0
 
     def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Features [*N, width], and their vjp in x: feature weights [*N, width] -> [*N, 3]; to be called once at most.
@@ -35,3 +39,15 @@ class Encoding(nn.Module):
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
+
+    def refresh(self, progress: float) -> bool:
+        """Change the layout if it is time to; called before every training step, the same on every rank.
+
+        Parameters are resampled in place, and keep their shapes. Returns whether the layout changed: the optimizer then
+        forgets what it knows of the encoding's own parameters.
+        """
+        return False
+
+    def latest_change(self) -> str:
+        """What the log says after `refresh` returned True, as `grew to 32, 64`."""
+        return "changed its layout"

@@ -80,3 +80,11 @@ class Field(nn.Module):
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
+
+    def refresh(self, medium: nn.Module, step: int) -> bool:
+        """Change the layout if it is time to; as `Encoding.refresh`. medium: the volume that the field belongs to."""
+        return False
+
+    def latest_change(self) -> str:
+        """What the log says after `refresh` returned True."""
+        return "changed its layout"

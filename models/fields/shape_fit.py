@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from models.optimizers import Adam
+from models.optimizers.adam import Adam
 
 if TYPE_CHECKING:
     from models.encodings.base import Encoding

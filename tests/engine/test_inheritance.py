@@ -39,7 +39,7 @@ def test_null_removes_a_loss_a_rate_and_a_medium(tmp_path: Path) -> None:
 
 def test_null_brings_a_default_back() -> None:
     config = read_config(NEUS, ["optimizer.betas=null", "train.rays=null", "model.foreground.field.features=null"])
-    assert config.optimizer.betas == (0.9, 0.999) and config.train.rays == 2048
+    assert config.optimizer.model_dump()["betas"] == (0.9, 0.999) and config.train.rays == 2048
     assert config.model.foreground.field.model_dump()["features"] == 256
 
 

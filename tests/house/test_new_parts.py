@@ -1,8 +1,9 @@
-"""A new opacity, sampler and choice of pixels: defined here, used from a config, no file of ours edited for them."""
+"""New parts of several kinds: defined here, used from a config, no file of ours edited for them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from dataio.pictures.pixel_store import PixelStore
 from dataio.selection.base import Chosen, Selection, SelectionConfig
 from dataio.selection.permutation import Permutation
 from engine import experiment
+from engine.build import build_optimizer
 from models.model import Model, ModelConfig
 from models.opacities.base import Opacity, OpacityConfig
+from models.optimizers.base import OptimizerConfig
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samples import DenseSamples, FieldSample, RaySamples
 from tests.dataio.test_batches import identity, made_scene
@@ -90,3 +93,33 @@ def test_a_toy_choice_of_pixels() -> None:
     with PixelSampler(made_scene(), rays=train.rays, seed=0, pixels=train.pixels) as sampler:
         seen = {pixel for _ in range(4) for pixel in identity(next(sampler))}
     assert len(seen) == 40 and sampler.epoch == 1.0  # of 80 pixels
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_toy_optimizer(everywhere: bool) -> None:
+    class ToyConfig(OptimizerConfig):
+        type: Literal["toy"] = "toy"
+        sign: float = -1.0
+
+        def build(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+            return torch.optim.SGD(groups, lr=self.lr, maximize=self.sign > 0)
+
+    part = "optimizer.parts={foreground.opacity: {type: toy, sign: 1, lr: 0.5}}"
+    chosen = ["optimizer.type=toy", "optimizer.betas=null", "optimizer.eps=null"] if everywhere else []
+    config = experiment.read_config(ROOT / "configs/neus_hash.yaml", [part, *chosen])
+    model = Model(config.model)
+    optimizer = build_optimizer(config.optimizer, model)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for found, moved in (1.0, 0.0), (0.0, 1.0):
+        optimizer.found_inf = torch.tensor(found)
+        optimizer.set_rates(1.0, 1.0)
+        optimizer.step()
+        scale = config.optimizer.schedule(1.0) * moved
+        for name, parameter in model.named_parameters():
+            rate = 0.5 if name.startswith("foreground.opacity") else -config.optimizer.of_part(None).lr
+            if everywhere or rate > 0:
+                own = config.optimizer.parts.get("foreground.field.encoding", 0)
+                rate = -float(own) if "field.encoding" in name and isinstance(own, float) and own else rate
+                torch.testing.assert_close(parameter.detach(), before[name] + rate * scale, atol=1e-7, rtol=1e-5)

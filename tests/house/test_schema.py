@@ -20,8 +20,13 @@ def test_the_schema_knows_keys_parts_and_ranges() -> None:
     assert {"base", "data", "model", "losses", "optimizer", "train", "output"} <= schema["properties"].keys()
     parts = schema["$defs"]
     assert {"DataConfig.dtu", "SamplerConfig.occupancy_grid", "LossConfig.mask"} <= parts.keys()
-    assert parts["OptimizerConfig"]["properties"]["lr"]["exclusiveMinimum"] == 0
-    assert parts["OptimizerConfig"]["additionalProperties"] is False
+    assert parts["OptimizerConfig.adam"]["properties"]["lr"]["exclusiveMinimum"] == 0
+    assert parts["OptimizerConfig.adam"]["additionalProperties"] is False
+    choice = schema["$defs"]["OptimizerConfig"]["oneOf"]
+    assert choice[0]["properties"]["lr"]["exclusiveMinimum"] == 0  # without a type
+    entry = choice[0]["properties"]["parts"]["additionalProperties"]["anyOf"]
+    assert entry == [{"type": "number"}, {"$ref": "#/$defs/OptimizerConfig"}]
+    assert {"OptimizerConfig.adamw", "OptimizerConfig.rmsprop"} <= parts.keys()
     references = {word for word in json.dumps(schema).split('"') if word.startswith("#/$defs/")}
     assert {reference.removeprefix("#/$defs/") for reference in references} <= parts.keys()
 

@@ -295,6 +295,9 @@ def _define_choice(kind_name: str, definitions: dict[str, Any]) -> str:
             schema = _adopt(part.model_json_schema(), definitions)
             definitions[f"{kind_name}.{name}"] = {**schema, "required": ["type"]}
             options.append({"$ref": f"#/$defs/{kind_name}.{name}"})
+            if name == kind_named(kind_name).default_type:  # ... or means this one: its keys are offered
+                keys = definitions[f"{kind_name}.{name}"]["properties"]
+                options[0]["properties"] = {key: value for key, value in keys.items() if key != "type"}
         names = [{"enum": sorted(parts(kind_named(kind_name)))}]  # a name alone is the part with its defaults
         definitions[kind_name] = {"oneOf": options + names}
     return kind_name

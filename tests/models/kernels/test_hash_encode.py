@@ -10,7 +10,7 @@ from torch import Tensor
 from models.encodings.hash_grid import HashGridConfig
 from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_vjp
 from models.kernels.runtime.launch import set_threads
-from models.optimizers import Adam
+from models.optimizers.adam import Adam
 
 LEVELS = HashLevels.geometric(4, base=3, top=40, log2_rows=10)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import models.kernels
 from models.kernels.encodings import hash_encode
-from models.kernels.networks import adam, color_inputs, mlp, softplus
+from models.kernels.networks import color_inputs, mlp, optimizers, softplus
 from models.kernels.rays import logistic, march, packed, trace
 from models.kernels.runtime import lanes
 from models.kernels.runtime import launch as runtime
@@ -32,7 +32,7 @@ FOLDER = Path(models.kernels.__file__).parent
 MODULES = (
     "runtime.lanes",
     *(f"encodings.{name}" for name in ("hash_blocks", "hash_encode")),
-    *(f"networks.{name}" for name in ("adam", "block_layers", "color_inputs", "layers", "mlp", "products")),
+    *(f"networks.{name}" for name in ("block_layers", "color_inputs", "layers", "mlp", "optimizers", "products")),
     "networks.softplus",
     *(f"rays.{name}" for name in ("logistic", "march", "packed", "trace")),
 )
@@ -275,12 +275,31 @@ def test_adam(other: SimpleNamespace) -> None:
     torch.manual_seed(6)
     start, grad = torch.randn(203, 3), torch.randn(203, 3)
     found = []
-    for module in (other.adam, adam):
+    for module in (other.optimizers, optimizers):
         parameter, state = start.clone(), (0.1 * grad, grad.square())
         given = {"rates": (0.1, 0.3), "betas": (0.9, 0.99), "eps": 1e-8, "decay": 0.1}
         module.adam_step(parameter, grad, tuple(x.clone() for x in state), **given)
         found.append(parameter)
     torch.testing.assert_close(*found, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("skip", [0.0, 1.0])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_lazy_adam_and_rmsprop(other: SimpleNamespace, skip: float, lazy: bool) -> None:
+    torch.manual_seed(6)
+    start, grad = torch.randn(203, 3), torch.randn(203, 3)
+    grad[::3] = 0
+    square = torch.where(torch.rand(203, 3) < 0.5, 0.0, 0.2)
+    found = []
+    for module in (other.optimizers, optimizers):
+        by_adam, by_rmsprop, state = start.clone(), start.clone(), [x.clone() for x in (0.1 * grad, square, square)]
+        given = {"eps": 1e-8, "skipped": torch.tensor([skip])}
+        rates, betas = torch.tensor([0.1, 0.3]), (0.9, 0.99)
+        module.lazy_adam_step(by_adam, grad, tuple(state[:2]), rates=rates, betas=betas, decay=0.1, **given)
+        module.rmsprop_step(by_rmsprop, grad, state[2], rate=0.1, beta=0.95, lazy=lazy, **given)
+        found.append([by_adam, by_rmsprop, *state])
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-6)
+    assert torch.equal(found[0][0], start) == torch.equal(found[0][1], start) == bool(skip)
 
 
 NETWORKS = [((27, 64, 16), ()), ((30, 64, 64, 3), (2,)), ((5, 33, 100, 7, 4), (1, 3)), ((3, 2), ()), ((5, 70, 2), ())]

@@ -1,6 +1,6 @@
 """The learning rate that falls when the loss stays: by hand, and from a saved state."""
 
-from engine.plateau import Plateau, PlateauConfig
+from models.optimizers.plateau import Plateau, PlateauConfig
 
 CONFIG = PlateauConfig(factor=0.5, window=2, patience=2, threshold=0.1, least=0.2)
 

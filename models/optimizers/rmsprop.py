@@ -1,0 +1,56 @@
+"""RMSprop as grids without networks are trained with it: no bias correction, the first square taken as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch.autograd.graph import increment_version
+
+from models.kernels.networks.optimizers import rmsprop_step
+from models.optimizers.base import OptimizerConfig, UpdateRule, found_inf_flag
+
+
+class RmspropConfig(OptimizerConfig):
+    """Fridovich-Keil et al., "Plenoxels" (2022), section 3.3 and its published code."""
+
+    type: Literal["rmsprop"] = "rmsprop"
+    beta: float = Field(0.95, ge=0, lt=1, description="share of the mean square that a step keeps")
+    eps: float = Field(1e-8, gt=0)
+    lazy: bool = Field(False, description="numbers whose gradient is exactly zero keep their mean square")
+
+    def build(self, groups: Sequence[dict[str, Any]]) -> Rmsprop:
+        return Rmsprop(groups, lr=self.lr, beta=self.beta, eps=self.eps, lazy=self.lazy)
+
+
+class Rmsprop(UpdateRule):
+    """v = g^2 where v is zero, else beta v + (1 - beta) g^2; then p -= lr g / (sqrt(v) + eps). A kernel on any device.
+
+    The state of a parameter is `square_avg`, v, as torch's RMSprop calls it.
+    """
+
+    def __init__(self, groups: Sequence[Any], *, lr: float, beta: float = 0.95, eps: float = 1e-8, lazy: bool = False):
+        """groups as torch's. lazy: numbers whose gradient is exactly zero keep v."""
+        super().__init__(groups, {"lr": lr, "beta": beta, "eps": eps})
+        self.lazy = lazy
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # nothing here is evaluated twice
+        for group in self.param_groups:
+            for parameter in (parameter for parameter in group["params"] if parameter.grad is not None):
+                state = self.state[parameter]
+                if not state:
+                    state["square_avg"] = torch.zeros_like(parameter)
+                rmsprop_step(
+                    parameter,
+                    parameter.grad.contiguous(),
+                    state["square_avg"],
+                    rate=group["lr"],
+                    beta=group["beta"],
+                    eps=group["eps"],
+                    lazy=self.lazy,
+                    skipped=found_inf_flag(self.found_inf, parameter.device),
+                )
+            increment_version(group["params"])

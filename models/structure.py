@@ -1,0 +1,40 @@
+"""Structure that changes during training: who is asked, and what is to be forgotten then.
+
+Capacity is fixed for a run and the layout varies: tables have their final number of rows from the start, so that the
+optimizer's groups, DDP and checkpoints never change shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from models.encodings.base import Encoding
+from models.fields.base import Field
+from models.volume import Volume
+
+
+@dataclass(frozen=True)
+class LayoutChange:
+    """A part whose layout changed: its name in the model, what happened, and its own parameters, resampled in place."""
+
+    name: str
+    what: str
+    parameters: list[nn.Parameter]
+
+
+def refreshed(model: nn.Module, step: int, progress: float) -> Iterator[LayoutChange]:
+    """Ask every field and encoding of `model` to change its layout if it is time to; yields those that did.
+
+    progress: share of the run that is done, in [0, 1]. Must be called alike on all ranks.
+    """
+    for name, part in model.named_modules():
+        changed: Encoding | Field | None = None
+        if isinstance(part, Encoding) and part.refresh(progress):
+            changed = part
+        elif isinstance(part, Volume) and part.field.refresh(part, step):
+            name, changed = f"{name}.field", part.field
+        if changed is not None:
+            yield LayoutChange(name, changed.latest_change(), list(changed.parameters(recurse=False)))
