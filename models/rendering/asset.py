@@ -100,7 +100,7 @@ class Asset:
     def renderer(self, device: torch.device | str = "cpu") -> LatticeRenderer:
         """What makes its frames: color, depth and normal."""
         on = torch.device(device)
-        return LatticeRenderer(self.baked.to(on), background=torch.tensor(self.background, device=on))
+        return LatticeRenderer(self.baked.to(on), background=torch.tensor(self.background).to(on))
 
     def source(self, folder: Path, device: torch.device) -> Source:
         """Its cameras and frame, for paths."""
