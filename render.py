@@ -1,10 +1,9 @@
-"""Render a video of a run along a camera path: color, depth and normals side by side."""
+"""Render a video of a run or an asset along a camera path: color, depth and normals side by side."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,66 +14,90 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dataio.cameras import Cameras
-    from engine.run import Run
-    from models.model import Model
     from models.rendering.frames import Frame
-
-    Renderer = Callable[[Cameras, int], Frame]
+    from models.rendering.renderers.base import Renderer, RendererConfig, Source
 
 MODES = ("rgb", "depth", "normal")
 EXAMPLE = """examples:
   python render.py runs/demo
   python render.py runs/demo --path interpolate --frames 240 --modes rgb --scale 2 --out flight.mp4
+  python render.py runs/demo --renderer "{type: lattice, resolution: 256}"
+  python render.py runs/demo/asset
 
 paths: spiral: around the object, or before it where the photographs are on one side;
 interpolate: there and back through the photographs; FILE.json: a camera path of nerfstudio's
-viewer, in the frame of the data (its own number of frames and size)"""
+viewer, in the frame of the data (its own number of frames and size)
+renderers: volume, as in training; surface, traced; lattice of its values: no color; mesh, of
+extract_mesh.py; a name or a YAML mapping. An asset, which bake.py makes, has its own"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", help="run folder or checkpoint folder")
-    parser.add_argument("--path", default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
-    parser.add_argument("--frames", type=positive(int), default=60, metavar="N", help="default: 60")
-    parser.add_argument("--fps", type=positive(float), default=30.0, metavar="F", help="default: 30")
-    parser.add_argument("--modes", type=modes, default=MODES, metavar="M,...", help="of rgb,depth,normal")
-    parser.add_argument("--surface", action="store_true", help="the opaque surface, by tracing rays to it")
-    parser.add_argument("--baked", action="store_true", help="with --surface --modes depth: by a lattice of values")
-    parser.add_argument("--scale", type=positive(float), default=1.0, metavar="S", help="of the image size")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/videos/PATH.mp4")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
+    add = parser.add_argument
+    add("run", help="run folder, checkpoint folder or asset folder")
+    add("--path", default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
+    add("--frames", type=positive(int), default=60, metavar="N", help="default: 60")
+    add("--fps", type=positive(float), default=30.0, metavar="F", help="default: 30")
+    add("--modes", type=modes, metavar="M,...", help="of rgb,depth,normal; default: all that it makes")
+    add("--renderer", metavar="R", help="volume, surface, lattice, mesh or YAML; default: volume")
+    add("--surface", action="store_true", help="the same as --renderer surface")
+    add("--baked", action="store_true", help="with --surface --modes depth: by a lattice of values")
+    add("--scale", type=positive(float), default=1.0, metavar="S", help="of the image size")
+    add("--out", type=Path, metavar="FILE", help="default: RUN/videos/PATH.mp4")
+    add("--device", default="auto", help="auto, cpu, cuda")
+    add("--debug", action="store_true", help="show tracebacks of user errors")
     args = parser.parse_args()
-    if args.baked and not (args.surface and args.modes == ("depth",)):
-        raise InputError("--baked: only depth can be baked - expected --surface --modes depth with it")
+    named = named_renderer(args)
 
-    from engine.run import Run
+    from engine.showing import open_shown, read_renderer
     from utils.pictures.video import write_video
 
-    run = Run.open(args.run, device=args.device)
-    cameras = path_cameras(run, args.path, args.frames).scaled(args.scale)
-    out = args.out or run.folder / "videos" / f"{Path(args.path).stem}.mp4"
-    renderer = choose_renderer(run.model, args.surface, args.baked)
-    count = write_video(out, panels(renderer, cameras, args.modes), fps=args.fps)
-    print(f"{out}: {count} frames, {count / args.fps:.1f} s, {', '.join(args.modes)}")
+    config = read_renderer(named)
+    wanted = makable(config, args.modes)
+    source, renderer = open_shown(args.run, config if named else None, args.device)
+    cameras = path_cameras(source, args.path, args.frames).scaled(args.scale)
+    out = args.out or source.folder / "videos" / f"{Path(args.path).stem}.mp4"
+    count = write_video(out, panels(renderer, cameras, wanted), fps=args.fps)
+    print(f"{out}: {count} frames, {count / args.fps:.1f} s, {', '.join(wanted)}")
     return 0
 
 
-def path_cameras(run: Run, path: str, frames: int) -> Cameras:
-    """The cameras of a path, scene frame, on the run's device, with the photographs' median intrinsics."""
+def named_renderer(args: argparse.Namespace) -> str | None:
+    """The renderer that the options name, as text; None: none."""
+    if args.baked and not (args.surface and args.modes == ("depth",)):
+        raise InputError("--baked: only depth can be baked - expected --surface --modes depth with it")
+    if args.renderer and args.surface:
+        raise InputError(f"--surface: stands for a renderer - expected it or --renderer {args.renderer}, not both")
+    if args.baked:
+        return "{type: lattice, normals: false}"
+    renderer: str | None = args.renderer
+    return "surface" if args.surface else renderer
+
+
+def makable(config: RendererConfig, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The wanted modes, None: all that the renderer makes. Raises InputError for one that it does not make."""
+    missing = [mode for mode in wanted or () if mode not in config.modes]
+    if missing:
+        name, known = config.model_dump()["type"], ",".join(config.modes)
+        raise InputError(f"--modes: the renderer {name} makes no {missing[0]} - expected some of {known}")
+    return wanted or config.modes
+
+
+def path_cameras(source: Source, path: str, frames: int) -> Cameras:
+    """The cameras of a path, scene frame, on the source's device, with the photographs' median intrinsics."""
     import numpy as np
 
     from dataio.cameras import Cameras
     from utils.paths.camera_paths import interpolated_path, spiral_path
 
     if path.endswith(".json"):
-        return file_cameras(run, Path(path))
-    shot = run.cameras[run.splits["train"]]
+        return file_cameras(source, Path(path))
+    shot = source.cameras
     poses = shot.camera_to_world.cpu().numpy()
     if path == "spiral":
-        along = spiral_path(poses, frames, up=run.world_from_scene[:3, :3].T @ run.up)
+        along = spiral_path(poses, frames, up=source.world_from_scene[:3, :3].T @ source.up)
     elif path == "interpolate":
         along = interpolated_path(poses, frames)
     else:
@@ -82,10 +105,10 @@ def path_cameras(run: Run, path: str, frames: int) -> Cameras:
     intrinsics = np.median(shot.intrinsics.cpu().numpy(), axis=0)
     size = np.median(shot.size.cpu().numpy(), axis=0).round()
     near = float(shot.near.median())
-    return Cameras.make(along, intrinsics, size, near=near).to(run.device)
+    return Cameras.make(along, intrinsics, size, near=near).to(source.device)
 
 
-def file_cameras(run: Run, path: Path) -> Cameras:
+def file_cameras(source: Source, path: Path) -> Cameras:
     """The cameras of a path file, brought from the world into the scene frame."""
     import numpy as np
 
@@ -93,20 +116,9 @@ def file_cameras(run: Run, path: Path) -> Cameras:
     from utils.paths.path_file import read_path
 
     found = read_path(path)
-    scene_from_world = np.linalg.inv(run.world_from_scene)
+    scene_from_world = np.linalg.inv(source.world_from_scene)
     world = Cameras.make(found.camera_to_world, found.intrinsics, found.size, near=0.0)
-    return world.transformed(scene_from_world).to(run.device)
-
-
-def choose_renderer(model: Model, surface: bool, baked: bool) -> Renderer:
-    """What makes the frames: the volume, its surface, or that surface on a lattice."""
-    from models.rendering.baked import bake, render_depth
-    from models.rendering.frames import render_image
-    from models.rendering.surface import Surface
-
-    if baked:
-        return partial(render_depth, bake(model.foreground))
-    return partial(render_image, Surface(model) if surface else model)
+    return world.transformed(scene_from_world).to(source.device)
 
 
 def panels(renderer: Renderer, cameras: Cameras, wanted: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:

@@ -33,6 +33,7 @@ RENAMED = {
 RENAMED |= {old.replace("*.", "*.sampler.proposal."): new for old, new in RENAMED.items() if "field" in old}
 KINDS_OF_PARTS = (
     "appearance", "bounds", "encodings", "fields", "inits", "losses", "opacities", "optimizers", "poses", "samplers",
+    "shading",
 )  # fmt: skip
 for package in ("dataio.formats", "dataio.selection", *(f"models.{kind}" for kind in KINDS_OF_PARTS)):
     discover(package)  # a part is found by lying in its folder

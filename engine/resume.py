@@ -61,7 +61,7 @@ def _open(
     trainer.start()
     if checkpoint is not None:
         trainer.line.message(f"{folder}: resumed at step {trainer.step}")
-    if trainer.progress >= 1:
+    if trainer.progress >= 1 and checkpoint is not None:
         print(f"{folder}: complete, {trainer.step} steps; raise train.steps or train.minutes to go on")
         trainer.close()
         return None
@@ -88,9 +88,8 @@ def warnings(config: ExperimentConfig, scene: Scene) -> Iterator[str]:
         one_sided=lambda: one_side(scene) is not None,
     )
     yield from config.model.foreground.field.warnings(about)
-    there = {"mask": scene.masks, "depth": scene.depths}
     for name, loss in config.losses.items():
-        lacking = [quantity for quantity in loss.data_needs.pixels if there.get(quantity) is None]
+        lacking = [quantity for quantity in loss.data_needs.pixels if not scene.has(quantity)]
         if lacking:
             words = " and ".join(f"{quantity}s" for quantity in lacking)
             yield f"losses.{name} asks for {words}, which these data lack: it goes without"

@@ -129,7 +129,7 @@ class Run:
     def surface_color(self, points: Tensor, normals: Tensor) -> Tensor:
         """Color [N, 3] in [0, 1] of surface points seen along their normals; both [N, 3] scene frame."""
         x, normals = points.to(self.device, torch.float32), normals.to(self.device, torch.float32)
-        return self.model.foreground.look(Points(x, -normals))[1].to(points.device)
+        return self.model.foreground.shaded(Points(x, -normals))[1].to(points.device)
 
     def world_points(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """[N, 3] scene frame -> world frame."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -14,11 +14,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.capabilities import EVERYWHERE
+from models.capabilities import EVERYWHERE, refuse, type_of
 from models.capacity import FIT_EVERY, Capacity
 from models.networks.mlp import Mlp
 from models.poses.base import Poses, PosesConfig
 from models.samples import COLOR, MediumRendering, compact_indices, gather_padded
+from models.shading.base import ShadingConfig
 from models.structure import LayoutChange, refreshed
 from models.volume import Medium, MediumConfig
 from utils.config.parts import Choice, StrictModel
@@ -43,6 +44,9 @@ class ModelConfig(StrictModel):
         "data", description="data: the color that the images were composited over, else black"
     )
     poses: Choice[PosesConfig] | None = Field(None, description="learn corrections of the training cameras' poses")
+    shading: Choice[ShadingConfig] | None = Field(
+        None, description="from what a ray has accumulated to its color; null: that is the color"
+    )
 
     @model_validator(mode="after")
     def _one_behind_the_other(self) -> ModelConfig:
@@ -53,6 +57,19 @@ class ModelConfig(StrictModel):
                 f"background.bounds and foreground.bounds both lie {regions[-1].words}: the two would fill the"
                 " same stretch of every ray; expected foreground sphere, background outside"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> ModelConfig:
+        wanted, name = (self.shading.channels, type_of(self.shading)) if self.shading else (COLOR, "none")
+        media = {"foreground": self.foreground, "background": self.background}
+        given = {key: medium.appearance.channels for key, medium in media.items() if medium is not None}
+        refuse(
+            f"{key}.appearance gives {count} channels, shading (type: {name}) takes {wanted}; expected"
+            f" {key}.appearance: {{type: direct, count: {wanted}}} for a shading, or shading: null for colors"
+            for key, count in given.items()
+            if count != wanted
+        )
         return self
 
 
@@ -78,6 +95,9 @@ class Model(nn.Module):
         self.poses: Poses | None = config.poses.build(cameras) if config.poses else None
         self.foreground = _built(config.foreground, "foreground", cameras)
         self.background = _built(config.background, "background", cameras) if config.background else None
+        self.shading = config.shading.build() if config.shading else None
+        if self.shading is not None:
+            self.foreground.shade = self.shading.forward
         self.capacity = Capacity(1) if config.background else None  # of the rays that reach the background
         color = config.background_color
         if color == "data":
@@ -104,7 +124,11 @@ class Model(nn.Module):
 
     def render(self, rays: Rays) -> Rendering:
         """The rays as they are, without a correction of their cameras; see `render_rays`."""
-        return render_rays(rays, self.media, self.background_color, self.capacity)
+        composed = render_rays(rays, self.media, self.background_color, self.capacity)
+        if self.shading is None:
+            return composed
+        proposed = None if composed.proposed is None else self.shading(composed.proposed, rays.directions)
+        return replace(composed, color=self.shading(composed.color, rays.directions), proposed=proposed)
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
@@ -205,7 +229,8 @@ def render_rays(
     """Compose media from near to far over a background color [3].
 
     capacity: a stage for the rays that reach each medium but the first; None: as many as do.
-    Differentiable in the parameters of fields and opacities, once.
+    Differentiable in the parameters of all parts, and in origins and directions of the rays at fixed distances of the
+    samples, once: colors, transmittances and depths are, normals are not.
     """
     fine, coarse, opacity = Accumulated.start(rays.near), None, torch.zeros_like(rays.near)
     parts: list[MediumRendering] = []
@@ -264,5 +289,7 @@ class Accumulated:
         return Accumulated(sums[:rays], behind[:rays])
 
     def color(self, background: Tensor) -> Tensor:
-        """[R, 3] in front of a background color [3]. Differentiable in both."""
-        return self.sums[:, :-4] + self.transmittance[:, None] * background
+        """[R, C] in front of a background color [3], which only the first channels have. Differentiable in both."""
+        further = self.sums.shape[1] - 4 - COLOR
+        behind = F.pad(background, (0, further)) if further else background
+        return self.sums[:, :-4] + self.transmittance[:, None] * behind

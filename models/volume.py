@@ -6,6 +6,7 @@ here asks which one it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -64,7 +65,8 @@ class Volume(nn.Module):
         self.appearance = config.appearance.build(features, gradient=self.field.has_gradient)
         self.field.reset_parameters()
         self.opacity = config.opacity.build()
-        self.contract = _same  # what bounds do to points before a field sees them
+        self.contract: Callable[[Tensor], Tensor] = _same  # what bounds do to points before a field sees them
+        self.shade: Callable[[Tensor, Tensor], Tensor] = _unshaded  # what a model does to the composited color of a ray
 
     def value(self, x: Tensor) -> Tensor:
         """[*N, 3] scene frame -> [*N] field value. Differentiable in x and the parameters, once."""
@@ -120,6 +122,11 @@ class Volume(nn.Module):
         color = self.appearance(at, self.per_image.features(features, at), normal)
         return found, self.per_image.color(color, at)
 
+    def shaded(self, at: Points) -> tuple[FieldSample, Tensor]:
+        """As `look`, at points of an opaque surface [N], with the colors [N, 3] of rays that end there."""
+        found, color = self.look(at)
+        return found, self.shade(color, at.directions)
+
     def render(self, samples: RaySamples) -> MediumRendering:
         """Evaluate field, appearance and opacity at samples."""
         field, color = self.look(Points(samples.positions, samples.directions, samples))
@@ -129,6 +136,10 @@ class Volume(nn.Module):
 
 def _same(x: Tensor) -> Tensor:
     return x
+
+
+def _unshaded(color: Tensor, directions: Tensor) -> Tensor:
+    return color
 
 
 class Medium(Volume):

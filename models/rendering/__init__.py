@@ -1,1 +1,1 @@
-"""What turns a trained model into pictures: frames, the traced surface, the baked lattice."""
+"""What turns a trained model into pictures: frames, the traced surface, the baked lattice, assets."""

@@ -51,14 +51,21 @@ class Surface(nn.Module):
 
 def shade(rays: Rays, t: Tensor, volume: Volume) -> tuple[Tensor, Tensor]:
     """Color [R, 3] in [0, 1] and outward unit normal [R, 3], scene frame, at distances t [R], scene units."""
-    points = rays.at(t)
-    seen, color = volume.look(Points(points, rays.directions))
-    slope = seen.gradient * volume.opacity.outside_sign if seen.gradient is not None else _slope(points, volume)
+    return shade_points(rays.at(t), rays.directions, volume)
+
+
+def shade_points(points: Tensor, directions: Tensor, volume: Volume) -> tuple[Tensor, Tensor]:
+    """Color [N, 3] in [0, 1] and outward unit normal [N, 3] at points [N, 3] seen along directions [N, 3].
+
+    All in the scene frame.
+    """
+    seen, color = volume.shaded(Points(points, directions))
+    slope = seen.gradient * volume.opacity.outside_sign if seen.gradient is not None else slope_at(points, volume)
     return color, F.normalize(slope, dim=-1)
 
 
-def _slope(points: Tensor, volume: Volume) -> Tensor:
-    """Central differences, for fields without a gradient."""
+def slope_at(points: Tensor, volume: Volume) -> Tensor:
+    """Central differences [N, 3] of the surface's value over 2 `LEAST_STEP` at points [N, 3], for any field."""
     aside = LEAST_STEP * torch.eye(3, device=points.device)
     return torch.stack([volume.surface_value(points + d) - volume.surface_value(points - d) for d in aside], -1)
 

@@ -15,11 +15,15 @@ import pytest
 import torch
 import trimesh
 
+import bake
 import evaluate
 import extract_mesh
 import render
 from dataio.cameras import Cameras
+from engine.showing import open_shown, read_renderer, source_of
 from models.rendering.frames import Frame
+from tests.models.test_surface import CASES, surface_model
+from tests.support.analytic import RADIUS, Sphere
 from tests.support.sources import ROOT
 from utils.errors import InputError
 from utils.meshing.mesh import read_mesh, write_mesh
@@ -42,6 +46,8 @@ def made_up_run(folder: Path) -> Any:
         cameras=Cameras.make(poses, intrinsics, [60, 40]),
         splits={"train": np.arange(9), "test": np.array([9])},
         world_from_scene=WORLD,
+        model=None,
+        georeference=None,
         up=np.array([0.0, 0.0, 1.0]),
         surface_value=lambda points: points.norm(dim=1) - 0.5,
         surface_color=lambda points, normals: torch.tensor([1.0, 0.0, 0.0]).expand(len(points), 3),
@@ -55,6 +61,11 @@ def made_up_run(folder: Path) -> Any:
         ["render.py", "{}", "--frames", "0"],
         ["render.py", "{}", "--baked"],
         ["render.py", "{}", "--modes", "rgb,dpeth"],
+        ["render.py", "{}", "--renderer", "latice"],
+        ["render.py", "{}", "--renderer", "mesh", "--surface"],
+        ["render.py", "{}", "--renderer", "lattice", "--modes", "rgb"],
+        ["bake.py", "{}"],
+        ["bake.py", "{}", "--resolution", "8"],
         ["extract_mesh.py", "{}", "--out", "mesh.stl"],
         ["extract_mesh.py", "{}", "--keep", "most"],
         ["evaluate.py", "{}"],
@@ -70,7 +81,7 @@ def test_mistakes_end_with_code_2_and_one_line(tmp_path: Path, command: list[str
 
 @pytest.mark.parametrize("path", ["spiral", "interpolate"])
 def test_path_cameras_have_median_intrinsics(tmp_path: Path, path: str) -> None:
-    cameras = render.path_cameras(made_up_run(tmp_path), path, 7)
+    cameras = render.path_cameras(source_of(made_up_run(tmp_path)), path, 7)
     assert len(cameras) == 7
     assert cameras.intrinsics.tolist() == [[64.0, 64.0, 30.0, 20.0]] * 7
     assert cameras.size.tolist() == [[60, 40]] * 7
@@ -80,7 +91,7 @@ def test_path_cameras_have_median_intrinsics(tmp_path: Path, path: str) -> None:
 
 def test_unknown_path_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="spiral, interpolate"):
-        render.path_cameras(made_up_run(tmp_path), "circle", 5)
+        render.path_cameras(source_of(made_up_run(tmp_path)), "circle", 5)
 
 
 def written_path(folder: Path, **changes: Any) -> Path:
@@ -94,8 +105,8 @@ def written_path(folder: Path, **changes: Any) -> Path:
 
 
 def test_path_file_is_read_in_the_world_frame(tmp_path: Path) -> None:
-    run = made_up_run(tmp_path)
-    cameras = render.path_cameras(run, str(written_path(tmp_path)), 99)
+    source = source_of(made_up_run(tmp_path))
+    cameras = render.path_cameras(source, str(written_path(tmp_path)), 99)
     assert len(cameras) == 2, "the file says how many"
     assert cameras.size.tolist() == [[60, 40]] * 2
     assert cameras.intrinsics[0].tolist() == pytest.approx([20.0, 20.0, 30.0, 20.0]), "vertical field of view"
@@ -140,6 +151,59 @@ def test_panel_shows_the_modes_in_order() -> None:
     assert (picture[0, :6] == 255).all() and (picture[0, 12:] == 255).all(), "empty is white"
     assert (picture[1:, :6] == 201).all()
     assert render.modes("depth, rgb") == ("depth", "rgb")
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ([], None),
+        (["--surface"], "surface"),
+        (["--renderer", "mesh"], "mesh"),
+        (["--surface", "--baked", "--modes", "depth"], "{type: lattice, normals: false}"),
+    ],
+)
+def test_options_that_stand_for_a_renderer(given: list[str], expected: str | None) -> None:
+    parser = argparse.ArgumentParser()
+    for flag in ("--surface", "--baked"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--renderer")
+    parser.add_argument("--modes", type=render.modes)
+    text = render.named_renderer(parser.parse_args(given))
+    assert text == expected
+    assert render.makable(read_renderer(text), None)
+
+
+def test_a_run_is_baked_and_shown_without_it(tmp_path: Path) -> None:
+    """The frame of the sphere from the folder alone: the middle ray meets it, and its path is that of the run."""
+    run = made_up_run(tmp_path)
+    run.model = surface_model(*CASES["logistic"])
+    asset = bake.baked_asset(run, 48)
+    asset.write(tmp_path / "asset")
+    source, renderer = open_shown(tmp_path / "asset", None, "cpu")
+    along = render.path_cameras(source, "spiral", 5)
+    assert torch.equal(along.camera_to_world, render.path_cameras(source_of(run), "spiral", 5).camera_to_world)
+    frame = renderer(source.cameras, 0)
+    distance = float(source.cameras.centers[0].norm())
+    assert frame.depth[20, 30].item() == pytest.approx(distance - RADIUS, abs=0.01)
+    assert len(list(render.panels(renderer, along.scaled(0.5), ("rgb", "depth", "normal")))) == 5
+    with pytest.raises(InputError, match="is an asset"):
+        open_shown(tmp_path / "asset", read_renderer("surface"), "cpu")
+    beside = read_renderer("asset").build(source_of(run))(source.cameras, 0)
+    assert torch.equal(beside.color, frame.color)
+    run.world_from_scene = np.eye(4)
+    with pytest.raises(InputError, match="scene frame"):
+        read_renderer("asset").build(source_of(run))
+
+
+def test_a_run_without_a_surface_is_not_baked(tmp_path: Path) -> None:
+    class Empty(Sphere):
+        def value(self, x: torch.Tensor) -> torch.Tensor:
+            return super().value(x) + 9
+
+    run = made_up_run(tmp_path)
+    run.model = surface_model(CASES["logistic"][0], Empty())
+    with pytest.raises(InputError, match="no surface yet"):
+        bake.baked_asset(run, 16)
 
 
 def test_surface_of_a_run(tmp_path: Path) -> None:

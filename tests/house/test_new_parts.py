@@ -1,30 +1,36 @@
-"""New parts of several kinds: defined here, used from a config, no file of ours edited for them."""
+"""New parts of every kind: defined here, chosen from a config, no file of ours edited for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import render
 import utils.config.parts
 from dataio.batches import PixelSampler
-from dataio.cameras import Rays
+from dataio.cameras import Cameras, Rays
 from dataio.pictures.pixel_store import PixelStore
 from dataio.selection.base import Chosen, Selection, SelectionConfig
 from dataio.selection.permutation import Permutation
-from engine import experiment
+from engine import experiment, showing
 from engine.build import build_optimizer
 from models.model import Model, ModelConfig
 from models.opacities.base import Opacity, OpacityConfig
 from models.optimizers.base import OptimizerConfig
+from models.rendering.frames import Seen, Tile, tiles_of
+from models.rendering.renderers.base import Mode, Renderer, RendererConfig, Source
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samples import DenseSamples, FieldSample, RaySamples
 from tests.dataio.test_batches import identity, made_scene
 from tests.support.analytic import FOREGROUND, Sphere, color_at, hit_distance, rays_at_sphere
 from tests.support.sources import ROOT
+from utils.errors import InputError
 
 
 class Wall(Opacity):
@@ -49,6 +55,17 @@ class Evens(Selection):
 
     def choose(self, first: int) -> Chosen:
         return Chosen(2 * self.upcoming(first))
+
+
+class Compass(Renderer):
+    """The color says where a ray goes; nothing is met."""
+
+    def tiles(self, cameras: Cameras, index: int, *, coarse: int = 1) -> Iterator[Tile]:
+        def look(rays: Rays) -> Seen:
+            nothing = torch.zeros(len(rays))
+            return Seen(depth=nothing, opacity=nothing, color=0.5 + 0.5 * rays.directions)
+
+        return tiles_of(look, cameras, index, coarse=coarse)
 
 
 @pytest.fixture(autouse=True)
@@ -123,3 +140,23 @@ def test_a_toy_optimizer(everywhere: bool) -> None:
                 own = config.optimizer.parts.get("foreground.field.encoding", 0)
                 rate = -float(own) if "field.encoding" in name and isinstance(own, float) and own else rate
                 torch.testing.assert_close(parameter.detach(), before[name] + rate * scale, atol=1e-7, rtol=1e-5)
+def test_a_toy_renderer() -> None:
+    class CompassConfig(RendererConfig):
+        type: Literal["toy_compass"] = "toy_compass"
+
+        @property
+        def modes(self) -> tuple[Mode, ...]:
+            return ("rgb",)
+
+        def build(self, source: Source) -> Renderer:
+            return Compass()
+
+    config = showing.read_renderer("toy_compass")
+    assert render.makable(config, None) == ("rgb",)
+    with pytest.raises(InputError, match="toy_compass makes no depth - expected some of rgb"):
+        render.makable(config, ("rgb", "depth"))
+    cameras = Cameras.make(torch.eye(4)[None].repeat(2, 1, 1), [10.0, 10.0, 4.5, 3.5], [9, 7])
+    source = Source(Path("nowhere"), torch.device("cpu"), cameras, np.eye(4), np.array([0.0, 0.0, 1.0]))
+    pictures = list(render.panels(config.build(source), cameras, ("rgb",)))
+    assert len(pictures) == 2 and pictures[0].shape == (7, 9, 3)
+    assert pictures[0][3, 4].tolist() == [128, 128, 255], "the middle pixel looks along z"

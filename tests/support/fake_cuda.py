@@ -266,6 +266,7 @@ def refusals() -> list[str]:
 
 
 def main(configs: list[str]) -> None:
+    import bake
     import evaluate
     import extract_mesh
     import models.model
@@ -288,10 +289,14 @@ def main(configs: list[str]) -> None:
             ("render", render, ("--frames", "2")),
             ("render --surface", render, ("--frames", "2", "--surface")),
             ("render --baked", render, ("--frames", "1", "--surface", "--baked", "--modes", "depth")),
+            ("render --renderer", render, ("--frames", "1", "--renderer", "{type: lattice, resolution: 24}")),
             ("extract_mesh", extract_mesh, ("--resolution", "24")),
+            ("bake", bake, ("--resolution", "24")),
+            ("render asset", render, ("--frames", "1", "--renderer", "asset")),
             ("evaluate", evaluate, ()),
         ):
             found["codes"][name] = run(script.main, out, *device, *options)
+        found["codes"]["render an asset"] = run(render.main, f"{out}/asset", *device, "--frames", "1")
         for name in configs:
             path = f"configs/{name}.yaml"
             model = read_config(path, made).model

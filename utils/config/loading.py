@@ -45,6 +45,16 @@ def load_config(
     tree = merge(tree, _parse_overrides(overrides, mistakes))
     for old, new in (renamed or {}).items():
         _rename(tree, old.split("."), new, None if saved else mistakes)
+    return _validated(tree, model, mistakes)
+
+
+def from_command_line(overrides: Sequence[str], model: type[ModelT]) -> ModelT:
+    """A `model` of nothing but `key.sub=value`, with values in YAML. Raises `InputError` as `load_config` does."""
+    mistakes: list[str] = []
+    return _validated(_parse_overrides(overrides, mistakes), model, mistakes)
+
+
+def _validated(tree: Node, model: type[ModelT], mistakes: Sequence[str]) -> ModelT:
     if mistakes:
         raise InputError("\n".join(mistakes))
     try:

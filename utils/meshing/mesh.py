@@ -154,8 +154,9 @@ def for_glb(mesh: trimesh.Trimesh, up: ArrayLike) -> trimesh.Trimesh:
 def read_mesh(path: Path, *, up: ArrayLike | None = None) -> trimesh.Trimesh:
     """Read a triangle mesh from any format that trimesh reads, its vertices as they are in the file.
 
-    up: [3], turns a .glb, whose up is +Y, back into the frame with this up: the inverse of `write_mesh`. Raises
-    InputError when the file is missing, unreadable, has no faces or vertices that are not finite.
+    up: [3], turns a .glb, whose up is +Y, back into the frame with this up, and its linear colors into sRGB: the
+    inverse of `write_mesh`. Raises InputError when the file is missing, unreadable, has no faces or vertices that are
+    not finite.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file, a mesh was expected")
@@ -171,8 +172,19 @@ def read_mesh(path: Path, *, up: ArrayLike | None = None) -> trimesh.Trimesh:
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         raise InputError(f"{path}: faces name vertices that do not exist")
     if up is not None and path.suffix.lower() == ".glb":
-        return transformed(mesh, _to_y_up(up).T)
+        return from_glb(mesh, up)
     return mesh
+
+
+def from_glb(mesh: trimesh.Trimesh, up: ArrayLike) -> trimesh.Trimesh:
+    """The inverse of `for_glb`: a copy turned so that +Y becomes `up` [3], with colors in sRGB."""
+    turned = transformed(mesh, _to_y_up(up).T)
+    colors = vertex_colors(turned)
+    if colors is None:
+        return turned
+    linear = colors[:, :3] / 255.0
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1.0 / 2.4) - 0.055)
+    return with_colors(turned, np.column_stack([np.rint(255.0 * srgb).astype(np.uint8), colors[:, 3]]))
 
 
 def _to_y_up(up: ArrayLike) -> Floats:

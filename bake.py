@@ -1,0 +1,78 @@
+"""Bake the surface of a run into an asset: a folder that shows it without network, config or data."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import InputError, run_script
+
+if TYPE_CHECKING:
+    from engine.run import Run
+    from models.rendering.asset import Asset
+
+EXAMPLE = """examples:
+  python bake.py runs/demo
+  python bake.py runs/demo --resolution 256 --out vase && python render.py vase
+
+The asset holds the surface inside the unit sphere, as values and colors on a lattice; a color is
+that seen along the normal. What lies beyond, and what changes with the direction, is not in it."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("run", help="run folder or checkpoint folder")
+    add("--resolution", type=resolution, default=128, metavar="N", help="points per side; default: 128")
+    add("--float32", action="store_true", help="values in 32 bits instead of 16")
+    add("--out", type=Path, metavar="FOLDER", help="default: RUN/asset")
+    add("--device", default="auto", help="auto, cpu, cuda")
+    add("--debug", action="store_true", help="show tracebacks of user errors")
+    args = parser.parse_args()
+
+    from engine.run import Run
+
+    began = time.perf_counter()
+    run = Run.open(args.run, device=args.device)
+    asset = baked_asset(run, args.resolution, halves=not args.float32)
+    out = args.out or run.folder / "asset"
+    size = asset.write(out) / 1e6
+    print(f"{out}: {args.resolution}^3 points, {size:.1f} MB, {time.perf_counter() - began:.1f} s")
+    return 0
+
+
+def baked_asset(run: Run, resolution: int, *, halves: bool = True) -> Asset:
+    """The asset of a run. halves: values in float16. Raises InputError where the run has no surface yet."""
+    from models.rendering.asset import Asset
+    from models.rendering.baked import bake, with_colors
+
+    volume = run.model.foreground
+    baked = bake(volume, resolution)
+    if not baked.near_surface().any():
+        raise InputError(f"{run.folder}: the field has one sign everywhere, so there is no surface yet - train longer")
+    baked = with_colors(baked.in_halves() if halves else baked, volume)
+    red, green, blue = run.model.background_color.clamp(0, 1).tolist()
+    return Asset(
+        baked=baked,
+        cameras=run.cameras[run.splits["train"]].to("cpu"),
+        background=(red, green, blue),
+        world_from_scene=run.world_from_scene,
+        up=run.up,
+        units="unknown" if run.georeference is None else "m",
+    )
+
+
+def resolution(text: str) -> int:
+    """A number of lattice points per side."""
+    value = int(text)
+    if not 16 <= value <= 1024:
+        raise argparse.ArgumentTypeError(f"16 to 1024 expected, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,1 @@
+"""Renderers: cameras to frames, chosen by name."""

@@ -1,0 +1,1 @@
+"""From what a ray has accumulated to its color."""
