@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,6 +22,12 @@ from models.optimizers.together import Optimizers
 from utils.config.loading import place_of
 from utils.config.mistakes import did_you_mean
 from utils.errors import InputError
+
+# Parameters of earlier versions, and their names of today.
+RENAMED_PARAMETERS = (
+    (r"\bfield\.color\.", "appearance.network."),
+    (r"\bfield\.view_encoding\.", "appearance.encoding."),
+)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -106,9 +113,18 @@ def in_parallel(objective: Objective) -> DistributedDataParallel:
     return DistributedDataParallel(objective, **options)
 
 
+def renamed(name: str) -> str:
+    """The name of today of a parameter, or of the beginning of one, of an earlier version."""
+    for pattern, now in RENAMED_PARAMETERS:
+        name = re.sub(pattern, now, name)
+    return name
+
+
 def _no_such_part(part: str, place: str, names: list[str]) -> str:
     known = sorted({".".join(name.split(".")[:depth]) for name in names for depth in (1, 2, 3)})
-    said = f"{place}: " if place else ""
+    said, now = f"{place}: " if place else "", renamed(f"{part}.").removesuffix(".")
+    if now != part:
+        return f"{said}optimizer.parts: {part!r}: is now called {now}: write that, and {part}: null if it is inherited"
     return (
         f"{said}optimizer.parts: {part!r}: this model has no parameter that begins so{did_you_mean(part, known)}"
         f" - expected one of {', '.join(known)}; to remove an inherited entry write optimizer.parts={{{part}: null}}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -16,19 +15,13 @@ from torch import Tensor
 from dataio.cameras import Cameras
 from dataio.georeference import Georeference
 from dataio.scene import AutoData, Scene
-from engine.build import choose_device
+from engine.build import choose_device, renamed
 from engine.experiment import ExperimentConfig, read_config
 from engine.poses import Placed, place_cameras, placed_scene
 from models.model import Model
 from models.samples import Points
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.errors import InputError
-
-# Parameters of earlier versions, and their names of today.
-RENAMED_PARAMETERS = (
-    (r"\bfield\.color\.", "appearance.network."),
-    (r"\bfield\.view_encoding\.", "appearance.encoding."),
-)
 
 
 def scene_state(scene: Scene) -> dict[str, Any]:
@@ -148,7 +141,7 @@ def load_model(model: Model, state: dict[str, Any], source: str) -> None:
 
     Parameters of earlier versions are found by their names of today.
     """
-    state = {_renamed(name): value for name, value in state.items()}
+    state = {renamed(name): value for name, value in state.items()}
     own = {name: tuple(value.shape) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     given = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
     if own != given:
@@ -158,12 +151,6 @@ def load_model(model: Model, state: dict[str, Any], source: str) -> None:
             f" - expected {own.get(name, 'no such parameter')}"
         )
     model.load_state_dict(state)
-
-
-def _renamed(name: str) -> str:
-    for pattern, now in RENAMED_PARAMETERS:
-        name = re.sub(pattern, now, name)
-    return name
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: str) -> None:

@@ -222,7 +222,7 @@ def test_a_resumed_run_takes_the_rates_of_its_config(tmp_path: Path) -> None:
 
 def test_another_number_of_rates_is_one_line(tmp_path: Path) -> None:
     trained(tmp_path, 2, SPHERE).close()
-    changes = ["train.steps=4", "optimizer.parts={foreground.field.color: 7e-4}"]
+    changes = ["train.steps=4", "optimizer.parts={foreground.appearance: 7e-4}"]
     config = read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, SPHERE, *changes])
     with pytest.raises(InputError, match="its optimizer has groups of"):
         resume.open_trainer(config, tmp_path, distributed.setup("cpu"), allow_config_change=True)

@@ -25,7 +25,7 @@ __all__ = ["quick_hulls"]
 NERF = ROOT / "configs/nerf_hash.yaml"
 SEVERAL = (
     "optimizer.parts={foreground.field.encoding: {type: rmsprop, lr: 1e-2, lazy: true},"
-    " foreground.field.color: {lr: 1e-3, schedule: {type: linear, start: 1, end: 0}},"
+    " foreground.appearance: {lr: 1e-3, schedule: {type: linear, start: 1, end: 0}},"
     " foreground.field.density: 2e-3}"
 )
 
@@ -49,7 +49,7 @@ def test_one_group_per_rule_rate_and_schedule() -> None:
     factor = config.optimizer.schedule(0.25)
     expected = [0.5 * 1e-2 * factor, 0.5 * 2e-3 * factor, 0.5 * 1e-3 * 0.75]
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)
-    plain = read_config(NERF, ["optimizer.parts={foreground.field.encoding: 1e-2, foreground.field.color: {lr: 1e-2}}"])
+    plain = read_config(NERF, ["optimizer.parts={foreground.field.encoding: 1e-2, foreground.appearance: {lr: 1e-2}}"])
     assert len(build_optimizer(plain.optimizer, Model(plain.model)).param_groups) == 2  # of one meaning
 
 
@@ -63,7 +63,7 @@ def test_all_mistakes_in_entries_are_said_at_once(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(
         "base: nerf_hash.yaml\noptimizer:\n  lr: 0\n  parts:\n    foreground.field:\n      lr: -1\n      btas: [0, 0]\n"
-        "    foreground.opacity: {type: rmsprp}\n    foreground.field.color: x\n    b: {type: rmsprop, parts: {}}\n"
+        "    foreground.opacity: {type: rmsprp}\n    foreground.appearance: x\n    b: {type: rmsprop, parts: {}}\n"
         "    c: {schedule: {type: linear}}\n",
         "utf-8",
     )
@@ -75,7 +75,7 @@ def test_all_mistakes_in_entries_are_said_at_once(tmp_path: Path) -> None:
         "own.yaml:6:11: optimizer.parts.foreground.field.lr: ": "greater than 0 (got -1)",
         "own.yaml:7:13: optimizer.parts.foreground.field.btas: ": "of type adam; did you mean 'betas'?",
         "own.yaml:8:32: optimizer.parts.foreground.opacity.type: ": "did you mean 'rmsprop'?",
-        "own.yaml:9:29: optimizer.parts.foreground.field.color: ": "should be a number or a mapping (got 'x')",
+        "own.yaml:9:28: optimizer.parts.foreground.appearance: ": "should be a number or a mapping (got 'x')",
         "own.yaml:10:31: optimizer.parts.b.parts: ": "no key of an entry of type rmsprop; known here: beta, eps,",
         "optimizer.parts.c.schedule.start: ": "required but missing",
     }.items():

@@ -15,6 +15,7 @@ from models.losses.distortion import DistortionLoss
 from models.losses.eikonal import EikonalLoss
 from models.losses.entropy import EntropyLoss
 from models.losses.mask import MaskLoss
+from models.losses.normal import NormalLoss
 from models.losses.sdf_depth import SdfDepthLoss
 from models.losses.smoothness import SmoothnessLoss
 from models.losses.structure import StructureLoss
@@ -37,6 +38,7 @@ LOSSES: dict[str, LossConfig] = {
     "curvature": CurvatureLoss(),
     "distortion": DistortionLoss(),
     "entropy": EntropyLoss(),
+    "normal": NormalLoss(),
     "structure": StructureLoss(),
     "color_gradient": ColorGradientLoss(),
 }
@@ -167,6 +169,22 @@ def test_distortion_is_the_double_sum(model: Model) -> None:
     pairs = (w[:, :, None] * w[:, None] * (middle[:, :, None] - middle[:, None]).abs()).sum((1, 2))
     truth = (pairs + (w.square() * length).sum(1) / 3).mean()
     torch.testing.assert_close(DistortionLoss()(Step(seen, batch(5), model)), truth)
+
+
+def test_normals_count_as_far_as_they_are_known_and_trusted(model: Model) -> None:
+    """Normals along x against ones at 60 degrees: |n - n'|_1 + 1 - n . n', times the opacity, over the known."""
+    seen = rendering(4)
+    half, root = 0.5, 0.75**0.5
+    target = torch.tensor([[half, root, 0.0], [1.0, 0, 0], [0.0, 0, 0], [half, root, 0.0]])
+    data = batch(4).with_quantities({"normal": target})
+    off = half + root + half  # of the first and the last
+    part = seen.media[0]
+    sharp = replace(part, tau=torch.full_like(part.tau, 30.0))
+    seen = replace(seen, media=[sharp], opacity=torch.full((4,), 0.9))
+    assert NormalLoss()(Step(seen, data, model)).item() == pytest.approx(0.9 * 2 * off / 3, rel=1e-5)
+    trusted = data.with_quantities({"normal": target, "confidence": torch.tensor([1.0, 1, 1, 0])})
+    assert NormalLoss()(Step(seen, trusted, model)).item() == pytest.approx(0.9 * off / 3, rel=1e-5)
+    assert NormalLoss()(Step(seen, batch(4), model)).item() == 0
 
 
 def test_entropy(model: Model) -> None:
