@@ -15,7 +15,7 @@ from models.model import Model, Rendering
 from models.samples import compact_indices
 from utils.config.parts import Part
 from utils.config.schedule import Schedule, constant
-from utils.distributed import is_parallel, mean_across_ranks
+from utils.distributed import mean_across_ranks
 from utils.random_stream import permutation
 
 if TYPE_CHECKING:
@@ -86,10 +86,11 @@ def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
 
     Differentiable in values. Zero for empty values.
     """
-    if count is None and values.numel() and not is_parallel():
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    if count is None and values.numel() and alone:
         return values.mean()
     own = values.new_full((), values.numel()) if count is None else count
-    return values.sum() / mean_across_ranks(own).clamp_min(1e-9)
+    return values.sum() / (own.detach() if alone else mean_across_ranks(own)).clamp_min(1e-9)
 
 
 def mean_of(values: Tensor, valid: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ SEVERAL = (
 
 def test_an_entry_inherits_what_it_does_not_say() -> None:
     config = read_config(NERF, [SEVERAL]).optimizer
-    encoding, color = (config.of_part(config.parts[f"foreground.field.{name}"]) for name in ("encoding", "color"))
+    names = "foreground.field.encoding", "foreground.appearance"
+    encoding, color = (config.of_part(config.parts[name]) for name in names)
     assert encoding == RmspropConfig(lr=1e-2, lazy=True, schedule=config.schedule)  # eps is no other rule's
     assert color.lr == 1e-3 and color.schedule(0.25) == 0.75 and config.schedule(0.25) != 0.75
     assert isinstance(color, AdamConfig) and (color.betas, color.eps) == ((0.9, 0.99), 1e-12)

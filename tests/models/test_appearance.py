@@ -1,0 +1,134 @@
+"""Appearances and what is learned of single photographs: closed forms, gradients, and who gets which row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.appearance.base import AppearanceConfig, PerImageConfig
+from models.appearance.direct import DirectConfig
+from models.appearance.embedding import Embedding, EmbeddingConfig
+from models.appearance.mlp import MlpAppearanceConfig
+from models.appearance.spherical_harmonics import HarmonicColorConfig
+from models.appearance.tint import Tint, TintConfig
+from models.networks.mlp import MlpConfig
+from models.samples import DenseSamples, Points
+from models.volume import Volume, VolumeConfig
+from tests.support.analytic import DENSITY_FIELD, rays_at_sphere
+from utils.config.parts import parts
+from utils.errors import InputError
+
+DENSITY = {"type": "density"}
+
+
+def seen_by(camera: list[int], pixel: Tensor | None = None) -> Points:
+    """One sample on each ray of some cameras."""
+    rays = rays_at_sphere(len(camera))
+    object.__setattr__(rays, "camera", torch.tensor(camera))
+    object.__setattr__(rays, "pixel", pixel)
+    samples = DenseSamples.from_edges(rays, torch.tensor([1.0, 3.0]).expand(len(camera), 2))
+    return Points(samples.positions, samples.directions, samples)
+
+
+def test_every_part_is_tested_here() -> None:
+    tested = {DirectConfig, HarmonicColorConfig, MlpAppearanceConfig}
+    assert set(parts(AppearanceConfig).values()) == tested
+    assert set(parts(PerImageConfig).values()) == {EmbeddingConfig, TintConfig}
+
+
+def test_points_know_camera_and_footprint() -> None:
+    at = seen_by([2, 0], torch.tensor([0.01, 0.02]))
+    assert at.camera is not None and at.footprint is not None
+    assert at.camera.tolist() == [[2], [0]]
+    torch.testing.assert_close(at.footprint, torch.tensor([[0.02], [0.04]]))  # at distance 2
+    alone = Points(at.x, at.directions)
+    assert alone.camera is None and alone.footprint is None and seen_by([1]).footprint is None
+
+
+def test_direct_features_are_channels() -> None:
+    features = torch.randn(5, 7)
+    found = DirectConfig(count=7, activation="none").build(7, gradient=False)(seen_by([0] * 5), features, None)
+    assert torch.equal(found, features) and DirectConfig(count=7).channels == 7
+    with pytest.raises(InputError, match="direct of 3 channels needs as many features; field.features is 7"):
+        DirectConfig().build(7, gradient=False)
+
+
+def test_harmonics_of_degree_one_are_a_slope_along_the_view() -> None:
+    """Y_00 = 0.2820948, Y_1 = 0.4886025 (y, z, x); a sigmoid of the sum."""
+    coefficients = torch.randn(6, 12)
+    at = seen_by([0] * 6)
+    found = HarmonicColorConfig(degree=1).build(12, gradient=False)(at, coefficients[:, None], None)[:, 0]
+    x, y, z = at.directions[:, 0].unbind(-1)
+    basis = torch.stack([torch.full_like(x, 0.2820948), 0.4886025 * y, 0.4886025 * z, 0.4886025 * x], -1)
+    truth = torch.sigmoid((coefficients.view(6, 3, 4) * basis[:, None]).sum(-1))
+    torch.testing.assert_close(found, truth)
+    with pytest.raises(InputError, match="degree 2 needs 27 features; field.features is 12"):
+        HarmonicColorConfig(degree=2).build(12, gradient=False)
+
+
+def test_a_network_takes_what_is_named() -> None:
+    small = MlpConfig(layers=1, width=8)
+    widths = {
+        None: (27, 3 + 27 + 3),  # without and with a gradient
+        ("position",): (3, 3),
+        ("view", "position"): (30, 30),
+    }
+    for inputs, (without, with_) in widths.items():
+        config = MlpAppearanceConfig(network=small, inputs=inputs)
+        assert config.build(4, gradient=False).network.inputs == without + 4
+        assert config.build(4, gradient=True).network.inputs == with_ + 4
+    normal = MlpAppearanceConfig(network=small, inputs=("normal",)).build(4, gradient=True)
+    with pytest.raises(TypeError, match="needs a field with a gradient"):
+        normal(seen_by([0]), torch.zeros(1, 1, 4), None)
+
+
+def per_image(kind: str, cameras: int = 4) -> Volume:
+    torch.manual_seed(0)
+    appearance = {"type": "direct", "per_image": kind} if kind == "tint" else {"per_image": {"type": kind, "width": 2}}
+    fitted = {"field": DENSITY_FIELD, "appearance": appearance, "opacity": DENSITY}
+    return Volume(VolumeConfig.model_validate(fitted), cameras=cameras)
+
+
+def test_a_tint_is_affine_per_camera_and_nothing_at_first() -> None:
+    volume, at = per_image("tint"), seen_by([1, 3, 1])
+    _, plain = volume.look(at)
+    assert isinstance(volume.per_image, Tint) and volume.per_image.affine.shape == (4, 12)
+    matrix, offset = torch.randn(3, 3), torch.randn(3)
+    with torch.no_grad():
+        volume.per_image.affine[1] = torch.cat([matrix.flatten(), offset])
+    _, tinted = volume.look(at)
+    torch.testing.assert_close(tinted[[0, 2]], plain[[0, 2]] + plain[[0, 2]] @ matrix.T + offset)
+    torch.testing.assert_close(tinted[1], plain[1])
+
+
+@pytest.mark.parametrize("kind", ["tint", "embedding"])
+def test_who_was_not_trained_on_gets_the_mean(kind: str) -> None:
+    volume, at = per_image(kind), seen_by([0, 1, 2])
+    assert volume.per_image is not None
+    (learned,) = volume.per_image.parameters()
+    with torch.no_grad():
+        learned[0], learned[1] = 0.2, 0.6
+    volume.eval()
+    _, seen = volume.look(at)
+    _, alone = volume.look(Points(at.x, at.directions))
+    with torch.no_grad():
+        learned[2] = 0.4
+    _, as_mean = volume.look(at)
+    torch.testing.assert_close(seen[2], as_mean[2])
+    torch.testing.assert_close(alone[2], as_mean[2])
+    torch.testing.assert_close(seen[:2], as_mean[:2])
+
+
+def test_each_camera_learns_of_its_own_photograph() -> None:
+    volume, at = per_image("embedding").train(), seen_by([1, 3, 1])
+    assert isinstance(volume.per_image, Embedding)
+    volume.look(at)[1].sum().backward()
+    gradient = volume.per_image.codes.grad
+    assert gradient is not None
+    assert gradient.abs().sum(1).gt(0).tolist() == [False, True, False, True]
+
+
+def test_an_appearance_of_the_normal_is_refused_for_a_field_without() -> None:
+    with pytest.raises(ValueError, match=r"appearance.type: mlp needs a field with a gradient \(field.type: .*sdf\)"):
+        VolumeConfig.model_validate({"field": DENSITY_FIELD, "appearance": {"view": "reflection"}, "opacity": DENSITY})
