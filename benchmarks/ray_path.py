@@ -1,4 +1,4 @@
-"""The way of a training ray: which files it passes, from the model's door to its losses, in the order of first entry."""
+"""The way of a training ray: which files it passes, from the objective to its losses, in the order of first entry."""
 
 from __future__ import annotations
 

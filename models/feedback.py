@@ -100,8 +100,7 @@ class Feedback(nn.Module):
 def asking(model: Model) -> list[Feedback]:
     """The feedback that parts of the foreground ask for. Raises TypeError where a part behind it does."""
     found = [part for part in model.modules() if isinstance(part, Feedback)]
-    foreground = set(model.foreground.modules())
-    if not foreground.issuperset(found):
+    if found and not set(model.foreground.modules()).issuperset(found):
         raise TypeError("feedback is about the foreground: what lies behind it is not rendered for every ray")
     return found
 

@@ -12,8 +12,8 @@ from engine import experiment, signals
 from engine.experiment import TrainConfig
 from engine.gradients import Gradients, micro_batch_size
 from models.kernels.runtime import launch
+from models.losses.base import Step
 from models.losses.color import ColorLoss
-from models.model import Model, Rendering
 from models.networks.mlp import Mlp, MlpConfig
 from models.objective import Objective
 from tests.engine.test_training import ROOT, SMALL, SPHERE, quick_hulls, trained
@@ -102,7 +102,7 @@ def test_a_lone_part_is_the_same_on_more_threads(config: str, tmp_path: Path) ->
 
 
 def test_an_error_in_a_thread_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: ColorLoss, rendering: Rendering, batch: RayBatch, model: Model) -> torch.Tensor:
+    def fail(self: ColorLoss, step: Step) -> torch.Tensor:
         raise ValueError("of a part")
 
     monkeypatch.setattr(ColorLoss, "__call__", fail)

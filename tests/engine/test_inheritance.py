@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from engine.build import check_optimizer
 from engine.experiment import RENAMED, read_config
@@ -57,6 +58,10 @@ def test_what_was_removed_can_be_given_anew(tmp_path: Path) -> None:
         ("seed=null", "seed: should be a whole number (got None); null removes an inherited key"),
         ("model.foreground.field=null", "model.foreground.field: required but missing"),
         ("train.rays_at_once=8", "train.rays_at_once: is now called micro_batch: write train.micro_batch"),
+        (
+            "model.foreground.field.color={width: 32}",
+            "field.color: is now called appearance.network: write model.foreground.appearance.network",
+        ),
         ("model.foreground.field.start=hull", "field.start: is now called init: write model.foreground.field.init"),
     ],
 )
@@ -74,12 +79,16 @@ def test_a_file_with_an_old_key_says_where(tmp_path: Path) -> None:
 
 def test_a_saved_config_with_old_keys_is_read(tmp_path: Path) -> None:
     config = read_config(NEUS, ["train.micro_batch=64", "model.foreground.field.init=sphere"])
-    text = to_yaml(config)
-    for old, new in RENAMED.items():
-        text = text.replace(f"{new}:", f"{old.split('.')[-1]}:")
+    tree = yaml.safe_load(to_yaml(config))
+    tree["train"]["rays_at_once"] = tree["train"].pop("micro_batch")
+    foreground = tree["model"]["foreground"]
+    field, appearance = foreground["field"], foreground.pop("appearance")
+    field["start"] = field.pop("init")["type"]
+    field |= {"color": appearance["network"], "color_activation": appearance["activation"], "view": appearance["view"]}
+    field |= {"view_encoding": appearance["encoding"], "view_weight": appearance["view_weight"]}
+    assert {key.split(".")[-1] for key in RENAMED} <= {*field, *tree["train"]}
     saved = tmp_path / "config.yaml"
-    saved.write_text(text, "utf-8")
-    assert "rays_at_once: 64" in text and "start: sphere" in text
+    saved.write_text(yaml.safe_dump(tree), "utf-8")
     assert read_config(saved, saved=True) == config
 
 

@@ -50,7 +50,7 @@ def test_a_run_goes_on_before_and_after_a_growth(at: int, tmp_path: Path, capsys
     assert "step 4: foreground.field.encoding grew to 8, 16" in said
     assert "step 10: foreground.field.encoding grew to 16, 32" in said and said.count("grew") == 2
     assert whole.optimizer.state[whole.objective.model.get_parameter(TABLE)]["step"] == 10  # since the last growth
-    other = whole.objective.model.get_parameter("foreground.field.color.layers.0.bias")
+    other = whole.objective.model.get_parameter("foreground.appearance.network.layers.0.bias")
     assert whole.optimizer.state[other]["step"] == 20
     stopped(tmp_path / "parts", 20, at, *GROWS)
     encoding: Any = Run.open(tmp_path / "parts").model.foreground.field

@@ -245,7 +245,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     run.rate_scale = trainer.ROLLED_BACK  # it went back to a checkpoint before: tests/engine/test_faults
     with torch.no_grad():
         weights = [p.clone() for p in run.objective.model.parameters()]
-        run.objective.model.get_parameter("foreground.field.color.layers.0.bias").fill_(float("nan"))
+        run.objective.model.get_parameter("foreground.appearance.network.layers.0.bias").fill_(float("nan"))
     with pytest.raises(NumbersError, match="not finite"):
         for _ in range(40):
             run.step_once()
