@@ -214,9 +214,14 @@ def off_unit(gradient: Tensor) -> Tensor:
     return ((gradient.square().sum(-1) + 1e-12).sqrt() - 1).square()
 
 
-def joined(output: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """A slice and a concatenation."""
-    return output[..., 0], torch.cat([*parts, output[..., 1:]], -1)
+def split(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Two slices."""
+    return output[..., 0], output[..., 1:]
+
+
+def joined(features: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """A concatenation."""
+    return torch.cat([*parts, features], -1)
 
 
 def march(
@@ -364,6 +369,7 @@ PAIRS: tuple[tuple[Any, Any], ...] = (
     (_logistic.optical_depth, optical_depth),
     (_color_inputs.mirrored, mirrored),
     (_color_inputs.off_unit, off_unit),
+    (_color_inputs.split, split),
     (_color_inputs.joined, joined),
     (_march.clipped, clipped),
     (_mlp.mlp_forward, mlp_forward),

@@ -89,11 +89,12 @@ def view_cases(inputs: Inputs) -> Iterator[Case]:
     grads = torch.randn(count, device=device), torch.randn(count, width, device=device)
 
     def joined(how: Any) -> Results:
-        return tuple(how(output, [inputs.points, view, gradient]))
+        value, features = how.split(output)
+        return value, how.joined(features, [inputs.points, view, gradient])
 
     forms = both(lambda how: (how(ways, gradient),), color_inputs.mirrored, baseline.mirrored)
     yield Case("mirrored directions", count, forms, Least(copied=9 * size))
     yield Case("  backward", count, backward(forms, [gradient], [torch.randn_like(ways)]), Least(copied=12 * size))
-    forms = both(joined, color_inputs.joined, baseline.joined)
+    forms = both(joined, color_inputs, baseline)
     yield Case("joined parts", count, forms, Least(copied=2 * size * (width + 1)))
     yield Case("  backward", count, backward(forms, [output, view, gradient], grads), Least(copied=2 * size * width))

@@ -50,7 +50,8 @@ def scene_of(directions: np.ndarray, points: np.ndarray) -> Any:
     """Cameras that look along directions, from 2 units before the origin."""
     poses = np.tile(np.eye(4)[:3], (len(directions), 1, 1))
     poses[:, :, 2], poses[:, :, 3] = directions, -2 * directions
-    return SimpleNamespace(points=points, cameras=SimpleNamespace(camera_to_world=torch.from_numpy(poses).float()))
+    cameras = SimpleNamespace(camera_to_world=torch.from_numpy(poses).float())
+    return SimpleNamespace(points=points, cameras=cameras, has=lambda name: False)
 
 
 def test_cameras_before_a_wall_see_its_relief() -> None:

@@ -358,7 +358,8 @@ def test_differences_name_keys_and_values() -> None:
 def test_schema_offers_every_part_and_is_json() -> None:
     schema = json.loads(json.dumps(json_schema(Config), allow_nan=False))
     offered = schema["$defs"]["GemConfig"]["oneOf"]
-    assert offered[1:] == [{"$ref": "#/$defs/GemConfig.pearl"}, {"$ref": "#/$defs/GemConfig.ruby"}]
+    assert offered[1:-1] == [{"$ref": "#/$defs/GemConfig.pearl"}, {"$ref": "#/$defs/GemConfig.ruby"}]
+    assert offered[-1] == {"enum": ["pearl", "ruby"]}  # a name alone
     assert schema["properties"]["gem"]["$ref"] == "#/$defs/GemConfig"
     assert schema["$defs"]["GemConfig.ruby"]["properties"]["carats"]["minimum"] == 1
     assert schema["$defs"]["GemConfig.ruby"]["required"] == ["type"]
