@@ -109,14 +109,16 @@ def measure_poses(run: Run) -> dict[str, Any] | None:
 def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
     """Mean PSNR and SSIM over the views of a split, rendered in full size; None for a split without views.
 
-    psnr_masked counts the pixels inside the masks only, where the scene has masks; where it has depths, there is also
-    what `score_depths` says. Raises InputError for the name of a split that the data lack.
+    psnr_masked counts the pixels inside the masks only, where the scene has masks; psnr_affine, where something was
+    learned of single photographs, the same (or all) pixels after the affine change of color that fits each photograph
+    best; where the scene has depths, there is also what `score_depths` says. Raises InputError for the name of a split
+    that the data lack.
     """
     import numpy as np
     import torch
 
     from models.rendering.frames import render_image
-    from utils.evaluation.image_metrics import SSIM_DEFINITION, WINDOW, psnr, ssim
+    from utils.evaluation.image_metrics import SSIM_DEFINITION, WINDOW, affine_fitted, psnr, ssim
 
     if split not in scene.splits and split != "test":
         raise InputError(f"--split: {split!r} - the data have {', '.join(scene.splits)}")
@@ -126,7 +128,8 @@ def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
     if scene.background is not None:  # what the photographs were composited over
         run.model.background_color.copy_(torch.tensor(scene.background))
     cameras = scene.cameras.to(run.device)
-    rows: list[tuple[float, float | None, float | None]] = []
+    rows: list[tuple[float, float | None, float | None, float | None]] = []
+    tinted = run.model.foreground.per_image is not None
     depth_errors: list[tuple[np.ndarray, np.ndarray]] = []
     print(f"{split + ' view':32s} {'psnr':>8s} {'ssim':>8s}")
     for view in (int(v) for v in views):
@@ -136,11 +139,15 @@ def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
         mask = torch.from_numpy(scene.masks[view]) > 127 if scene.masks is not None else None
         likeness = ssim(color, truth).item() if min(truth.shape[:2]) >= WINDOW else None
         inside = psnr(color, truth, mask).item() if mask is not None and mask.any() else None
-        rows.append((psnr(color, truth).item(), likeness, inside))
+        affine = psnr(affine_fitted(color, truth, mask), truth, mask).item() if tinted else None
+        rows.append((psnr(color, truth).item(), likeness, inside, affine))
         print(f"{scene.names[view][-32:]:32s} {rows[-1][0]:8.2f} {shown(likeness):>8s}")
         if scene.depths is not None:
             depth_errors.append(depth_error(scene, view, frame.depth.numpy()))
-    found = dict(zip(("psnr", "ssim", "psnr_masked"), map(mean, zip(*rows, strict=True)), strict=True))
+    names = ("psnr", "ssim", "psnr_masked", "psnr_affine")
+    found = dict(zip(names, map(mean, zip(*rows, strict=True)), strict=True))
+    if not tinted:
+        del found["psnr_affine"]
     depths = score_depths(*map(np.concatenate, zip(*depth_errors, strict=True))) if depth_errors else {}
     return {**found, **depths, "views": len(rows), "split": split, "ssim_definition": SSIM_DEFINITION}
 

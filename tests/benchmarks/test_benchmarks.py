@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import warp as wp
@@ -24,6 +25,7 @@ from benchmarks import (
     loader,
     machine,
     micro,
+    photograph_gains,
     pose_refinement,
     render_frame,
     time_to_quality,
@@ -237,3 +239,24 @@ def test_a_script_that_fails_ends_the_benchmark(tmp_path: Path) -> None:
         time_to_quality.marks("1,-2")
     with pytest.raises(InputError, match="ended with code 2"):
         time_to_quality.ended("train.py", 2)
+
+
+def test_gains_of_photographs_are_learned_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photograph_gains, "script", partial(in_this_process, monkeypatch))
+    budget = ["device=cpu", "train.minutes=null", "train.steps=3", "train.rays=32", "train.validations=0"]
+    data = ["data={type: procedural, views: 6, test_views: 1, size: 24}", "model.foreground.field.init=sphere"]
+    found = photograph_gains.measure(str(ROOT / "configs/neus_hash.yaml"), data, tmp_path, 0.5, budget)
+    assert [row["run"] for row in found["gains"]] == ["clean", "plain", "tint"]
+    assert all(row["steps"] == 3 and row["psnr_affine"] > row["psnr"] for row in found["gains"])
+
+
+def test_a_gain_is_of_the_object_alone() -> None:
+    scene = procedural.ProceduralData(views=3, test_views=1, size=24).load()
+    bright = photograph_gains.with_gains(scene, 0.5)
+    gains = 2.0 ** np.random.default_rng(0).uniform(-0.5, 0.5, 4)
+    for view, gain in enumerate(gains):
+        before, after = (np.asarray(of.images[view], float) / 255 for of in (scene, bright))
+        mask = np.asarray(scene.masks[view])  # type: ignore[index]
+        inside = (mask == 255)[..., None] & (before * gain < 0.99)
+        np.testing.assert_allclose(after[inside], (gain * before)[inside], atol=3e-3)
+        assert (after[mask == 0] == 1).all()

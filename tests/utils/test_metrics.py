@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from utils.evaluation.image_metrics import HIGHEST_PSNR, psnr, ssim
+from utils.evaluation.image_metrics import HIGHEST_PSNR, affine_fitted, psnr, ssim
 
 
 def pair(height: int = 40, width: int = 31, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -15,6 +15,22 @@ def pair(height: int = 40, width: int = 31, seed: int = 0) -> tuple[torch.Tensor
     one = torch.rand(height, width, 3, generator=generator, dtype=torch.float64)
     other = (one + 0.1 * torch.randn(height, width, 3, generator=generator, dtype=torch.float64)).clamp(0, 1)
     return one, other
+
+
+def test_an_affine_change_of_color_is_taken_away() -> None:
+    """Of a picture's exposure and white balance exactly, within a mask alone where there is one; of noise nothing."""
+    one, other = pair()
+    change = torch.tensor([[0.7, 0.1, 0.0], [0.0, 0.5, 0.1], [0.1, 0.0, 0.8]], dtype=torch.float64)
+    seen = one @ change + 0.05
+    torch.testing.assert_close(affine_fitted(one, seen), seen, atol=1e-9, rtol=0)
+    mask = torch.zeros(40, 31, dtype=torch.bool)
+    mask[5:20] = True
+    within = affine_fitted(one, seen, mask)
+    torch.testing.assert_close(within[mask], seen[mask], atol=1e-9, rtol=0)
+    assert torch.equal(within[~mask], one[~mask])
+    assert psnr(affine_fitted(one, other), other) - psnr(one, other) < 0.3
+    flat = torch.full((4, 4, 3), 0.5)
+    torch.testing.assert_close(affine_fitted(flat, flat * 0.5), flat * 0.5, atol=1e-6, rtol=0)
 
 
 def test_psnr_closed_form() -> None:

@@ -28,6 +28,23 @@ def psnr(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tens
     return -10.0 * torch.log10(error.clamp_min(10.0 ** (-HIGHEST_PSNR / 10.0)))
 
 
+def affine_fitted(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """[*N, 3] the affine change of predicted colors that is nearest to the target, in least squares over all pixels.
+
+    So pictures are compared apart from exposure and white balance, which differ from photograph to photograph.
+    prediction, target: [*N, 3]. mask: [*N] bool, the pixels that count and change; the others stay. Not differentiable.
+    """
+    _check_shapes(prediction, target)
+    colors, wanted = prediction.detach().reshape(-1, 3).double(), target.reshape(-1, 3).double()
+    chosen = torch.ones(len(colors), dtype=torch.bool) if mask is None else mask.reshape(-1)
+    rows = F.pad(colors[chosen], (0, 1), value=1.0)
+    # The pseudo-inverse: a picture of one color leaves the matrix undecided.
+    change = torch.linalg.pinv(rows.T @ rows) @ (rows.T @ wanted[chosen])
+    fitted = colors.clone()
+    fitted[chosen] = rows @ change
+    return fitted.to(prediction.dtype).view(prediction.shape)
+
+
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Structural similarity: Gaussian window of 11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1.
 
