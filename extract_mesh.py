@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from dataio.georeference import Georeference
     from engine.run import Run
 
+LEAST_SEEN = 0.05  # share of vertices
 SOLID_SHARE = 0.75  # of the unit sphere: from here on, what lies beyond it counts as solid too
 
 EXAMPLE = """examples:
@@ -24,7 +26,8 @@ EXAMPLE = """examples:
   python extract_mesh.py runs/demo --resolution 512 --out vase.ply --out vase.glb
 
 FILE ends in .ply, .obj or .glb. The unit sphere of the scene is searched; what reaches beyond is
-cut off and closed there. Pieces with less than --keep of the largest one's area are dropped."""
+cut off there and left open, with what no training view saw beside it, unless --close. Pieces with less than
+--keep of the largest one's area are dropped. Colors are those along the views that see a vertex."""
 
 
 def main() -> int:
@@ -37,12 +40,13 @@ def main() -> int:
     add("--out", type=Path, action="append", metavar="FILE", help="default: RUN/meshes/mesh.ply")
     add("--color", action=argparse.BooleanOptionalAction, default=True, help="vertex colors; default: yes")
     add("--keep", type=keep, default=0.01, metavar="K", help="all, largest or least share; default: 0.01")
+    add("--close", action="store_true", help="close the surface at the unit sphere, seen or not")
     add("--frame", choices=("world", "scene"), default="world", help="default: world")
     add("--device", default="auto", help="auto, cpu, cuda")
     add("--debug", action="store_true", help="show tracebacks of user errors")
     args = parser.parse_args()
 
-    from utils.meshing.mesh import check_suffix, keep_pieces, transformed, with_colors, write_mesh
+    from utils.meshing.mesh import check_suffix, keep_pieces, transformed, write_mesh
 
     for path in args.out or ():
         check_suffix(path)  # before minutes of work
@@ -52,8 +56,7 @@ def main() -> int:
     began = time.perf_counter()
     run = Run.open(args.run, device=args.device)
     mesh, dropped = keep_pieces(scene_surface(run, args.resolution), args.keep)
-    if args.color:
-        mesh = with_colors(mesh, surface_colors(run, mesh))
+    mesh, said = as_seen(run, mesh, cell=2 / args.resolution, color=args.color, close=args.close)
     up = run.world_from_scene[:3, :3].T @ run.up
     if args.frame == "world":
         mesh, up = transformed(mesh, run.world_from_scene), run.up
@@ -64,7 +67,7 @@ def main() -> int:
             write_place(path, run.georeference)
     closed = "watertight" if mesh.is_watertight else "not watertight"
     size = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces"
-    print(f"{', '.join(map(str, outs))}: {size}, {closed}, {dropped} pieces dropped", end=", ")
+    print(f"{', '.join(map(str, outs))}: {size}, {closed}, {dropped} pieces dropped, {said}", end=", ")
     print(f"{time.perf_counter() - began:.1f} s")
     return 0
 
@@ -96,18 +99,33 @@ def scene_surface(run: Run, resolution: int) -> trimesh.Trimesh:
     return extract_surface(value, resolution=resolution, extent=1.0, radius=1.0, solid_beyond=solid)
 
 
-def surface_colors(run: Run, mesh: trimesh.Trimesh, batch: int = 1 << 16) -> NDArray[np.uint8]:
-    """Color of each vertex as seen along its normal, [V, 3] uint8. mesh: scene frame. batch: vertices at once."""
-    import numpy as np
-    import torch
+def as_seen(
+    run: Run, mesh: trimesh.Trimesh, *, cell: float, color: bool, close: bool
+) -> tuple[trimesh.Trimesh, str]:
+    """The mesh with colors as training views saw it, open where none saw what the sphere closed; and what to say of it.
 
+    mesh: scene frame, triangles of about `cell` scene units.
+    """
+    from engine.mesh_views import colors_as_seen, views_of, without_caps
+    from utils.meshing.mesh import with_colors
     from utils.pictures.images import to_uint8
 
-    points = torch.from_numpy(np.array(mesh.vertices, np.float32))
-    normals = torch.from_numpy(np.array(mesh.vertex_normals, np.float32))
-    shares = zip(points.split(batch), normals.split(batch), strict=True)
-    colors = [run.surface_color(point, normal) for point, normal in shares]
-    return to_uint8(torch.cat(colors).numpy())
+    seen = views_of(run, mesh, cell)
+    if seen.share < LEAST_SEEN:
+        print(
+            f"warning: {seen.share:.1%} of the surface is seen by a training view: it is not what was photographed - is"
+            " the object in the unit sphere? See data.center and data.radius, and python prepare.py --check",
+            file=sys.stderr,
+        )
+    kept, opened = without_caps(run, mesh, seen)
+    if color:
+        mesh = with_colors(mesh, to_uint8(colors_as_seen(run, mesh, seen)))
+    said = f"{1 - seen.share:.0%} of it unseen"
+    if not close and opened > 0 and kept.any():
+        mesh.update_faces(kept)
+        mesh.remove_unreferenced_vertices()
+        said += f", {opened:.0%} of the area left open (--close keeps it)"
+    return mesh, said
 
 
 def resolution(text: str) -> int:

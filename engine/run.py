@@ -119,10 +119,10 @@ class Run:
         return self.model.surface_value(points.to(self.device, torch.float32)).to(points.device)
 
     @torch.no_grad()
-    def surface_color(self, points: Tensor, normals: Tensor) -> Tensor:
-        """Color [N, 3] in [0, 1] of surface points seen along their normals; both [N, 3] scene frame."""
-        x, normals = points.to(self.device, torch.float32), normals.to(self.device, torch.float32)
-        return self.model.foreground.shaded(Points(x, -normals))[1].to(points.device)
+    def surface_color(self, points: Tensor, directions: Tensor) -> Tensor:
+        """Color [N, 3] in [0, 1] of surface points [N, 3] seen along unit directions [N, 3]; scene frame."""
+        x, ways = points.to(self.device, torch.float32), directions.to(self.device, torch.float32)
+        return self.model.foreground.shaded(Points(x, ways))[1].to(points.device)
 
     def world_points(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """[N, 3] scene frame -> world frame."""

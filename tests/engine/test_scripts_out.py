@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ from tests.models.test_surface import CASES, surface_model
 from tests.support.analytic import RADIUS, Sphere
 from tests.support.sources import ROOT
 from utils.errors import InputError
-from utils.meshing.mesh import read_mesh, write_mesh
+from utils.meshing.mesh import read_mesh, vertex_colors, write_mesh
 from utils.paths.camera_paths import look_at
 from utils.paths.path_file import read_path
 
@@ -50,7 +51,7 @@ def made_up_run(folder: Path) -> Any:
         georeference=None,
         up=np.array([0.0, 0.0, 1.0]),
         surface_value=lambda points: points.norm(dim=1) - 0.5,
-        surface_color=lambda points, normals: torch.tensor([1.0, 0.0, 0.0]).expand(len(points), 3),
+        surface_color=lambda points, directions: torch.tensor([1.0, 0.0, 0.0]).expand(len(points), 3),
     )
 
 
@@ -210,8 +211,9 @@ def test_surface_of_a_run(tmp_path: Path) -> None:
     run = made_up_run(tmp_path)
     mesh = extract_mesh.scene_surface(run, 70)
     assert mesh.is_watertight and mesh.volume == pytest.approx(4 / 3 * np.pi * 0.125, rel=1e-2)
-    colors = extract_mesh.surface_colors(run, mesh, batch=1000)
-    assert colors.shape == (len(mesh.vertices), 3) and (colors == (255, 0, 0)).all()
+    colored, said = extract_mesh.as_seen(run, mesh, cell=2 / 70, color=True, close=False)
+    assert colored.is_watertight and (vertex_colors(colored)[:, :3] == (255, 0, 0)).all()  # type: ignore[index]
+    assert re.fullmatch(r"\d+% of it unseen", said)
 
 
 def test_what_to_keep() -> None:
@@ -252,7 +254,7 @@ def test_mean_leaves_out_what_was_not_measured() -> None:
 def test_images_of_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Views that are rendered 0.1 too bright score 20 dB; within the mask they are exact."""
     run = made_up_run(tmp_path)
-    run.model = SimpleNamespace(background_color=torch.zeros(3))
+    run.model = SimpleNamespace(background_color=torch.zeros(3), foreground=SimpleNamespace(per_image=None))
     mask = np.zeros((40, 60), np.uint8)
     mask[10:20] = 255
     scene = SimpleNamespace(

@@ -1,0 +1,97 @@
+"""What training views say of a mesh: colors as they saw it, and which of it none of them saw."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from models.rendering.visible import Seen, seen_by
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from engine.run import Run
+
+MOST_VIEWS = 64  # that are asked, evenly chosen
+AT_ONCE = 1 << 15  # vertices
+CAP = 0.985  # scene units: from here on a vertex lies where the unit sphere closed the surface
+
+
+def views_of(run: Run, mesh: trimesh.Trimesh, cell: float) -> Seen:
+    """Which training views see the vertices of a mesh in the scene frame. cell: size of its triangles, scene units."""
+    train = run.splits["train"]
+    chosen = train[np.unique(np.linspace(0, len(train) - 1, min(MOST_VIEWS, len(train))).round().astype(int))]
+    given = [np.array(x, np.float32) for x in (mesh.vertices, mesh.vertex_normals)]
+    vertices, normals = (torch.from_numpy(x).to(run.device) for x in given)
+    faces = torch.from_numpy(np.array(mesh.faces, np.int32)).to(run.device)
+    cameras = run.cameras[torch.from_numpy(chosen).to(run.device)]
+    found = seen_by(vertices, normals, faces, cameras, margin=2 * cell)
+    numbers = torch.from_numpy(np.append(chosen, -1)).to(run.device)
+    return Seen(numbers[found.best], found.count)
+
+
+@torch.no_grad()
+def colors_as_seen(run: Run, mesh: trimesh.Trimesh, seen: Seen) -> npt.NDArray[np.float32]:
+    """[V, 3] in [0, 1]: the median of a vertex's colors along the views that see it best.
+
+    The color of a field means something along directions that cameras had; a vertex that none sees is asked along its
+    normal. mesh: scene frame.
+    """
+    vertices, normals = (np.array(x, np.float32) for x in (mesh.vertices, mesh.vertex_normals))
+    colors = []
+    for part in torch.arange(len(vertices)).split(AT_ONCE):
+        x = torch.from_numpy(vertices[part]).to(run.device)
+        along = torch.from_numpy(normals[part]).to(run.device)
+        colors.append(_colors(run, x, -F.normalize(along, dim=-1), seen.best[part.to(run.device)]).cpu())
+    return np.asarray(torch.cat(colors).numpy())
+
+
+def _colors(run: Run, x: torch.Tensor, inward: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+    found = torch.full((len(x), best.shape[1], 3), torch.nan, device=x.device)
+    for column in range(best.shape[1]):
+        known = (best[:, column] >= 0).nonzero()[:, 0]
+        ways = F.normalize(x[known] - run.cameras.centers[best[known, column]], dim=-1)
+        found[known, column] = run.surface_color(x[known], ways)
+    unseen = (best[:, 0] < 0).nonzero()[:, 0]
+    found[unseen, 0] = run.surface_color(x[unseen], inward[unseen])
+    return found.nanquantile(0.5, dim=1)
+
+
+def without_caps(run: Run, mesh: trimesh.Trimesh, seen: Seen) -> tuple[npt.NDArray[np.bool_], float]:
+    """Which faces [F] are kept when the surface is left open where the unit sphere closed it, and the share of the area
+    that goes.
+
+    What closes a solid that goes on beyond the sphere is no surface; with it go the unseen faces that are joined to it,
+    the skirts of a scene seen from one side. The unseen underside of an object stays. mesh: scene frame.
+    """
+    vertices = np.array(mesh.vertices, np.float32)
+    radius = np.linalg.norm(vertices, axis=1, keepdims=True)
+    far = np.flatnonzero(radius[:, 0] > CAP)
+    at_sphere = np.zeros(len(vertices), dtype=bool)
+    at_sphere[far] = (run.surface_value(torch.from_numpy(vertices[far] / radius[far])) < 0).cpu().numpy()
+    cap = np.asarray(at_sphere[mesh.faces].all(1))
+    unseen = np.asarray((seen.count == 0).cpu().numpy()[mesh.faces].all(1))
+    keep = ~_reached(mesh, unseen | cap, cap)
+    area = mesh.area_faces
+    return keep, float(area[~keep].sum() / max(area.sum(), 1e-30))
+
+
+def _reached(mesh: trimesh.Trimesh, among: npt.NDArray[np.bool_], start: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """[F] bool: faces of `among` [F] that are joined, edge by edge, to those of `start` [F]."""
+    pairs = mesh.face_adjacency[among[mesh.face_adjacency].all(1)]
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    both = both[np.argsort(both[:, 0], kind="stable")]
+    first = np.searchsorted(both[:, 0], np.arange(len(among) + 1))
+    found, going = start.copy(), deque(np.flatnonzero(start).tolist())
+    while going:
+        face = going.popleft()
+        for other in both[first[face] : first[face + 1], 1].tolist():
+            if not found[other]:
+                found[other] = True
+                going.append(other)
+    return found
