@@ -26,8 +26,9 @@ EXAMPLE = """examples:
   python extract_mesh.py runs/demo --resolution 512 --out vase.ply --out vase.glb
 
 FILE ends in .ply, .obj or .glb. The unit sphere of the scene is searched; what reaches beyond is
-cut off there and left open, with what no training view saw beside it, unless --close. Pieces with less than
---keep of the largest one's area are dropped. Colors are those along the views that see a vertex."""
+cut off there and left open, with what no training view saw beside it, unless --close. Pieces with
+less than --keep of the largest one's area are dropped. Colors are those along the views that see a
+vertex."""
 
 
 def main() -> int:

@@ -37,7 +37,7 @@ def test_scalars_and_images_reach_both_logs(tmp_path: Path) -> None:
 
 
 def test_resuming_drops_what_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Files of one second and process are told apart by a counter, and read by name: the tenth before the ninth.
+    # Files of one second and process differ by a counter, and are read by name: the tenth before the ninth.
     monkeypatch.setattr("tensorboard.summary.writer.event_file_writer._global_uid._value", 0)
     writer = MetricsWriter(tmp_path)
     for step in (1, 2, 3, 4):
