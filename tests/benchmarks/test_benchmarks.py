@@ -27,6 +27,7 @@ from benchmarks import (
     micro,
     photograph_gains,
     pose_refinement,
+    ray_path,
     render_frame,
     time_to_quality,
     train_step,
@@ -260,3 +261,16 @@ def test_a_gain_is_of_the_object_alone() -> None:
         inside = (mask == 255)[..., None] & (before * gain < 0.99)
         np.testing.assert_allclose(after[inside], (gain * before)[inside], atol=3e-3)
         assert (after[mask == 0] == 1).all()
+
+
+def test_a_ray_passes_few_files_and_the_design_lists_them_in_order() -> None:
+    tiny = ["data={type: procedural, views: 4, test_views: 1, size: 24}", "model.foreground.field.init=sphere"]
+    passed = list(ray_path.files_passed(str(ROOT / "configs/neus_hash.yaml"), tiny))
+    assert len(passed) <= 26 and sum(name.startswith("models/kernels/") for name in passed) <= 8
+    page = (ROOT / "docs/design.md").read_text("utf-8")
+    listed = page[page.index("| | File | What happens there |") : page.index("No dict with string keys")]
+    places = [listed.find(name.removesuffix(".py").removeprefix("models/losses/")) for name in passed]
+    assert -1 not in places, [name for name, place in zip(passed, places, strict=True) if place < 0]
+    first = [name for name in passed if not name.startswith(("models/losses/", "utils/"))]
+    order = [listed.index(f"{name.removesuffix('.py')}") for name in first]
+    assert order == sorted(order), first
