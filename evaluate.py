@@ -69,7 +69,7 @@ def main() -> int:
         mesh_score = measure_mesh(run, scene, args.mesh, args.reference, args.crop)
     if args.heights is not None:
         mesh_score = (mesh_score or {}) | measure_heights(run, args.mesh, args.heights)
-    image_score = measure_images(run, scene, args.split)
+    image_score = measure_images(run, scene, args.split, own=args.data is None)
     blocks = blocks_of(args.split, image_score, measured_on(args), mesh_score)
     poses_score = measure_poses(run)
     update_results(run.folder / "metrics.json", **blocks, poses=poses_score)
@@ -106,13 +106,13 @@ def measure_poses(run: Run) -> dict[str, Any] | None:
     return {"rotation_degrees": run.placed.turn, "translation_scene_units": run.placed.shift, "cameras": moved}
 
 
-def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
+def measure_images(run: Run, scene: Scene, split: str, *, own: bool = True) -> dict[str, Any] | None:
     """Mean PSNR and SSIM over the views of a split, rendered in full size; None for a split without views.
 
     psnr_masked counts the pixels inside the masks only, where the scene has masks; psnr_affine, where something was
     learned of single photographs, the same (or all) pixels after the affine change of color that fits each photograph
     best; where the scene has depths, there is also what `score_depths` says. Raises InputError for the name of a split
-    that the data lack.
+    that the data lack. own: whether the views are the run's, of which it may have learned something each.
     """
     import numpy as np
     import torch
@@ -129,17 +129,18 @@ def measure_images(run: Run, scene: Scene, split: str) -> dict[str, Any] | None:
         run.model.background_color.copy_(torch.tensor(scene.background))
     cameras = scene.cameras.to(run.device)
     rows: list[tuple[float, float | None, float | None, float | None]] = []
-    tinted = run.model.foreground.per_image is not None
+    tinted = any(medium.per_image is not None for medium in run.model.media)
     depth_errors: list[tuple[np.ndarray, np.ndarray]] = []
     print(f"{split + ' view':32s} {'psnr':>8s} {'ssim':>8s}")
     for view in (int(v) for v in views):
-        frame = render_image(run.model, cameras, view)
+        frame = render_image(run.model, cameras, view, photograph=own)
         color = frame.color.double()
         truth = torch.from_numpy(scene.images[view]).double() / 255.0
         mask = torch.from_numpy(scene.masks[view]) > 127 if scene.masks is not None else None
         likeness = ssim(color, truth).item() if min(truth.shape[:2]) >= WINDOW else None
         inside = psnr(color, truth, mask).item() if mask is not None and mask.any() else None
-        affine = psnr(affine_fitted(color, truth, mask), truth, mask).item() if tinted else None
+        fits = tinted and (mask is None or bool(mask.any()))
+        affine = psnr(affine_fitted(color, truth, mask), truth, mask).item() if fits else None
         rows.append((psnr(color, truth).item(), likeness, inside, affine))
         print(f"{scene.names[view][-32:]:32s} {rows[-1][0]:8.2f} {shown(likeness):>8s}")
         if scene.depths is not None:

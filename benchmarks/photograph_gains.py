@@ -101,7 +101,7 @@ def quality(folder: Path, device: str) -> dict[str, Any]:
     for view in (int(view) for view in scene.splits["test"]):
         truth = torch.from_numpy(scene.images[view]).double() / 255
         mask = None if scene.masks is None else torch.from_numpy(scene.masks[view]) > 127
-        color = render_image(run.model, cameras, view).color.double()
+        color = render_image(run.model, cameras, view, photograph=True).color.double()
         plain.append(psnr(color, truth, mask).item())
         fitted.append(psnr(affine_fitted(color, truth, mask), truth, mask).item())
     count = max(len(plain), 1)

@@ -196,7 +196,7 @@ def held_out_psnr(run: Run, scene: Scene) -> float:
     cameras, found = scene.cameras.to(run.device), []
     for view in (int(view) for view in scene.splits["test"]):
         photograph = torch.from_numpy(scene.images[view]).double() / 255
-        found.append(psnr(render_image(run.model, cameras, view).color.double(), photograph).item())
+        found.append(psnr(render_image(run.model, cameras, view, photograph=True).color.double(), photograph).item())
     return sum(found) / max(len(found), 1)
 
 

@@ -77,6 +77,14 @@ class RayBatch:
         rest = {name: each for name, each in values.items() if name not in OWN_FIELDS}
         return replace(self, mask=values.get("mask"), depth=values.get("depth"), further=rest)
 
+    def turned(self, turn: Tensor) -> RayBatch:
+        """The same rays with quantities that are directions turned by rotations [R, 3, 3] of their cameras."""
+        moved = {
+            name: (turn * values[:, None]).sum(-1) if quantity(name).is_direction else values
+            for name, values in self.quantities.items()
+        }
+        return self.with_quantities(moved)
+
     def pixel(self, name: str) -> Tensor | None:
         """[R] or [R, K] float32, the quantity of this name, as its file in `dataio/quantities` describes it; or None.
 

@@ -28,7 +28,7 @@ class Rays:
     directions: Tensor  # [R, 3], unit length
     near: Tensor  # [R], distance along the ray where the medium begins
     far: Tensor  # [R], may be inf
-    camera: Tensor  # [R] int64, index into the Cameras that made them
+    camera: Tensor  # [R] int64, index into the scene's Cameras; -1 for a camera that took no photograph
     pixel: Tensor | None = None  # [R], width of a pixel at distance 1
 
     def __len__(self) -> int:

@@ -1,7 +1,8 @@
 """Where the region of interest is: the sphere that becomes the unit sphere of the scene frame.
 
 With masks the sphere holds the visual hull; with sparse points it holds most points near the place that the
-cameras look at; otherwise it is a share of the median camera distance around that place.
+cameras look at, or, where all look one way, most points that two of them saw; otherwise it is a share of the median
+camera distance around that place.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ HULL_BAD_VIEWS = 0.03
 # Without masks and points the sphere's radius is this share of the median camera distance, so that cameras
 # on a circle around an object stand outside the sphere and the object with its surroundings is inside.
 LOOK_SHARE = 0.6
+# Cameras look one way when the mean of their unit axes is longer than this; the sphere of such pictures holds at least
+# this share of the points that two of them saw, or it is laid around these points, but for a share of strays.
+ONE_WAY, LEAST_HELD, STRAYS = 0.8, 0.9, 0.05
 # A room's sphere holds all cameras and all but this share of the points that they measured.
 ROOM_STRAYS = 0.005
 ROOM_MARGIN = 1.1
@@ -158,14 +162,58 @@ def region(
     """
     around = look_at_point(cameras.centers.double().numpy(), cameras.forward.double().numpy())
     around = around if center is None else np.asarray(center, dtype=np.float64)
+    if center is None and not _looked_at(cameras, around):
+        around = _before(cameras)
     reach = float(np.median(np.linalg.norm(cameras.centers.double().numpy() - around, axis=1)))
     if masks is not None:
         hull = visual_hull(cameras, masks, around)
         if hull is not None:
             return _hull_sphere(*hull, center=center)
     if points is not None and len(points) >= 20:
-        return _point_sphere(points, around, reach, center=center)
+        middle, radius = _point_sphere(points, around, reach, center=center)
+        seen = points[_seen_twice(cameras, points)] if center is None and _one_way(cameras) else points[:0]
+        held = np.linalg.norm(seen - middle, axis=1) < radius
+        if len(seen) >= 20 and (held.mean() < LEAST_HELD or not _looked_at(cameras, middle)):
+            # Pictures that look one way do not say how far what they look at is; the points do.
+            return _around(seen)
+        return middle, radius
     return around, LOOK_SHARE * reach if reach > 0 else 1.0
+
+
+def _one_way(cameras: Cameras) -> bool:
+    """Whether all look in about the same direction, as from the air or before a wall."""
+    return bool(np.linalg.norm(cameras.forward.double().numpy().mean(axis=0)) > ONE_WAY)
+
+
+def _looked_at(cameras: Cameras, point: Float64) -> bool:
+    """Whether a point [3] lies before most cameras."""
+    ahead = ((point - cameras.centers.double().numpy()) * cameras.forward.double().numpy()).sum(axis=1)
+    return bool((ahead > 0).mean() > 0.5)
+
+
+def _before(cameras: Cameras) -> Float64:
+    """[3] a point one spread of the cameras before their middle."""
+    centers, forward = cameras.centers.double().numpy(), cameras.forward.double().numpy().mean(axis=0)
+    middle = centers.mean(axis=0)
+    spread = np.linalg.norm(centers - middle, axis=1).max() or 1.0
+    return np.asarray(middle + spread * forward / max(float(np.linalg.norm(forward)), 1e-9))
+
+
+def _seen_twice(cameras: Cameras, points: Float64) -> npt.NDArray[np.bool_]:
+    """Which points [P, 3] lie in the pictures of two cameras or more; [P]."""
+    times, place = np.zeros(len(points), dtype=np.int64), torch.from_numpy(points).float()
+    for view in range(len(cameras)):
+        pixels, depth = cameras.project(place, view)
+        inside = (depth > 0) & (pixels >= 0).all(-1) & (pixels < cameras.size[view]).all(-1)
+        times += inside.numpy()
+    return np.asarray(times >= 2)
+
+
+def _around(points: Float64) -> tuple[Float64, float]:
+    """The sphere that holds nineteen of twenty points [P, 3], about the middle of their box without the strays."""
+    low, high = np.quantile(points, [STRAYS / 2, 1 - STRAYS / 2], axis=0)
+    middle = (low + high) / 2
+    return middle, HULL_MARGIN * float(np.quantile(np.linalg.norm(points - middle, axis=1), 1 - STRAYS))
 
 
 def room_region(cameras: Cameras, points: Float64, *, center: npt.ArrayLike | None = None) -> tuple[Float64, float]:

@@ -28,6 +28,7 @@ class SourceViews:
         self._pixels = torch.from_numpy(np.ascontiguousarray(pictures.flat)).to(device)
         self._start = torch.from_numpy(pictures.start).to(device)
         self._train = torch.from_numpy(self.views).to(device)
+        self._corners = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=device)  # column, row
         centers = self.cameras.centers[self._train]
         toward = self.cameras.forward[self._train]
         apart = torch.cdist(self.cameras.centers, centers)
@@ -53,10 +54,9 @@ class SourceViews:
         low = torch.minimum(at.detach().floor().long(), (size - 2).clamp_min(0))
         share = at - low
         color = points.new_zeros(len(points), 3)
-        for row in (0, 1):
-            for column in (0, 1):
-                corner = torch.minimum(low + torch.tensor([column, row], device=low.device), size - 1)
-                place = self._start[view] + corner[:, 1] * size[:, 0] + corner[:, 0]
-                weight = (share[:, 0] if column else 1 - share[:, 0]) * (share[:, 1] if row else 1 - share[:, 1])
-                color = color + weight[:, None] * self._pixels[place].float() / 255
+        for step in self._corners:
+            corner = torch.minimum(low + step, size - 1)
+            place = self._start[view] + corner[:, 1] * size[:, 0] + corner[:, 0]
+            weight = torch.where(step > 0, share, 1 - share).prod(-1)
+            color = color + weight[:, None] * self._pixels[place].float() / 255
         return color, seen

@@ -113,6 +113,15 @@ class ExperimentConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _views_are_where_they_were(self) -> ExperimentConfig:
+        refuse(
+            f"losses.{name} looks into other photographs where their cameras were given; expected model.poses: null"
+            for name, loss in self.losses.items()
+            if loss.data_needs.views and self.model.poses is not None
+        )
+        return self
+
+    @model_validator(mode="after")
     def _teacher_is_there(self) -> ExperimentConfig:
         refuse(
             f"losses.{name} needs a teacher; expected teacher: RUN, the folder of a trained run on the same data"

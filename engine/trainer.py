@@ -54,7 +54,8 @@ class Trainer:
         self.lock: RunLock | None = None  # of the folder, released with the trainer
         self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
         begun, cpu_begun = time.perf_counter(), time.process_time()
-        teacher = open_teacher(config.teacher, scene, ranks.device) if config.teacher else None
+        asked = any(loss.data_needs.teacher for loss in config.losses.values())
+        teacher = open_teacher(config.teacher, scene, ranks.device) if config.teacher and asked else None
         self.objective = build_objective(config, scene, ranks.device, initialize=fresh, teacher=teacher)
         # An initialization that is computed is part of the training; a resumed run replaces these numbers by its own.
         self.seconds, self.cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun

@@ -29,7 +29,7 @@ def validate(model: Model, scene: Scene, view: int, device: torch.device) -> tup
     """
     photograph = scene.images[view]
     shrink = min(1.0, (MOST_PIXELS / (photograph.shape[0] * photograph.shape[1])) ** 0.5)
-    frame = render_image(model, scene.cameras.scaled(shrink).to(device), view)
+    frame = render_image(model, scene.cameras.scaled(shrink).to(device), view, photograph=True)
     photograph = resize(photograph, frame.depth.shape)
     return _panel(photograph, frame), float(psnr(frame.color, torch.from_numpy(photograph).float() / 255))
 

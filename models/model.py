@@ -21,7 +21,7 @@ from models.poses.base import Poses, PosesConfig
 from models.samples import COLOR, MediumRendering, compact_indices, gather_padded
 from models.shading.base import ShadingConfig
 from models.structure import LayoutChange, refreshed
-from models.volume import Medium, MediumConfig
+from models.volume import Medium, MediumConfig, VolumeConfig
 from utils.config.parts import Choice, StrictModel
 from utils.errors import InputError
 from utils.random_stream import normal, uniform
@@ -57,13 +57,22 @@ class ModelConfig(StrictModel):
                 f"background.bounds and foreground.bounds both lie {regions[-1].words}: the two would fill the"
                 " same stretch of every ray; expected foreground sphere, background outside"
             )
+        if len(media) > 1 and not self.foreground.bounds.meets_outside:
+            raise ValueError(
+                f"background.bounds: {type_of(media[1].bounds)} begins at the unit sphere, where foreground.bounds:"
+                f" {type_of(media[0].bounds)} does not end; expected foreground sphere, or no background"
+            )
         return self
 
     @model_validator(mode="after")
     def _channels_fit(self) -> ModelConfig:
         wanted, name = (self.shading.channels, type_of(self.shading)) if self.shading else (COLOR, "none")
         media = {"foreground": self.foreground, "background": self.background}
-        given = {key: medium.appearance.channels for key, medium in media.items() if medium is not None}
+        volumes: dict[str, VolumeConfig] = {key: medium for key, medium in media.items() if medium is not None}
+        for key, medium in list(volumes.items()):
+            proposal = getattr(getattr(medium, "sampler", None), "proposal", None)
+            volumes |= {f"{key}.sampler.proposal": proposal} if proposal is not None else {}
+        given = {key: volume.appearance.channels for key, volume in volumes.items()}
         refuse(
             f"{key}.appearance gives {count} channels, shading (type: {name}) takes {wanted}; expected"
             f" {key}.appearance: {{type: direct, count: {wanted}}} for a shading, or shading: null for colors"
@@ -96,6 +105,7 @@ class Model(nn.Module):
         self.foreground = _built(config.foreground, "foreground", cameras)
         self.background = _built(config.background, "background", cameras) if config.background else None
         self.shading = config.shading.build() if config.shading else None
+        self.channels = config.shading.channels if config.shading else COLOR
         if self.shading is not None:
             self.foreground.shade = self.shading.forward
         self.capacity = Capacity(1) if config.background else None  # of the rays that reach the background
@@ -112,7 +122,7 @@ class Model(nn.Module):
     @property
     def absent(self) -> frozenset[str]:
         """Names of the parts that this model does without."""
-        parts = {"background": self.background, "poses": self.poses}
+        parts = {"background": self.background, "poses": self.poses, "shading": self.shading}
         return frozenset(name for name, part in parts.items() if part is None)
 
     def forward(self, rays: Rays) -> Rendering:
@@ -127,13 +137,25 @@ class Model(nn.Module):
         composed = render_rays(rays, self.media, self.background_color, self.capacity)
         if self.shading is None:
             return composed
-        proposed = None if composed.proposed is None else self.shading(composed.proposed, rays.directions)
-        return replace(composed, color=self.shading(composed.color, rays.directions), proposed=proposed)
+        proposed = None if composed.proposed is None else self.shaded(composed.proposed, rays.directions)
+        return replace(composed, color=self.shaded(composed.color, rays.directions), proposed=proposed)
+
+    def shaded(self, composed: Tensor, directions: Tensor) -> Tensor:
+        """[R, 3] colors of what rays [R, 3] have composed, [R, C] or, where they met no medium, [R, 3].
+
+        Differentiable in both and the parameters, once.
+        """
+        if self.shading is None:
+            return composed
+        lacking = self.channels - composed.shape[1]
+        return self.shading(F.pad(composed, (0, lacking)) if lacking else composed, directions)
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
         for medium in self.media:
             medium.update(progress)
+        if self.shading is not None:
+            self.shading.update(progress)
 
     def refresh(self, step: int, progress: float = 0.0) -> list[LayoutChange]:
         """Change what is due in layout, then bring the samplers' state up to date; returns the changes.

@@ -98,7 +98,10 @@ class Objective(nn.Module):
         return self.model.refresh(step, progress)
 
     def forward(self, batch: RayBatch) -> Report:
-        batch = replace(batch, rays=self.model.posed(batch.rays))  # some losses look at the rays themselves
+        if self.model.poses is not None:
+            turn = self.model.poses.turns(batch.rays.camera).detach()
+            # Some losses look at the rays themselves, and at normals in the frame of the cameras.
+            batch = replace(batch, rays=self.model.posed(batch.rays)).turned(turn)
         rendering = self.model.render(batch.rays)
         step = Step(rendering, batch, self.model, self.context.views, self.context.teacher)
         terms = {name: loss(step) for name, loss in self.losses.items()}

@@ -31,7 +31,7 @@ class Points:
 
     @property
     def camera(self) -> Tensor | None:
-        """[*N] int64, index of the camera that sees each point; None for points of no photograph."""
+        """[*N] int64, the camera that sees each point, -1 for one that took no photograph; None: of a mesh."""
         return None if self.samples is None else self.samples.spread(self.samples.rays.camera)
 
     @property

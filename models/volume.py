@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
+import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -26,6 +27,9 @@ from utils.config.parts import Choice, StrictModel
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
+
+
+LEAST_OUTSIDE = 1e-3  # the surface's value outside of bounds is at least this
 
 
 class VolumeConfig(StrictModel):
@@ -156,6 +160,13 @@ class Medium(Volume):
     def update(self, progress: float) -> None:
         super().update(progress)
         self.sampler.update(progress)
+
+    def surface_value(self, x: Tensor) -> Tensor:
+        """As `Volume.surface_value` within the bounds; outside of them positive, so that there is no surface."""
+        value = super().surface_value(x)
+        if not self.bounds.cuts:
+            return value
+        return torch.where(self.bounds.contains(x), value, value.abs().clamp_min(LEAST_OUTSIDE))
 
     def forward(self, rays: Rays) -> MediumRendering:
         return self.render(self.sampler(self.bounds.clip(rays), self))

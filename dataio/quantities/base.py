@@ -37,7 +37,8 @@ class Quantity:
     name: in `RayBatch.pixel(name)` and `Scene.quantities`. frame_keys: keys of a frame of transforms.json that name its
     file, the first that is there. folder: of its files, beside that of the pictures; None: none. suffixes: of those
     files, in lower case, the best first. dtype, channels: of the stored numbers, and how many there are per pixel.
-    is_length: whether they are lengths, in world units, which the scene's frame scales.
+    is_length: whether they are lengths, in world units, which the scene's frame scales. is_direction: whether they are
+    three numbers that turn with their camera.
     """
 
     name: ClassVar[str]
@@ -47,6 +48,7 @@ class Quantity:
     dtype: ClassVar[Any] = np.uint8
     channels: ClassVar[int] = 1
     is_length: ClassVar[bool] = False
+    is_direction: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         other = type(_registry.get(cls.name, cls()))

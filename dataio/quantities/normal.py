@@ -30,6 +30,7 @@ class Normal(Quantity):
     folder = "normals"
     dtype = np.int16
     channels = 3
+    is_direction = True
 
     def size(self, path: Source) -> tuple[int, int]:
         """(width, height). Raises InputError for what has not three channels."""

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from models.capabilities import Offer
+from models.capabilities import Offer, type_of
 from models.samples import Points
 from utils.config.parts import Choice, Part
 
 
 class PerImageConfig(Part):
-    """What differs from photograph to photograph, learned for each camera."""
+    """What differs from photograph to photograph, learned for each camera.
+
+    adds_features: whether the appearance gets more features by it. needs_color: whether it works on colors of three
+    channels alone.
+    """
+
+    adds_features: ClassVar[bool] = False
+    needs_color: ClassVar[bool] = False
 
     def build(self, cameras: int) -> PerImage:
         """For so many cameras."""
@@ -42,7 +50,24 @@ class AppearanceConfig(Part):
 
     default_type: ClassVar[str | None] = "mlp"
 
+    any_features: ClassVar[bool] = False  # whether features are not colors or their coefficients
+
     per_image: Choice[PerImageConfig] | None = None
+
+    @model_validator(mode="after")
+    def _per_image_fits(self) -> Self:
+        part = self.per_image
+        if part is not None and part.adds_features and not self.any_features:
+            raise ValueError(
+                f"per_image.type: {type_of(part)} adds features, which type: {type_of(self)} takes as colors; expected"
+                " type: mlp, or per_image: tint"
+            )
+        if part is not None and part.needs_color and self.channels != 3:
+            raise ValueError(
+                f"per_image.type: {type_of(part)} changes colors of 3 channels, type: {type_of(self)} gives"
+                f" {self.channels}; expected per_image: null for what is shaded after compositing"
+            )
+        return self
 
     @property
     def needs(self) -> frozenset[Offer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ class EmbeddingConfig(PerImageConfig):
     """Numbers of each photograph, as further features: light, weather, exposure."""
 
     type: Literal["embedding"] = "embedding"
+    adds_features: ClassVar[bool] = True
     width: int = Field(8, ge=1, le=256, description="numbers per photograph")
 
     def build(self, cameras: int) -> Embedding:
@@ -45,8 +46,16 @@ def of_cameras(learned: Tensor, at: Points, *, training: bool) -> Tensor:
     A row that is exactly zero was never trained on; the mean over the others stands in, but in training. Differentiable
     in learned.
     """
-    if training and at.camera is not None:
-        return learned[at.camera]
+    if at.samples is None:
+        return _mean(learned)
+    camera = at.samples.rays.camera
+    row = learned[camera.clamp_min(0)]
+    if not training:
+        known = learned.detach().ne(0).any(-1)[camera.clamp_min(0)] & (camera >= 0)
+        row = torch.where(known[:, None], row, _mean(learned))
+    return at.samples.spread(row)
+
+
+def _mean(learned: Tensor) -> Tensor:
     trained = learned.detach().ne(0).any(-1, keepdim=True)
-    mean = (learned * trained).sum(0) / trained.sum().clamp_min(1)
-    return mean if at.camera is None else torch.where(trained, learned, mean)[at.camera]
+    return (learned * trained).sum(0) / trained.sum().clamp_min(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,6 +26,7 @@ class MlpAppearanceConfig(AppearanceConfig):
     """A color network on the features and what is named beside them."""
 
     type: Literal["mlp"] = "mlp"
+    any_features: ClassVar[bool] = True
     encoding: Choice[EncodingConfig] = Field(FrequencyConfig(levels=4), description="of the view")
     network: MlpConfig = MlpConfig(layers=2, width=64)
     inputs: tuple[Input, ...] | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ class TintConfig(PerImageConfig):
     """A matrix and an offset of the colors of each photograph."""
 
     type: Literal["tint"] = "tint"
+    needs_color: ClassVar[bool] = True
 
     def build(self, cameras: int) -> Tint:
         return Tint(cameras)

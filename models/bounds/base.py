@@ -17,6 +17,7 @@ class BoundsConfig(Part):
     """The region of space that a medium fills. region: where it lies, which fields and samplers have to cover."""
 
     region: ClassVar[Offer] = INSIDE
+    meets_outside: ClassVar[bool] = False  # whether it ends where bounds beyond the unit sphere begin
 
     def build(self) -> Bounds:
         raise TypeError("a bounds config says how it is built")
@@ -26,6 +27,7 @@ class Bounds(nn.Module):
     """Rays -> their piece within; points -> the coordinates at which a field is evaluated."""
 
     contracts: bool = False  # whether `contract` changes anything
+    cuts: bool = False  # whether parts of the unit sphere lie outside, where there is no surface then
 
     def clip(self, rays: Rays) -> Rays:
         """The rays with near and far of their piece within; one that misses becomes empty, far = near.

@@ -18,7 +18,7 @@ Corner = tuple[float, float, float]
 
 
 class BoxConfig(BoundsConfig):
-    """Between two corners; the corners of the default are those of the cube about the unit sphere."""
+    """Between two corners; the default is the cube about the unit sphere. Meshes show what of it the sphere holds."""
 
     type: Literal["box"] = "box"
     low: Corner = Field((-1.0, -1.0, -1.0), description="scene units, at least -1")
@@ -38,6 +38,7 @@ class BoxConfig(BoundsConfig):
 class Box(Bounds):
     """low <= x <= high on each axis. Kay and Kajiya, "Ray Tracing Complex Scenes" (1986): slabs."""
 
+    cuts = True
     low: Tensor
     high: Tensor
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ class SphereConfig(BoundsConfig):
     """Inside the unit sphere of the scene frame."""
 
     type: Literal["sphere"] = "sphere"
+    meets_outside: ClassVar[bool] = True
 
     def build(self) -> Sphere:
         return Sphere()

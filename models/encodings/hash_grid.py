@@ -78,8 +78,8 @@ class HashGrid(Encoding):
             return None
         of = hash((self.table.data_ptr(), self.table._version, self.copy.data_ptr()))
         if self._copied != of:
-            self._copied = of
             self.copy.copy_(self.table.detach())
+            self._copied = of  # by now: other threads may ask
         return self.copy
 
     def forward(self, x: Tensor) -> Tensor:

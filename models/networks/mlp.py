@@ -100,7 +100,10 @@ class Mlp(nn.Module):
         return cast(list[Linear], list(self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[*N, I] -> [*N, O]. Differentiable in x and the parameters, once; without gradients as `without_graph`."""
+        """[*N, I] -> [*N, O]. Differentiable in x and the parameters, once; without gradients as `without_graph`.
+
+        Raises ValueError for another width than I.
+        """
         if not torch.is_grad_enabled():
             return self.without_graph(x)
         if self._in_tiles(x, NARROW):
@@ -126,11 +129,16 @@ class Mlp(nn.Module):
         """Whether that kernel takes all of it, tile by tile; a GPU's tiles are those of narrow networks."""
         return self._known(widest if x.device.type == "cpu" else min(widest, NARROW)) and x.dtype == torch.float32
 
+    def _rows(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.inputs:  # a kernel would read beyond the rows
+            raise ValueError(f"a network of {self.inputs} inputs was given {x.shape[-1]}")
+        return x.reshape(-1, self.inputs)
+
     def _parameters_in_effect(self) -> tuple[list[Tensor], list[Tensor]]:
         return [layer.weight() for layer in self.linears()], [layer.bias for layer in self.linears()]
 
     def _by_kernel(self, x: Tensor, channel: int | None) -> tuple[Tensor, Tensor | None]:
-        rows, (weights, biases) = x.reshape(-1, x.shape[-1]), self._parameters_in_effect()
+        rows, (weights, biases) = self._rows(x), self._parameters_in_effect()
         out, gradient = mlp(rows, weights, biases, activation=self.activation_name, beta=BETA, channel=channel)
         out = out.reshape(*x.shape[:-1], out.shape[-1])
         return out, None if gradient is None else gradient.reshape(x.shape)
@@ -138,7 +146,7 @@ class Mlp(nn.Module):
     @torch.no_grad()
     def without_graph(self, x: Tensor, outputs: int | None = None) -> Tensor:
         """[*N, I] -> [*N, O], the first `outputs` outputs (None: all). In tiles that fit a cache; no gradient."""
-        rows = x.reshape(-1, x.shape[-1])
+        rows = self._rows(x)
         if self._in_tiles(x, WIDEST):
             weights, biases = self._parameters_in_effect()
             weights[-1], biases[-1] = weights[-1][:outputs], biases[-1][:outputs]

@@ -52,6 +52,10 @@ class Poses(nn.Module):
         origins = (turn * rays.origins[:, None]).sum(-1) if self.turns_centers else rays.origins
         return replace(rays, origins=origins + shift, directions=directions)
 
+    def turns(self, camera: Tensor) -> Tensor:
+        """[R, 3, 3] rotations of cameras [R] int64 from where they were given. Differentiable in the corrections."""
+        return self.motion(self.correction)[0].index_select(0, camera)
+
     @torch.no_grad()
     def refined(self, cameras: Cameras) -> Cameras:
         """The cameras [C] as they are learned to be, scene frame; computed in double precision.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -135,9 +135,18 @@ def through(cameras: Cameras, index: int, pixels: Tensor, width: int) -> Rays:
 
 @torch.no_grad()
 def tiles(
-    model: Model | Surface, cameras: Cameras, index: int, *, coarse: int = 1, samples: int | None = None
+    model: Model | Surface,
+    cameras: Cameras,
+    index: int,
+    *,
+    coarse: int = 1,
+    samples: int | None = None,
+    photograph: bool = False,
 ) -> Iterator[Tile]:
     """The image of camera `index`, tile by tile; cameras in the scene frame, on the model's device.
+
+    photograph: whether the cameras are those of the scene that the model was trained on, so that the index means what
+    was learned of that photograph; otherwise the mean of all stands in.
 
     coarse: the first tiles hold every so manyth pixel in both axes, a power of two, and the next ones refine them
     (`passes`); 1: row by row. Whoever stops iterating stops the work: nothing is evaluated ahead, and closing the
@@ -149,13 +158,13 @@ def tiles(
     training = model.training
     model.eval()
     try:
-        yield from _model_tiles(model, cameras, index, coarse, samples)
+        yield from _model_tiles(model, cameras, index, coarse, samples, photograph)
     finally:
         model.train(training)
 
 
 def _model_tiles(
-    model: Model | Surface, cameras: Cameras, index: int, coarse: int, samples: int | None
+    model: Model | Surface, cameras: Cameras, index: int, coarse: int, samples: int | None, photograph: bool
 ) -> Iterator[Tile]:
     (width, height), device = size_of(cameras, index), cameras.size.device
     samples, rays = samples or SAMPLES[device.type], FIRST_CHUNK[device.type]
@@ -163,8 +172,9 @@ def _model_tiles(
         done = 0
         while done < len(part):
             pixels = part.pixels(done, done + rays, device)
-            count = len(pixels)
-            seen, taken = _attempt(model, through(cameras, index, pixels, width))
+            count, way = len(pixels), through(cameras, index, pixels, width)
+            way = way if photograph else replace(way, camera=torch.full_like(way.camera, -1))
+            seen, taken = _attempt(model, way)
             if seen is None:  # what the exception held on to is free by now
                 rays, samples = count // 2, samples // 2
                 torch.cuda.empty_cache()
@@ -239,6 +249,9 @@ def frame_of(stream: Iterable[Tile], width: int, height: int) -> Frame:
     return Frame(image.get("color", nothing), image["depth"], image.get("normal", nothing), image["opacity"])
 
 
-def render_image(model: Model | Surface, cameras: Cameras, index: int, *, samples: int | None = None) -> Frame:
+def render_image(
+    model: Model | Surface, cameras: Cameras, index: int, *, samples: int | None = None, photograph: bool = False
+) -> Frame:
     """The image of camera `index`; see `tiles`."""
-    return frame_of(tiles(model, cameras, index, samples=samples), *size_of(cameras, index))
+    stream = tiles(model, cameras, index, samples=samples, photograph=photograph)
+    return frame_of(stream, *size_of(cameras, index))

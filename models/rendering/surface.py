@@ -42,7 +42,8 @@ class Surface(nn.Module):
         hits, misses = meets.nonzero()[:, 0], (~meets).nonzero()[:, 0]
         behind = render_rays(rays[misses], self.model.media[1:], self.model.background_color)
         depth = t.index_copy(0, misses, behind.depth)
-        color = rays.origins.new_zeros(len(rays), 3).index_copy(0, misses, behind.color)
+        beyond = self.model.shaded(behind.color, rays.directions[misses])
+        color = rays.origins.new_zeros(len(rays), 3).index_copy(0, misses, beyond)
         normal = torch.zeros_like(color)
         for part in hits.split(SHADED[hits.device.type]):
             color[part], normal[part] = shade(rays[part], t[part], foreground)

@@ -38,10 +38,14 @@ class Queryable(Protocol):
 
 
 class SamplerConfig(Part):
-    """Places intervals along rays. needs: what the field must offer it. covers: where it may be used."""
+    """Places intervals along rays. needs: what the field must offer it."""
 
     needs: ClassVar[frozenset[Offer]] = frozenset()
-    covers: ClassVar[frozenset[Offer]] = frozenset({INSIDE})
+
+    @property
+    def covers(self) -> frozenset[Offer]:
+        """Regions in which it may be used."""
+        return frozenset({INSIDE})
 
     def build(self) -> Sampler:
         raise TypeError("a sampler config says how it is built")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -20,12 +20,15 @@ class InverseRadiusConfig(SamplerConfig):
     """Intervals even in 1/r, from the start of the medium to `reach` radii."""
 
     type: Literal["inverse_radius"] = "inverse_radius"
-    covers: ClassVar[frozenset[Offer]] = frozenset({OUTSIDE})
     samples: int = Field(32, ge=1)
     reach: float = Field(1000.0, gt=1, description="radius at which the last interval ends, in scene units")
     measure: Literal["metric", "inverse_radius"] = Field(
         "inverse_radius", description="what multiplies a density: t, as in NeuS, or 1/r, as in NeRF++"
     )
+
+    @property
+    def covers(self) -> frozenset[Offer]:
+        return frozenset({OUTSIDE})
 
     def build(self) -> InverseRadius:
         return InverseRadius(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -31,7 +31,6 @@ class OccupancyGridConfig(SamplerConfig):
     """Steps through the occupied cells of nested grids, each about a cube of twice the side."""
 
     type: Literal["occupancy_grid"] = "occupancy_grid"
-    covers: ClassVar[frozenset[Offer]] = frozenset({INSIDE, OUTSIDE, EVERYWHERE})
     resolution: int = Field(64, ge=4, le=512, description="cells to a side")
     levels: int = Field(
         1, ge=1, le=16, description="level l covers [-2^l, 2^l]^3 where finer ones do not; beyond the last is nothing"
@@ -55,6 +54,11 @@ class OccupancyGridConfig(SamplerConfig):
         if self.levels > 1 and self.resolution % 32:
             raise ValueError(f"resolution should be a multiple of 32 with levels above 1 (got {self.resolution})")
         return self
+
+    @property
+    def covers(self) -> frozenset[Offer]:
+        # Beyond the last level is nothing: with one, the cube about the unit sphere is all.
+        return frozenset({INSIDE} if self.levels == 1 else {INSIDE, OUTSIDE, EVERYWHERE})
 
     def build(self) -> OccupancyGrid:
         return OccupancyGrid(self)

@@ -28,3 +28,6 @@ class Shading(nn.Module):
         Differentiable in sums, directions and the parameters, once.
         """
         raise TypeError("a shading defines forward")
+
+    def update(self, progress: float) -> None:
+        """Follow the schedules. progress: share of the run that is done, in [0, 1]."""

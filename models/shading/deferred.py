@@ -45,6 +45,9 @@ class Deferred(Shading):
         self.view_encoding = config.view_encoding.build()
         self.network = Mlp(self.view_encoding.width + config.channels, 3, config.network)
 
+    def update(self, progress: float) -> None:
+        self.view_encoding.update(progress)
+
     def forward(self, sums: Tensor, directions: Tensor) -> Tensor:
         """[R, 3 + features], [R, 3] -> [R, 3] in [0, 2]; see `Shading.forward`."""
         return sums[:, :3] + torch.sigmoid(self.network(torch.cat([self.view_encoding(directions), sums], -1)))

@@ -12,13 +12,16 @@ from models.appearance.embedding import Embedding, EmbeddingConfig
 from models.appearance.mlp import MlpAppearanceConfig
 from models.appearance.spherical_harmonics import HarmonicColorConfig
 from models.appearance.tint import Tint, TintConfig
-from models.networks.mlp import MlpConfig
+from models.model import Model, ModelConfig
+from models.networks.mlp import Mlp, MlpConfig
+from models.rendering.surface import Surface
 from models.samples import DenseSamples, Points
 from models.volume import Volume, VolumeConfig
 from tests.support.analytic import DENSITY_FIELD, rays_at_sphere
-from utils.config.parts import parts
+from utils.config.parts import discover, parts
 from utils.errors import InputError
 
+discover("models.shading")
 DENSITY = {"type": "density"}
 
 
@@ -132,3 +135,52 @@ def test_each_camera_learns_of_its_own_photograph() -> None:
 def test_an_appearance_of_the_normal_is_refused_for_a_field_without() -> None:
     with pytest.raises(ValueError, match=r"appearance.type: mlp needs a field with a gradient \(field.type: .*sdf\)"):
         VolumeConfig.model_validate({"field": DENSITY_FIELD, "appearance": {"view": "reflection"}, "opacity": DENSITY})
+
+
+def test_what_a_photograph_has_of_its_own_has_to_fit() -> None:
+    code = {"type": "direct", "per_image": "embedding"}
+    with pytest.raises(ValueError, match="embedding adds features, which type: direct takes as colors"):
+        VolumeConfig.model_validate({"field": DENSITY_FIELD, "appearance": code, "opacity": DENSITY})
+    with pytest.raises(ValueError, match=r"tint changes colors of 3 channels, type: direct gives\s+7"):
+        DirectConfig.model_validate({"count": 7, "per_image": "tint"})
+
+
+@pytest.mark.parametrize("kind", ["tint", "embedding"])
+def test_a_camera_that_took_no_photograph_gets_the_mean(kind: str) -> None:
+    volume, at = per_image(kind).eval(), seen_by([0, -1, 1])
+    assert volume.per_image is not None
+    (learned,) = volume.per_image.parameters()
+    with torch.no_grad():
+        learned[0], learned[1] = 0.2, 0.6
+    _, color = volume.look(at)
+    _, alone = volume.look(Points(at.x, at.directions))
+    torch.testing.assert_close(color[1], alone[1])
+    assert not torch.equal(color[0], alone[0])
+
+
+def test_a_network_refuses_rows_of_another_width() -> None:
+    network = Mlp(6, 2, MlpConfig(layers=1, width=8))
+    for call in (network, network.without_graph, lambda x: network.with_gradient(x, 0)):
+        with pytest.raises(ValueError, match="a network of 6 inputs was given 5"):
+            call(torch.zeros(4, 5))
+
+
+def test_a_proposal_has_the_channels_of_the_model() -> None:
+    seven = {"type": "direct", "count": 7}
+    field = {**DENSITY_FIELD, "features": 7}
+    sampler = {"type": "importance", "proposal": {"field": DENSITY_FIELD, "opacity": DENSITY}}
+    part = {"bounds": "sphere", "sampler": sampler, "field": field, "appearance": seven, "opacity": DENSITY}
+    with pytest.raises(ValueError, match=r"foreground.sampler.proposal.appearance gives 3 channels"):
+        ModelConfig.model_validate({"foreground": part, "shading": "deferred"})
+
+
+def test_deferred_shading_reaches_surfaces_and_what_lies_behind() -> None:
+    """Rays that meet nothing get the shaded background, by the volume as by its surface."""
+    seven = {"type": "direct", "count": 7}
+    part = {"bounds": "sphere", "sampler": {"type": "stratified", "samples": 8}, "appearance": seven}
+    config = {"foreground": {**part, "field": {**DENSITY_FIELD, "features": 7}, "opacity": DENSITY}}
+    model = Model(ModelConfig.model_validate({**config, "shading": "deferred", "background_color": "white"})).eval()
+    rays = rays_at_sphere(20)
+    object.__setattr__(rays, "directions", -rays.directions)  # away from everything
+    with torch.no_grad():
+        torch.testing.assert_close(Surface(model)(rays).color, model(rays).color)

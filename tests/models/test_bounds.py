@@ -11,7 +11,7 @@ from models.bounds.contraction import ContractionConfig
 from models.bounds.outside import OutsideBoundsConfig
 from models.bounds.sphere import SphereConfig
 from models.model import Model, ModelConfig
-from tests.support.analytic import DENSITY_FIELD, rays_at_sphere
+from tests.support.analytic import DENSITY_FIELD, FOREGROUND, RADIUS, Sphere, rays_at_sphere
 from utils.config.parts import parts
 
 BOUNDS = {
@@ -89,13 +89,34 @@ def test_a_contracted_medium_asks_its_field_and_its_proposal_within_the_cube() -
 
 
 def test_two_media_do_not_fill_the_same_space() -> None:
-    part = {"sampler": {"type": "occupancy_grid"}, "field": DENSITY_FIELD, "opacity": {"type": "density"}}
+    sampler = {"type": "occupancy_grid", "resolution": 32, "levels": 4}
+    part = {"sampler": sampler, "field": DENSITY_FIELD, "opacity": {"type": "density"}}
     beyond = {"sampler": {"type": "inverse_radius"}, "field": {"type": "outside"}, "opacity": {"type": "density"}}
     for bounds in ("contraction", {"type": "contraction", "norm": "linf"}):
         with pytest.raises(ValueError, match="the two would fill the same stretch"):
             ModelConfig.model_validate(
                 {"foreground": {**part, "bounds": bounds}, "background": {**beyond, "bounds": "outside"}}
             )
+    with pytest.raises(ValueError, match="background.bounds: outside begins at the unit sphere, where .* box does not"):
+        ModelConfig.model_validate(
+            {"foreground": {**part, "bounds": "box"}, "background": {**beyond, "bounds": "outside"}}
+        )
+    with pytest.raises(ValueError, match="occupancy_grid works inside the unit sphere only"):  # with one level
+        ModelConfig.model_validate(
+            {"foreground": {**part, "sampler": {"type": "occupancy_grid"}, "bounds": "contraction"}}
+        )
     with pytest.raises(ValueError, match="inside the unit sphere only, this medium lies in all of space"):
         sdf = {**part, "field": {"type": "sdf"}, "opacity": {"type": "logistic"}, "bounds": "contraction"}
         ModelConfig.model_validate({"foreground": sdf})
+
+
+def test_there_is_no_surface_outside_of_a_box() -> None:
+    foreground = {**FOREGROUND, "bounds": {"type": "box", "low": [-1, -1, -0.2], "high": [1, 1, 0.2]}}
+    model = Model(ModelConfig.model_validate({"foreground": {**foreground, "opacity": {"type": "logistic"}}}))
+    model.foreground.field = Sphere()
+    x = torch.tensor([[0.0, 0, 0.1], [0.0, 0, 0.3], [0.0, 0.59, 0.19], [0.0, 0.9, 0.0]])
+    inside = model.foreground.bounds.contains(x)
+    assert inside.tolist() == [True, False, True, True]
+    value = model.surface_value(x)
+    torch.testing.assert_close(value[inside], (x.norm(dim=-1) - RADIUS)[inside])
+    assert (value[~inside] > 0).all()
