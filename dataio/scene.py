@@ -17,6 +17,7 @@ from dataio.cameras import Cameras
 from dataio.checks.unrecognized import nearest_miss
 from dataio.files import Float64, need_folder, notice, shown
 from dataio.georeference import Georeference
+from dataio.held_out import held_out
 from dataio.pictures import cache, images
 from dataio.pictures.cache import SIZE_PATTERN
 from dataio.pictures.images import Float32, UInt8
@@ -33,6 +34,7 @@ Color = tuple[float, float, float]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Vector = tuple[float, float, float]
 
+MOST_NAMED = 8  # views that are named in a line
 MASK_SIZE = 1024  # larger masks are looked at in this size when the region of interest is found
 
 
@@ -115,7 +117,9 @@ class DataConfig(Part):
         default="white", description="color behind masked images, a name or [r, g, b] in 0..1"
     )
     downscale: int = Field(default=1, ge=1, le=64, description="divide the image size by this")
-    holdout: int = Field(default=8, ge=0, description="every n-th view is for tests, 0: none; unless the data say")
+    holdout: int = Field(
+        default=8, ge=0, description="one view in n is for tests, from among the others, 0: none; unless the data say"
+    )
     center: Literal["auto"] | Vector = Field(default="auto", description="center of the unit sphere, world units")
     radius: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         default="auto", description="radius of the unit sphere, world units"
@@ -151,7 +155,8 @@ class DataConfig(Part):
         """One line about the data, without decoding images. Raises InputError."""
         views = further(self, checked(self.parse()))
         check_files(decode_options(self), views)
-        return f"{shown(views.source)}: {len(views.names)} views"
+        said = said_of_splits(views, make_splits(views, holdout=self.holdout))
+        return f"{shown(views.source)}: {len(views.names)} views, {said}"
 
 
 class AutoData(DataConfig):
@@ -236,7 +241,7 @@ def background_color(config: DataConfig) -> Color:
 
 
 def make_splits(views: Views, *, holdout: int) -> dict[str, npt.NDArray[np.int64]]:
-    """Indices [N] of the views of each split: the data's own, or every `holdout`-th by file name for tests.
+    """Indices [N] of the views of each split: the data's own, or one in `holdout` for tests, as of `held_out`.
 
     Data with their own "val" but no "test" views are tested on "val".
     """
@@ -246,11 +251,16 @@ def make_splits(views: Views, *, holdout: int) -> dict[str, npt.NDArray[np.int64
         if len(splits["test"]) == 0:
             splits["test"] = splits["val"]
         return {name: index for name, index in splits.items() if name != "val" or len(index)}
-    order = np.argsort(np.array(views.names), kind="stable")
-    held = np.zeros(len(order), dtype=bool)
-    if holdout and len(order) > 1:
-        held[::holdout] = True
-    return {"train": np.sort(order[~held]), "test": np.sort(order[held])}
+    every = np.arange(len(views.names))
+    test = held_out(views.names, views.camera_to_world[:, :3, 3], holdout) if holdout else every[:0]
+    return {"train": np.setdiff1d(every, test), "test": test}
+
+
+def said_of_splits(views: Views, splits: dict[str, npt.NDArray[np.int64]]) -> str:
+    """How many views are for tests, and which."""
+    test = [views.names[view] for view in splits["test"]]
+    shown_ = ", ".join(test[:MOST_NAMED]) + (", ..." if len(test) > MOST_NAMED else "")
+    return f"{len(test)} of them for tests{f' ({shown_})' if test else ''}"
 
 
 def decode_options(config: DataConfig) -> DecodeOptions:

@@ -101,6 +101,8 @@ class Run:
         if path is not None:
             data = AutoData(**{**data.model_dump(exclude={"type"}, include=set(AutoData.model_fields)), "path": path})
         scene = data.load().reframed(self.world_from_scene)
+        if path is None and scene.names == self.names:
+            scene = replace(scene, splits=self.splits)  # what the run has held out, however it is chosen by now
         if self.placed is None:
             return scene
         if path is not None:
@@ -175,6 +177,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
     optimizer.load_state_dict(state)
     for group, kept in zip(optimizer.param_groups, options, strict=True):
         group.update(kept)
+
+
+def own_splits(scene: Scene, kept: dict[str, Any]) -> dict[str, npt.NDArray[np.int64]] | None:
+    """The splits with which a run began, where it has the views of a scene and they are split otherwise; else None."""
+    before = {name: index.numpy() for name, index in kept["splits"].items()}
+    same = before.keys() == scene.splits.keys() and all(np.array_equal(before[x], scene.splits[x]) for x in before)
+    return None if same or list(kept["names"]) != scene.names else before
 
 
 def check_scene(scene: Scene, kept: dict[str, Any], source: str) -> None:

@@ -18,7 +18,7 @@ from engine.diagnostics import Diagnostics
 from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
 from engine.poses import place_cameras
-from engine.run import check_scene, load_model, load_optimizer, open_teacher, scene_state
+from engine.run import check_scene, load_model, load_optimizer, open_teacher, own_splits, scene_state
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
 from engine.validation import handful, validate
 from models.capabilities import SDF
@@ -60,15 +60,7 @@ class Trainer:
         # An initialization that is computed is part of the training; a resumed run replaces these numbers by its own.
         self.seconds, self.cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
         self.optimizer = build_optimizer(config.optimizer, self.objective.model)
-        self.sampler = PixelSampler(
-            scene,
-            rays=config.train.rays,
-            seed=config.seed,
-            pixels=config.train.pixels,
-            rank=ranks.rank,
-            world=ranks.world,
-            device=ranks.device,
-        )
+        self.sampler = self._open_sampler()
         self.step, self.step_guard = 0, StepGuard(ranks.device)
         self.rate_scale, self.failed_saves = 1.0, 0
         plateau = config.optimizer.reduce_on_plateau
@@ -76,6 +68,18 @@ class Trainer:
         self.diagnostics = Diagnostics(
             distances=config.model.foreground.field.value_kind == SDF,
             initial_width=self.objective.model.foreground.width(),
+        )
+
+    def _open_sampler(self) -> PixelSampler:
+        train, ranks = self.config.train, self.ranks
+        return PixelSampler(
+            self.scene,
+            rays=train.rays,
+            seed=self.config.seed,
+            pixels=train.pixels,
+            rank=ranks.rank,
+            world=ranks.world,
+            device=ranks.device,
         )
 
     def start(self) -> None:
@@ -265,11 +269,16 @@ class Trainer:
 
         Restored: parameters and grids, the optimizer's moments, the stream of pixels with its map of errors, the
         plateau, step, clocks, and whether the rates were halved. Rates, betas and the like are those of the config.
-        Schedules, the random stream and static capacities follow from step and config; splits and cameras are read from
-        the data again.
+        Schedules, the random stream and static capacities follow from step and config; cameras are read from the data
+        again, and so are splits, unless the same views were split otherwise when the run began.
         """
         state, manifest = load_checkpoint(checkpoint)
         check_scene(self.scene, state["scene"], str(checkpoint))
+        splits = own_splits(self.scene, state["scene"])
+        if splits is not None:  # what was held out stays held out
+            self.scene = replace(self.scene, splits=splits)
+            self.sampler.close()
+            self.sampler = self._open_sampler()
         load_model(self.objective.model, state["model"], str(checkpoint))
         load_optimizer(self.optimizer, state["optimizer"], str(checkpoint))
         self.sampler.load_state_dict(state["sampler"])

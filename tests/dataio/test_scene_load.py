@@ -1,5 +1,7 @@
 """From views to a scene: compositing, splits, sizes, recognition, frames."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,8 @@ def test_the_folder_tells_the_format(tmp_path, capsys):
     made_data.transforms(tmp_path / "b")
     assert isinstance(AutoData(path=str(tmp_path / "b")).resolve(), TransformsData)
     assert "data.type: dtu" in capsys.readouterr().err
-    assert AutoData(path=str(tmp_path / "a")).check().endswith("10 views")
+    said = AutoData(path=str(tmp_path / "a")).check()
+    assert re.search(r"10 views, 2 of them for tests \(images/00\d.png, images/00\d.png\)$", said)
 
 
 def test_every_nth_view_by_name_is_held_out(tmp_path):

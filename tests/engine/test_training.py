@@ -8,15 +8,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from dataio import scene as scene_module
 from dataio.batches import RayBatch
 from engine import build, experiment, resume, trainer
 from engine.run import Run
 from engine.step_guard import NumbersError
 from models.fields import shape_fit
 from models.objective import Objective
+from tests.support import made_data
 from utils import distributed
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.errors import InputError
@@ -254,3 +257,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     assert run.step <= 3 + trainer.MAX_BAD_STEPS + 1
     assert (tmp_path / "checkpoints" / "latest").read_text() == before
     assert len(weights) == len(list(run.objective.model.parameters()))
+
+
+def test_what_was_held_out_stays_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that began when views were split otherwise goes on, and is scored, on its own splits."""
+    made_data.transforms(tmp_path / "data", 10)
+    monkeypatch.setattr(scene_module, "held_out", lambda names, centers, every: np.array([0, 8]))
+    data = [f"data={{type: transforms, path: {tmp_path / 'data'}, center: [0, 0, 0], radius: 2}}"]
+    trained(tmp_path / "run", 2, *data, SPHERE)
+    monkeypatch.setattr(scene_module, "held_out", lambda names, centers, every: np.array([1, 9]))
+    settings = [*SMALL, *data, SPHERE, "train.steps=4", f"output={tmp_path / 'run'}"]
+    read = experiment.read_config(ROOT / "configs/neus_hash.yaml", settings)
+    run = resume.open_trainer(read, tmp_path / "run", distributed.setup("cpu"), allow_config_change=False)
+    assert run is not None and run.scene.splits["test"].tolist() == [0, 8]
+    batch = next(run.sampler)
+    assert not set(batch.rays.camera.tolist()) & {0, 8}
+    run.close()
+    assert Run.open(tmp_path / "run").load_scene().splits["test"].tolist() == [0, 8]

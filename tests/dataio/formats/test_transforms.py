@@ -144,7 +144,7 @@ def test_split_files(tmp_path, capsys):
         1,
         2,
     ]
-    assert TransformsData(path=str(tmp_path / "transforms_train.json")).load().splits["test"].tolist() == [0]
+    assert TransformsData(path=str(tmp_path / "transforms_train.json")).load().splits["test"].tolist() == [3]
 
 
 def test_masks_and_depths(tmp_path):
