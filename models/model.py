@@ -68,11 +68,12 @@ class ModelConfig(StrictModel):
     def _channels_fit(self) -> ModelConfig:
         wanted, name = (self.shading.channels, type_of(self.shading)) if self.shading else (COLOR, "none")
         media = {"foreground": self.foreground, "background": self.background}
-        volumes: dict[str, VolumeConfig] = {key: medium for key, medium in media.items() if medium is not None}
-        for key, medium in list(volumes.items()):
-            proposal = getattr(getattr(medium, "sampler", None), "proposal", None)
-            volumes |= {f"{key}.sampler.proposal": proposal} if proposal is not None else {}
-        given = {key: volume.appearance.channels for key, volume in volumes.items()}
+        given: dict[str, int] = {}
+        for key, medium in media.items():
+            if medium is not None:
+                given[key] = medium.appearance.channels
+                within = {name: part for name, part in medium.sampler if isinstance(part, VolumeConfig)}
+                given |= {f"{key}.sampler.{name}": part.appearance.channels for name, part in within.items()}
         refuse(
             f"{key}.appearance gives {count} channels, shading (type: {name}) takes {wanted}; expected"
             f" {key}.appearance: {{type: direct, count: {wanted}}} for a shading, or shading: null for colors"
