@@ -23,15 +23,18 @@ CAP = 0.985  # scene units: from here on a vertex lies where the unit sphere clo
 
 
 def views_of(run: Run, mesh: trimesh.Trimesh, cell: float) -> Seen:
-    """Which training views see the vertices of a mesh in the scene frame. cell: size of its triangles, scene units."""
+    """Which training views see the vertices of a mesh in the scene frame; on the CPU, where its triangles are.
+
+    cell: size of its triangles, scene units.
+    """
     train = run.splits["train"]
     chosen = train[np.unique(np.linspace(0, len(train) - 1, min(MOST_VIEWS, len(train))).round().astype(int))]
     given = [np.array(x, np.float32) for x in (mesh.vertices, mesh.vertex_normals)]
-    vertices, normals = (torch.from_numpy(x).to(run.device) for x in given)
-    faces = torch.from_numpy(np.array(mesh.faces, np.int32)).to(run.device)
-    cameras = run.cameras[torch.from_numpy(chosen).to(run.device)]
+    vertices, normals = (torch.from_numpy(x) for x in given)
+    faces = torch.from_numpy(np.array(mesh.faces, np.int32))
+    cameras = run.cameras.to("cpu")[torch.from_numpy(chosen)]
     found = seen_by(vertices, normals, faces, cameras, margin=2 * cell)
-    numbers = torch.from_numpy(np.append(chosen, -1)).to(run.device)
+    numbers = torch.from_numpy(np.append(chosen, -1))
     return Seen(numbers[found.best], found.count)
 
 
@@ -47,7 +50,7 @@ def colors_as_seen(run: Run, mesh: trimesh.Trimesh, seen: Seen) -> npt.NDArray[n
     for part in torch.arange(len(vertices)).split(AT_ONCE):
         x = torch.from_numpy(vertices[part]).to(run.device)
         along = torch.from_numpy(normals[part]).to(run.device)
-        colors.append(_colors(run, x, -F.normalize(along, dim=-1), seen.best[part.to(run.device)]).cpu())
+        colors.append(_colors(run, x, -F.normalize(along, dim=-1), seen.best[part].to(run.device)).cpu())
     return np.asarray(torch.cat(colors).numpy())
 
 
@@ -75,7 +78,7 @@ def without_caps(run: Run, mesh: trimesh.Trimesh, seen: Seen) -> tuple[npt.NDArr
     at_sphere = np.zeros(len(vertices), dtype=bool)
     at_sphere[far] = (run.surface_value(torch.from_numpy(vertices[far] / radius[far])) < 0).cpu().numpy()
     cap = np.asarray(at_sphere[mesh.faces].all(1))
-    unseen = np.asarray((seen.count == 0).cpu().numpy()[mesh.faces].all(1))
+    unseen = np.asarray((seen.count == 0).numpy()[mesh.faces].all(1))
     keep = ~_reached(mesh, unseen | cap, cap)
     area = mesh.area_faces
     return keep, float(area[~keep].sum() / max(area.sum(), 1e-30))

@@ -254,7 +254,7 @@ def test_mean_leaves_out_what_was_not_measured() -> None:
 def test_images_of_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Views that are rendered 0.1 too bright score 20 dB; within the mask they are exact."""
     run = made_up_run(tmp_path)
-    run.model = SimpleNamespace(background_color=torch.zeros(3), foreground=SimpleNamespace(per_image=None))
+    run.model = SimpleNamespace(background_color=torch.zeros(3), media=[SimpleNamespace(per_image=None)])
     mask = np.zeros((40, 60), np.uint8)
     mask[10:20] = 255
     scene = SimpleNamespace(
@@ -267,7 +267,8 @@ def test_images_of_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         names=[f"view_{i}" for i in range(10)],
     )
 
-    def rendered(model: Any, cameras: Cameras, index: int) -> Frame:
+    def rendered(model: Any, cameras: Cameras, index: int, *, photograph: bool) -> Frame:
+        assert photograph
         assert model.background_color.tolist() == [1.0, 1.0, 1.0], "as the photographs were composited"
         color = torch.full((40, 60, 3), 0.3)
         color[10:20] = 0.2
