@@ -35,7 +35,7 @@ class Seen:
 
 @torch.no_grad()
 def seen_by(
-    vertices: Tensor, normals: Tensor, faces: Tensor, cameras: Cameras, *, margin: float, best: int = 5
+    vertices: Tensor, normals: Tensor, faces: Tensor, cameras: Cameras, *, margin: float, best: int = 12
 ) -> Seen:
     """Who sees each vertex [V, 3] with outward normal [V, 3] of a mesh with faces [F, 3] int32.
 

@@ -45,7 +45,7 @@ def test_a_sphere_is_seen_by_who_is_before_it() -> None:
     assert np.array_equal(seen.count.numpy()[clear], (facing > 0.1).sum(1)[clear])
     colors = colors_as_seen(run, mesh, seen)
     for vertex in np.flatnonzero(clear)[::97]:
-        order = np.argsort(-facing[vertex])[:5]
+        order = np.argsort(-facing[vertex])[:12]
         order = order[facing[vertex, order] > 0.1]
         if len(order):
             assert set(seen.best[vertex].tolist()) - {-1} == set(order.tolist())
