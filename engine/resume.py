@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dataio.scene import Scene
 from dataio.shapes.relief import one_side
-from engine.build import check_optimizer, use_threads
+from engine.build import check_optimizer, renamed, use_threads
 from engine.experiment import ExperimentConfig, read_config
 from engine.trainer import Trainer
 from models.capabilities import DataFacts
@@ -72,7 +72,10 @@ def _compare_with_saved(config: ExperimentConfig, folder: Path, allowed: bool) -
     saved = folder / "config.yaml"
     if not saved.is_file():
         return
-    changed = [line for line in differences(read_config(saved, saved=True), config) if not line.startswith(FREE_KEYS)]
+    before = read_config(saved, saved=True)
+    parts = {renamed(f"{part}.").removesuffix("."): entry for part, entry in before.optimizer.parts.items()}
+    before = before.model_copy(update={"optimizer": before.optimizer.model_copy(update={"parts": parts})})
+    changed = [line for line in differences(before, config) if not line.startswith(FREE_KEYS)]
     if changed and not allowed:
         raise InputError(
             f"{saved}: the run was started with another config - {'; '.join(changed)}"

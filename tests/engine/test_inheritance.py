@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from engine import resume
 from engine.build import check_optimizer
 from engine.experiment import RENAMED, read_config
 from tests.support.sources import ROOT
@@ -107,3 +108,16 @@ def test_a_rate_of_a_part_that_is_not_there_says_where_and_what_to_write() -> No
 def test_a_misspelled_part_is_refused(part: str) -> None:
     with pytest.raises(InputError, match=f"command line: optimizer.parts: '{part}': this model has no parameter"):
         check_optimizer(read_config(OPEN, [f"optimizer.parts={{{part}: 1e-3}}"]))
+
+
+def test_a_run_that_named_a_part_as_it_was_goes_on_by_its_name_of_today(tmp_path: Path) -> None:
+    now = read_config(NEUS, ["optimizer.parts={foreground.appearance.network: 3e-3}"])
+    old = to_yaml(now).replace("foreground.appearance.network:", "foreground.field.color:")
+    assert "foreground.field.color:" in old
+    (tmp_path / "config.yaml").write_text(old, "utf-8")
+    resume._compare_with_saved(now, tmp_path, False)
+    other = read_config(NEUS, ["optimizer.parts={foreground.appearance.network: 4e-3}"])
+    with pytest.raises(InputError, match=r"optimizer.parts.foreground.appearance.network: 0.003 -> 0.004"):
+        resume._compare_with_saved(other, tmp_path, False)
+    with pytest.raises(InputError, match="'foreground.field.color': is now called foreground.appearance.network"):
+        check_optimizer(read_config(NEUS, ["optimizer.parts={foreground.field.color: 3e-3}"]))
