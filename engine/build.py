@@ -75,8 +75,7 @@ def context_of(
 ) -> Context:
     """What the losses ask for beside the step. Raises InputError for data with too few photographs."""
     views = max(loss.data_needs.views for loss in config.losses.values())
-    asked = any(loss.data_needs.teacher for loss in config.losses.values())
-    return Context(SourceViews(scene, device, least=views) if views else None, teacher if asked else None)
+    return Context(SourceViews(scene, device, least=views) if views else None, teacher)
 
 
 def check_optimizer(config: ExperimentConfig) -> None:
@@ -120,9 +119,14 @@ def renamed(name: str) -> str:
     return name
 
 
+def renamed_part(part: str) -> str:
+    """The name of today of an entry of `optimizer.parts` of an earlier version, which has no dot at its end."""
+    return renamed(f"{part}.").removesuffix(".")
+
+
 def _no_such_part(part: str, place: str, names: list[str]) -> str:
     known = sorted({".".join(name.split(".")[:depth]) for name in names for depth in (1, 2, 3)})
-    said, now = f"{place}: " if place else "", renamed(f"{part}.").removesuffix(".")
+    said, now = f"{place}: " if place else "", renamed_part(part)
     if now != part:
         return f"{said}optimizer.parts: {part!r}: is now called {now}: write that, and {part}: null if it is inherited"
     return (

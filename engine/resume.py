@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dataio.scene import Scene
 from dataio.shapes.relief import one_side
-from engine.build import check_optimizer, renamed, use_threads
+from engine.build import check_optimizer, renamed_part, use_threads
 from engine.experiment import ExperimentConfig, read_config
 from engine.trainer import Trainer
 from models.capabilities import DataFacts
@@ -73,7 +73,7 @@ def _compare_with_saved(config: ExperimentConfig, folder: Path, allowed: bool) -
     if not saved.is_file():
         return
     before = read_config(saved, saved=True)
-    parts = {renamed(f"{part}.").removesuffix("."): entry for part, entry in before.optimizer.parts.items()}
+    parts = {renamed_part(part): entry for part, entry in before.optimizer.parts.items()}
     before = before.model_copy(update={"optimizer": before.optimizer.model_copy(update={"parts": parts})})
     changed = [line for line in differences(before, config) if not line.startswith(FREE_KEYS)]
     if changed and not allowed:
