@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -26,7 +27,8 @@ from dataio.pictures.pixels import DecodeOptions, check_files, read_pixels
 from dataio.placement import placed
 from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
-from dataio.views import OWN_FIELDS, Views, checked
+from dataio.sfm.triangulation import ENOUGH, SparsePoints, triangulated
+from dataio.views import OWN_FIELDS, Tracks, Views, checked
 from utils.config.parts import Part, discover, parts
 from utils.errors import InputError
 
@@ -55,6 +57,7 @@ class Scene:
     reference: Callable[[], trimesh.Trimesh] | None = None  # the true surface, world units
     georeference: Georeference | None = None  # of a world in meters, east, north, up
     further: Mapping[str, Sequence[Float32]] = field(default_factory=dict)  # [H, W] or [H, W, K] each, by name
+    tracks: Tracks | None = None  # which views saw which of the points
 
     @property
     def quantities(self) -> dict[str, Sequence[Any]]:
@@ -64,6 +67,22 @@ class Scene:
         """
         named = {"mask": self.masks, "depth": self.depths, **self.further}
         return {name: pictures for name, pictures in named.items() if pictures is not None}
+
+    @cached_property
+    def sparse_points(self) -> SparsePoints:
+        """Points on surfaces, and the training views that saw them.
+
+        The data's own where they say who saw them; else triangulated from the photographs, which takes seconds and is
+        said.
+        """
+        train = self.splits["train"]
+        if self.points is not None and self.tracks is not None:
+            own = np.isin(self.tracks.view, train)
+            return SparsePoints(self.points, self.tracks.point[own], self.tracks.view[own])
+        found = triangulated(self.cameras, self.images, self.masks, train)
+        few = "" if len(found) >= ENOUGH else ": too few to say where the surface is"
+        notice(f"{len(found):,} sparse points triangulated from {len(train)} photographs{few}")
+        return found
 
     def has(self, name: str) -> bool:
         """Whether there is the quantity of this name."""
@@ -229,6 +248,7 @@ def assemble(config: DataConfig, views: Views) -> Scene:
         up=_up(config, views),
         background=None if masks is None else background_color(config),
         georeference=views.georeference,
+        tracks=views.tracks,
     )
     return scene.with_quantities(scaled(pixels.quantities, 1 / _scale(world_from_scene)))
 

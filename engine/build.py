@@ -12,6 +12,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dataio.scene import Scene
+from dataio.seen_points import SeenPoints
 from dataio.source_views import SourceViews
 from engine.experiment import ExperimentConfig
 from models.kernels.runtime.launch import set_threads
@@ -75,7 +76,12 @@ def context_of(
 ) -> Context:
     """What the losses ask for beside the step. Raises InputError for data with too few photographs."""
     views = max(loss.data_needs.views for loss in config.losses.values())
-    return Context(SourceViews(scene, device, least=views) if views else None, teacher)
+    points = any(loss.data_needs.points for loss in config.losses.values())
+    return Context(
+        SourceViews(scene, device, least=views) if views else None,
+        teacher,
+        SeenPoints.of(scene, device) if points else None,
+    )
 
 
 def check_optimizer(config: ExperimentConfig) -> None:

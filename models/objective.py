@@ -17,6 +17,7 @@ from models.structure import LayoutChange
 
 if TYPE_CHECKING:
     from dataio.batches import RayBatch
+    from dataio.seen_points import SeenPoints
     from dataio.source_views import SourceViews
 
 
@@ -68,10 +69,11 @@ class Report:
 
 @dataclass(frozen=True)
 class Context:
-    """What losses may see beside the step, and what is not trained: other photographs, and a trained model."""
+    """What losses may see beside the step, and what is not trained: photographs, a trained model, sparse points."""
 
     views: SourceViews | None = None
     teacher: Model | None = None
+    points: SeenPoints | None = None
 
 
 class Objective(nn.Module):
@@ -103,7 +105,7 @@ class Objective(nn.Module):
             # Some losses look at the rays themselves, and at normals in the frame of the cameras.
             batch = replace(batch, rays=self.model.posed(batch.rays)).turned(turn)
         rendering = self.model.render(batch.rays)
-        step = Step(rendering, batch, self.model, self.context.views, self.context.teacher)
+        step = Step(rendering, batch, self.model, self.context.views, self.context.teacher, self.context.points)
         terms = {name: loss(step) for name, loss in self.losses.items()}
         loss = (self.weights * torch.stack(list(terms.values()))).sum()
         with torch.no_grad():

@@ -20,6 +20,7 @@ from utils.random_stream import permutation
 
 if TYPE_CHECKING:
     from dataio.batches import RayBatch
+    from dataio.seen_points import SeenPoints
     from dataio.source_views import SourceViews
 
 
@@ -29,13 +30,14 @@ class DataNeeds:
 
     pixels: names of quantities per pixel: mask, depth, ...; a loss whose data lack one is zero there, which is said
     once. patch: side of the squares of neighboring pixels that it needs, at least; 1: none. views: how many other
-    photographs it looks into. teacher: whether it needs another, trained model.
+    photographs it looks into. teacher: whether it needs another, trained model. points: whether it needs sparse points.
     """
 
     pixels: tuple[str, ...] = ()
     patch: int = 1
     views: int = 0
     teacher: bool = False
+    points: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Step:
     """All that a loss sees of a training step, or of a micro-batch of it.
 
     batch: R rays and what the photographs say of them. rendering: of these rays by `model`. views: the training
-    photographs, where a loss needs them. teacher: a trained model in the same scene frame, in evaluation mode.
+    photographs, where a loss needs them. teacher: a trained model in the same scene frame, in evaluation mode. points:
+    the sparse points, where a loss needs them and the data have, or show, enough.
     """
 
     rendering: Rendering
@@ -51,6 +54,7 @@ class Step:
     model: Model
     views: SourceViews | None = None
     teacher: Model | None = None
+    points: SeenPoints | None = None
 
     def mean(self, per_ray: Tensor, count: Tensor | None = None) -> Tensor:
         """[], the mean of [R] over all ranks' rays, each times its weight. Differentiable in per_ray.

@@ -47,11 +47,17 @@ class SdfDepthLoss(LossConfig):
         free = self.band + share * (depth - self.band - rays.near[:, None]).clamp_min(0)
         value = step.model.foreground.value(rays.at(depth - torch.cat([near, free], dim=1)))
         beside, ahead = value.split([self.near_points, self.free_points], dim=1)
-        too_small = torch.exp(-5 * ahead.clamp_min(-1)) - 1
-        in_front = F.relu(torch.maximum(too_small, ahead - free))
-        return mean_of((beside - near * cosine).abs().mean(1) + in_front.mean(1), valid)
+        return mean_of((beside - near * cosine).abs().mean(1) + in_front(ahead, free).mean(1), valid)
 
     def _cosine(self, normal: Tensor, directions: Tensor) -> Tensor:
         """[R, 1] of the angle between rendered normals [R, 3] and rays; 1 where the normals do not agree yet."""
         cosine = F.cosine_similarity(normal, -directions, dim=-1).clamp_min(0.1)
         return torch.where(normal.norm(dim=-1) > 0.5, cosine, 1.0)[:, None]
+
+
+def in_front(value: Tensor, distance: Tensor) -> Tensor:
+    """[*N] penalty of sdf values [*N] at points that lie `distance` [*N] in free space before the surface.
+
+    Zero for values between zero and that distance. Differentiable in value. Ortiz et al., "iSDF" (2022), eq. 5.
+    """
+    return F.relu(torch.maximum(torch.exp(-5 * value.clamp_min(-1)) - 1, value - distance))

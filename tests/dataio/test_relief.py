@@ -95,12 +95,14 @@ def test_a_sphere_before_a_background_is_warned_of_where_all_look_from_one_side(
 ) -> None:
     wall = scattered(3000, lambda x, z: 0.0 * x + 0.1)[:, [0, 2, 1]]
     before, around = np.array([[0.0, 1, 0]] * 3), np.eye(3)
-    for config, looks, said in (
-        ("neus_hash_open", before, True),
-        ("neus_hash_open", np.concatenate([around, -around]), False),
-        ("neus_hash_relief", before, False),
+    sphere = ["model.foreground.field.init=sphere"]
+    for config, changes, looks, said in (
+        ("neus_hash_open", sphere, before, True),
+        ("neus_hash_open", sphere, np.concatenate([around, -around]), False),
+        ("neus_hash_open", [], before, False),
+        ("neus_hash_relief", [], before, False),
     ):
         scene = scene_of(looks, wall)
         scene.masks = None
-        found = list(resume.warnings(read_config(ROOT / f"configs/{config}.yaml"), scene))
+        found = list(resume.warnings(read_config(ROOT / f"configs/{config}.yaml", changes), scene))
         assert any("look from one side" in line for line in found) == said

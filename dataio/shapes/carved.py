@@ -1,0 +1,106 @@
+"""What sparse points leave of space when all that lies before them is carved away: a surface's shape at first."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from scipy.spatial import Delaunay, QhullError
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from dataio.cameras import Cameras
+from dataio.sfm.triangulation import SparsePoints
+
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+CELLS = 96  # per side of the cube around the unit sphere
+MAP = 256  # pixels of the larger side of a map of depths
+FEWEST = 10  # points in a view that says anything
+LONGEST = 0.2  # side of a triangle between points, of the picture's larger side
+CONTRADICTED = 0.3  # share of the views that must see through a cell, of those that say anything of it
+BEHIND = 0.1  # scene units: a view says the less of a cell the farther that lies behind what it sees
+SMOOTH = 1.0  # cells
+
+
+class Carved:
+    """Points -> signed distance to what is left, positive outside.
+
+    In each view the depth between its points is interpolated over the triangles of a Delaunay triangulation; what lies
+    before it is seen through. A cell is free if enough of the views that say anything of it see through it, or if no
+    view says anything; a view says the less of it the deeper it lies behind what the view sees.
+    """
+
+    def __init__(self, cameras: Cameras, points: SparsePoints) -> None:
+        """cameras: all views, scene frame, on the CPU. points: in the same frame."""
+        axis = (torch.arange(CELLS) + 0.5) * (2 / CELLS) - 1
+        cells = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+        said, free = np.zeros(len(cells)), np.zeros(len(cells))
+        for view in (int(v) for v in np.unique(points.view)):
+            seen = torch.from_numpy(points.position[points.point[points.view == view]])
+            nearness = _nearness(cameras, view, seen)
+            if nearness is not None:
+                behind = _behind(cameras, view, nearness, cells)
+                said += np.exp(-behind.clip(0) / BEHIND)
+                free += behind < 0
+        solid = (said > 0) & (free <= CONTRADICTED * said)
+        self.share = float(solid[(cells.norm(dim=-1) < 1).numpy()].mean())
+        self._distance = torch.from_numpy(_signed_distance(solid.reshape(CELLS, CELLS, CELLS)))[None, None]
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """[N, 3] scene frame -> [N], scene units; not differentiable."""
+        place = points.flip(-1)[None, None, None].float()  # grid_sample wants the last axis first
+        return grid_sample(self._distance, place, padding_mode="border", align_corners=False)[0, 0, 0, 0]
+
+
+def _nearness(cameras: Cameras, view: int, points: Tensor) -> Float64 | None:
+    """[h, w] 1 / z depth over the picture, linear between the points [P, 3]; 0 where none are near; None for too few."""
+    pixels, depth = (x.double().numpy() for x in cameras.project(points, view))
+    pixels, depth = pixels[depth > 0], depth[depth > 0]
+    if len(pixels) < FEWEST:
+        return None
+    try:
+        mesh = Delaunay(pixels)
+    except QhullError:  # all on one line
+        return None
+    size = cameras.size[view].numpy()
+    width, height = np.maximum(1, np.round(size * min(1.0, MAP / size.max()))).astype(int)
+    column, row = np.meshgrid((np.arange(width) + 0.5) / width * size[0], (np.arange(height) + 0.5) / height * size[1])
+    place = np.stack([column, row], -1).reshape(-1, 2)
+    corners = pixels[mesh.simplices]
+    side = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1).max(1)
+    triangle = mesh.find_simplex(place)
+    known = np.flatnonzero((triangle >= 0) & (side[triangle] < LONGEST * size.max()))
+    triangle = triangle[known]
+    two = np.einsum("nij,nj->ni", mesh.transform[triangle, :2], place[known] - mesh.transform[triangle, 2])
+    share = np.concatenate([two, 1 - two.sum(1, keepdims=True)], 1)
+    found = np.zeros(len(place))
+    found[known] = (share / depth[mesh.simplices[triangle]]).sum(1)
+    return found.reshape(height, width)
+
+
+def _behind(cameras: Cameras, view: int, nearness: Float64, cells: Tensor) -> Float64:
+    """[N] how far cells [N, 3] lie behind what a view sees, in z depth; inf where it says nothing of them."""
+    pixels, depth = (x.double().numpy() for x in cameras.project(cells, view))
+    ratio = np.array(nearness.shape[::-1]) / cameras.size[view].numpy()
+    column, row = np.floor(np.nan_to_num(pixels, nan=-1.0).clip(-1e6, 1e6) * ratio).astype(np.int64).T
+    inside = (depth > 0) & (column >= 0) & (row >= 0) & (column < nearness.shape[1]) & (row < nearness.shape[0])
+    near = np.zeros(len(cells))
+    near[inside] = nearness[row[inside], column[inside]]
+    with np.errstate(divide="ignore"):
+        return np.where(near > 0, depth - 1 / near, np.inf)
+
+
+def _signed_distance(solid: Bool) -> npt.NDArray[np.float32]:
+    """[N, N, N] scene units, negative in solid cells; smoothed, since cells have corners."""
+    outside, inside = (ndimage.distance_transform_edt(part) - 0.5 for part in (~solid, solid))
+    cells = ndimage.gaussian_filter(np.where(solid, -inside, outside), SMOOTH)
+    return np.asarray(cells * (2 / CELLS), dtype=np.float32)
+
+
+def carved_by(cameras: Cameras, points: SparsePoints) -> Carved | None:
+    """The shape; None where the points leave nothing of the unit ball, or everything."""
+    found = Carved(cameras, points)
+    return found if 0.0 < found.share < 1.0 else None

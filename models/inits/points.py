@@ -1,0 +1,24 @@
+"""What lies behind the sparse points, seen from all sides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from dataio.sfm.triangulation import ENOUGH
+from dataio.shapes.carved import carved_by
+from models.inits.base import Distance, InitConfig
+
+if TYPE_CHECKING:
+    from dataio.scene import Scene
+
+
+class PointsInit(InitConfig):
+    """What is left when the space before the sparse points is carved away; the sphere where there are too few."""
+
+    type: Literal["points"] = "points"
+    from_data: ClassVar[bool] = True
+
+    def distance(self, scene: Scene) -> Distance | None:
+        """Of what is left, by the scene's photographs; None where too few points are found in them."""
+        points = scene.sparse_points
+        return carved_by(scene.cameras, points) if len(points) >= ENOUGH else None

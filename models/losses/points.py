@@ -1,0 +1,51 @@
+"""The surface goes through the sparse points, and nothing stands before them."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.capabilities import SDF, Offer
+from models.losses.base import DataNeeds, LossConfig, Step, mean_of
+from models.losses.sdf_depth import in_front
+from utils.random_stream import uniform
+
+
+class PointsLoss(LossConfig):
+    """The sdf at sparse points, and before them on the lines of sight that found them; within the unit sphere.
+
+    |sdf| at the points, Fu et al., "Geo-Neus" (2022), section 4.2; before them `in_front` of a surface. Sum of both
+    means over all ranks' points. Zero where the data have, or show, too few points.
+    """
+
+    type: Literal["points"] = "points"
+    needs: ClassVar[frozenset[Offer]] = frozenset({SDF})
+    count: int = Field(512, ge=1, description="points per step and rank, and as many before them")
+    band: float = Field(0.03, gt=0, description="no space is asked to be free nearer before a point, scene units")
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        return DataNeeds(points=True)
+
+    def __call__(self, step: Step) -> Tensor:
+        if step.points is None:
+            return step.rendering.depth.new_zeros(())
+        count = math.ceil(self.count * step.batch.share)
+        point, toward = step.points.drawn(count)
+        back = _to_sphere(point, -toward)
+        ahead = self.band + uniform((count,), point.device) * (back - self.band).clamp_min(0)
+        beside = point - ahead[:, None] * toward
+        value = step.model.foreground.value(torch.cat([point, beside]))
+        on, before = value.split(count)
+        valid = point.norm(dim=-1) < 1
+        return mean_of(on.abs(), valid) + mean_of(in_front(before, ahead), valid & (back > self.band))
+
+
+def _to_sphere(points: Tensor, directions: Tensor) -> Tensor:
+    """[N] distance from points [N, 3] in the unit ball along unit directions [N, 3] to the sphere."""
+    along = (points * directions).sum(-1)
+    return (along.square() + 1 - points.square().sum(-1)).clamp_min(0).sqrt() - along
