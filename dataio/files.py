@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import tokenize
 import zipfile
@@ -49,11 +50,13 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
     """
     if not _nameable(name) or "://" in name:
         raise InputError(f"{where} - got {shown(repr(name[:80]))} - expected the relative path of a file")
-    path = root / name.replace("\\", "/")
+    path = root / name
+    if "\\" in name and not path.exists():
+        path = root / name.replace("\\", "/")
     if allow_outside:
         return path
     try:
-        leads_outside = name.startswith("~") or not path.resolve().is_relative_to(root.resolve())
+        leads_outside = re.match("~[^/]*/", name) or not path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError) as error:
         raise InputError(f"{where} - got {shown(repr(name))} - {error}") from error
     if leads_outside:

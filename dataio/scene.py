@@ -156,7 +156,7 @@ class DataConfig(Part):
         views = further(self, checked(self.parse()))
         check_files(decode_options(self), views)
         said = said_of_splits(views, make_splits(views, holdout=self.holdout))
-        return f"{shown(views.source)}: {len(views.names)} views, {said}"
+        return f"{shown(views.source)}: {len(views.names)} views, {shown(said)}"
 
 
 class AutoData(DataConfig):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,6 +55,14 @@ def write_text_if_changed(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as JSON, whole or not at all. Raises ValueError for NaN and infinity, which JSON lacks."""
     write_bytes(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file at `target`, which is not there yet: a hard link where the disk has those, else a copy."""
+    with suppress(OSError):
+        os.link(source.resolve(), target)
+        return
+    shutil.copyfile(source, target)
 
 
 def _flush(path: Path) -> None:

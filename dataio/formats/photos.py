@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -32,7 +31,7 @@ from dataio.sfm.structure_from_motion import (
 )
 from dataio.views import Views
 from utils.errors import InputError, StorageError
-from utils.files import replacing, write_json
+from utils.files import link_or_copy, replacing, write_json
 
 VERSION = 1  # of what is made of photographs
 LEAST_PHOTOS = 3
@@ -182,8 +181,6 @@ def _prepare(config: PhotosData, source: Source, folder: Path, state: str) -> Pr
     copies = [upright(path, exif, folder / "images") for path, exif in zip(source.paths, exifs, strict=True)]
     sizes = [images.image_size(copy) for copy in copies]
     names = [copy.name for copy in copies]
-    if sorted(names) != names:
-        raise InputError(f"{shown(config.path)} - the names of the photographs are not in one order - rename them")
     models = find_models(
         folder / "images",
         camera_groups(names, exifs, sizes, config.lens),
@@ -214,16 +211,24 @@ def _only_photographs(folder: Path) -> bool:
 
 
 def read_source(photos: Path) -> Source:
-    """The photographs of a folder and what they say of themselves. Raises InputError for fewer than three."""
+    """The photographs of a folder, in the order of their names, and what they say of themselves.
+
+    Raises InputError for fewer than three, and for names that are no text.
+    """
     if not photos.is_dir():
         raise InputError(f"{shown(photos)} - not a folder - expected a folder of photographs")
     paths = images.pictures_in(photos)
     if not LEAST_PHOTOS <= len(paths) <= MAX_FRAMES:
         raise InputError(f"{shown(photos)} - got {len(paths)} photographs - expected {LEAST_PHOTOS} to {MAX_FRAMES}")
-    strange = next((path.name for path in paths if any(c.isspace() or not c.isprintable() for c in path.name)), None)
+    strange = next((path.name for path in paths if not _is_text(path.name)), None)
     if strange is not None:
-        raise InputError(f"{shown(photos)} - got the name {shown(repr(strange))} - expected names without spaces")
+        raise InputError(f"{shown(photos)} - got the name {shown(repr(strange))} - expected names in UTF-8")
     return Source(paths, [read_exif(path) for path in paths])
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is text: the bytes of one that is not stand in it as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def upright(path: Path, exif: Exif, folder: Path) -> Path:
@@ -234,10 +239,7 @@ def upright(path: Path, exif: Exif, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / path.name
     if exif.orientation == 1:
-        with suppress(OSError):  # another disk
-            os.link(path.resolve(), copy)
-            return copy
-        shutil.copyfile(path, copy)
+        link_or_copy(path, copy)
         return copy
     try:
         with images.opened(path) as picture:

@@ -151,6 +151,15 @@ def test_a_colmap_model_without_points_keeps_its_poses(tmp_path, capsys, write):
     assert "going on with its poses, without sparse points" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("write", [made_models.colmap_text, made_models.colmap_binary])
+def test_names_of_a_colmap_model_keep_their_blanks(tmp_path, write):
+    shot = made_models.ring(3)
+    shot.names = ["a  b, c.png", "ü 'x'.png", "b/~q  .png"]
+    write(shot, tmp_path)
+    views = ColmapData(path=str(tmp_path)).parse()
+    assert views.names == sorted(shot.names) and all(path.is_file() for path in views.images)
+
+
 @pytest.mark.parametrize(("more", "said"), [(0, False), (7, False), (9, True)])
 def test_a_colmap_model_of_few_pictures_says_so(tmp_path, capsys, more, said):
     made_models.colmap_text(made_models.ring(8), tmp_path)
