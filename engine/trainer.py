@@ -181,10 +181,7 @@ class Trainer:
         rays = self.config.train.rays * self.ranks.world
         due = self.step % self.config.train.log_every == 0
         show = self.line.due() or self.progress >= 1
-        values = {}
-        if due or show:
-            error = float(report.squared_error)
-            values = {"loss": float(report.loss.detach()), "psnr": -10 * float(np.log10(max(error, 1e-10)))}
+        values = self._quality(report) if due or show else {}
         if due:
             seconds = max(time.perf_counter() - self.clock, 1e-9)
             rows = {f"train/{name}": value for name, value in values.items()}
@@ -196,7 +193,15 @@ class Trainer:
             rows["perf/samples_per_ray"] = float(report.samples) / self.config.train.rays
             rows["opt/lr"] = self.optimizer.param_groups[0]["lr"]
             self.writer.scalars(self.step, rows)
+        if self.sampler.chooses:  # the loss is of harder pixels than the PSNR
+            values = {name.replace("loss", "loss of chosen pixels"): value for name, value in values.items()}
         self.line.update(self.step, self.progress, values, rays=rays)
+
+    def _quality(self, report: Report) -> dict[str, float]:
+        """The loss of the step's rays, and their PSNR: of chosen pixels that which pixels drawn alike would have."""
+        unbiased = self.sampler.unbiased_mean(report.error)
+        error = float(report.squared_error) if unbiased is None else unbiased
+        return {"loss": float(report.loss.detach()), "psnr": -10 * float(np.log10(max(error, 1e-10)))}
 
     def _save_if_due(self) -> None:
         train = self.config.train
