@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dataio.files import Float64, shown
 from dataio.formats.colmap_model import count_photos, suffix_of
-from dataio.georeference import Georeference
+from dataio.georeference import middle_of
 from dataio.pictures.exif import Exif
 from utils.errors import InputError
 from utils.files import link_or_copy, write_json
@@ -91,9 +91,9 @@ def choose_pairs(exifs: Sequence[Exif], matching: Matching) -> Pairs:
 
 
 def _plan(exifs: Sequence[Exif]) -> Float64:
-    """[N, 2] meters east and north of the first; heights of receivers are too coarse to be of use."""
+    """[N, 2] meters east and north of their middle; heights of receivers are too coarse to be of use."""
     places = np.array([(e.position.latitude, e.position.longitude, 0.0) for e in exifs if e.position is not None])
-    return Georeference(*places[0]).enu(places)[:, :2]
+    return middle_of(places).enu(places)[:, :2]
 
 
 def _nearest(plan: Float64) -> np.ndarray:
