@@ -14,6 +14,7 @@ from pydantic import Field
 
 from dataio import normalize
 from dataio.cameras import Cameras
+from dataio.checks.unread import say_masks, say_pictures
 from dataio.checks.unrecognized import nearest_miss
 from dataio.files import Float64, need_folder, notice, shown
 from dataio.georeference import Georeference
@@ -101,6 +102,8 @@ class DataConfig(Part):
 
     default_type: ClassVar[str | None] = "auto"
     priority: ClassVar[int] = 0  # of several formats that recognize a folder, the highest is taken
+    mask_place: ClassVar[str] = "the alpha of the pictures"  # of this format
+    shows_all: ClassVar[bool] = True  # whether pictures beside those with a pose are worth a line
     last_resort: ClassVar[bool] = False  # a format that is taken, and named, only where no other one is found
 
     path: str | None = Field(default=None, description="folder or file of the data")
@@ -153,9 +156,12 @@ class DataConfig(Part):
 
     def check(self) -> str:
         """One line about the data, without decoding images. Raises InputError."""
-        views = further(self, checked(self.parse()))
+        views = usable(self, self.parse())
         check_files(decode_options(self), views)
-        said = said_of_splits(views, make_splits(views, holdout=self.holdout))
+        splits = make_splits(views, holdout=self.holdout)
+        if not len(splits["train"]):
+            raise InputError(f"{shown(views.source)} - no views to train on, of {len(views.names)} - see its splits")
+        said = said_of_splits(views, splits)
         return f"{shown(views.source)}: {len(views.names)} views, {shown(said)}"
 
 
@@ -199,6 +205,18 @@ class AutoData(DataConfig):
         return self.resolve().check()
 
 
+def usable(config: DataConfig, views: Views) -> Views:
+    """The views that are sound, with the further quantities that the config wants. Raises InputError.
+
+    Says what lies beside them and is not read.
+    """
+    if config.masks != "off":
+        say_masks(views, config.mask_place)
+    if config.shows_all:
+        say_pictures(views)
+    return further(config, checked(views))
+
+
 def further(config: DataConfig, views: Views) -> Views:
     """Views with the files of the quantities per pixel that the config wants. Raises InputError."""
     return with_further(views, config.quantities, root=config.path, allow_outside=config.allow_outside)
@@ -206,7 +224,7 @@ def further(config: DataConfig, views: Views) -> Views:
 
 def assemble(config: DataConfig, views: Views) -> Scene:
     """A scene of parsed views: checks, decoding, compositing, splits, normalization. Raises InputError."""
-    views = further(config, checked(views))
+    views = usable(config, views)
     if views.georeference is None:
         views = placed(views, move=False)
     pixels = read_pixels(decode_options(config), views)

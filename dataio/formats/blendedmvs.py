@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from dataio import normalize
-from dataio.checks.usable import MOST_COORDINATE
+from dataio.checks.usable import MOST_COORDINATE, pinhole
 from dataio.files import MAX_FRAMES, Float64, inside, need_folder, read_words, shown
 from dataio.pictures import images
 from dataio.scene import DataConfig
@@ -43,7 +43,7 @@ class BlendedMvsData(DataConfig):
         root = need_folder(self.path)
         if not self.recognizes(root):
             raise InputError(f"{shown(root)} - no cams/ with blended_images/ beside it")
-        files = sorted((root / "cams").glob(f"*{SUFFIX}"))
+        files = sorted((root / "cams").glob(f"[!.]*{SUFFIX}"))
         if not 0 < len(files) <= MAX_FRAMES:
             raise InputError(f"{shown(root / 'cams')} - got {len(files)} cameras - expected 1 to {MAX_FRAMES}")
         folder = next(name for name in FOLDERS if (root / name).is_dir())
@@ -81,7 +81,7 @@ def _read_camera(file: Path) -> tuple[Float64, Float64]:
     except ValueError as error:
         raise InputError(f"{shown(file)} - expected numbers after extrinsic and intrinsic") from error
     world_to_camera, matrix = numbers[:16].reshape(4, 4), numbers[16:].reshape(3, 3)
-    intrinsics = np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
+    intrinsics = pinhole(matrix, shown(file))
     if not (np.abs(numbers) < MOST_COORDINATE).all() or abs(np.linalg.det(world_to_camera)) < 1e-9:
         return np.full((4, 4), np.nan), intrinsics
     return normalize.inverse(world_to_camera), intrinsics

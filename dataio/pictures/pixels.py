@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from dataio.files import notice, shown
 from dataio.pictures import cache, images
-from dataio.pictures.images import UInt8
+from dataio.pictures.images import Source, UInt8
 from dataio.pictures.packed import Packed
 from dataio.pictures.pictures import Pictures
 from dataio.quantities.base import Array, Photograph, Quantity, quantities
@@ -172,7 +172,7 @@ def have_masks(options: DecodeOptions, views: Views) -> bool:
     if options.masks == "off":
         return False
     if views.masks is not None:
-        return True
+        return not (options.masks == "auto" and _all_white(views.masks, views))
     lacking = [shown(path) for path in views.images if not images.has_alpha(path)]
     if options.masks in ("composite", "keep") and len(lacking) == len(views.images):
         raise InputError(f"data.masks: {options.masks} - {shown(views.source)} has neither masks nor alpha")
@@ -182,6 +182,15 @@ def have_masks(options: DecodeOptions, views: Views) -> bool:
         notice(f"{shown(views.source)} - the pictures' alpha is opaque everywhere: taken as no mask")
         return False
     return not lacking
+
+
+def _all_white(masks: Sequence[Source], views: Views) -> bool:
+    """Whether every mask that is there is white everywhere, which says as little as none; a line where it is so."""
+    there = [path for path in masks if path.is_file()]
+    if not there or not all(images.read_mask(path).min() == 255 for path in there):
+        return False
+    notice(f"{shown(views.source)} - the masks are white everywhere: taken as no masks; data.masks=keep keeps them")
+    return True
 
 
 def check_files(options: DecodeOptions, views: Views) -> None:

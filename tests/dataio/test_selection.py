@@ -184,7 +184,7 @@ def test_the_mean_error_is_that_of_pixels_drawn_alike(kind: type[SelectionConfig
             assert batch.weight is None
         for _ in range(1500):
             error = (next(sampler).color - 0.3).square().mean(-1)
-            found.append(sampler.unbiased_mean(error))
+            found.append(sampler.unbiased_mean(error) or 0.0)
             plain.append(float(error.mean()))
     deviation = np.std(found) / np.sqrt(len(found))
     assert sampler.chooses and abs(np.mean(found) - float(truth)) < 4 * deviation
