@@ -15,7 +15,7 @@ EXAMPLE = """examples:
   python prepare.py --check DATA
   python prepare.py --check DATA data.type=dtu data.masks=off --out report.html
 
-OUT is a data set in COLMAP's layout: python train.py CONFIG data.path=OUT
+OUT is a data set in COLMAP's layout; at the end stands the command that trains on it
 exit codes: 0 done, whatever was found; 2 data that cannot be read; 4 storage"""
 ANY_CONFIG = Path(__file__).parent / "configs" / "neus_hash.yaml"  # of which the part about data is used
 
@@ -44,13 +44,16 @@ def find_poses(photos: str, out: str, overrides: Sequence[str]) -> int:
     """Photographs to a data set in the folder `out`; returns the exit code."""
     from dataio.formats.photos import PhotosData, prepare
     from engine.experiment import read_config
+    from engine.suits import command, suited
 
     named = ["data.type=photos", f"data.path={json.dumps(photos)}", f"data.prepared={json.dumps(out)}"]
     config = read_config(ANY_CONFIG, [*named, *overrides]).data
     assert isinstance(config, PhotosData)
     for line in prepare(config, Path(out)).lines():
         print(line)
-    print(f"{out}: python train.py CONFIG data.path={out}")
+    found = config.found(Path(out)).inspect()
+    assert found.outline is not None
+    print(command(suited(found.outline(), found.quantities), out))
     return 0
 
 
@@ -59,11 +62,14 @@ def check(data: str, overrides: Sequence[str], out: Path | None) -> int:
     from dataio.checks.doctor import examine
     from dataio.checks.doctor_page import write_page
     from engine.experiment import read_config
+    from engine.suits import command, suited
 
     config = read_config(ANY_CONFIG, [f"data.path={json.dumps(data)}", *overrides]).data
     report = examine(config)
     for line in report.lines():
         print(line)
+    scene = report.patient.scene
+    print(command(suited(scene, scene.quantities), data, overrides))
     if out is not None:
         write_page(report, out)
         print(out)

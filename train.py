@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
     args = parser.parse_intermixed_args()
 
-    from engine import build, experiment
+    from engine import build, experiment, suits
     from utils.config.loading import to_yaml
 
     config = experiment.read_config(args.config, args.overrides)
@@ -42,7 +42,10 @@ def main() -> int:
     if args.check:
         build.choose_device(config.device)
         build.check_optimizer(config)
-        print(f"{args.config}: fits; {config.data.check()}")
+        found = config.data.inspect()
+        for warning in suits.warnings_before(config, found):
+            print(f"warning: {warning}", file=sys.stderr)
+        print(f"{args.config}: fits; {found.line}")
         return 0
     return train(config, experiment.output_folder(config, args.config), args.allow_config_change)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,7 @@ class Scene:
     reference: Callable[[], trimesh.Trimesh] | None = None  # the true surface, world units
     georeference: Georeference | None = None  # of a world in meters, east, north, up
     further: Mapping[str, Sequence[Float32]] = field(default_factory=dict)  # [H, W] or [H, W, K] each, by name
+    room: bool = False  # whether it is seen from within
 
     @property
     def quantities(self) -> dict[str, Sequence[Any]]:
@@ -88,6 +90,14 @@ class Scene:
             points=points,
             world_from_scene=np.array(world_from_scene, dtype=np.float64),
         )
+
+
+class Inspection(NamedTuple):
+    """What data say before any picture is decoded."""
+
+    line: str  # for the user
+    quantities: frozenset[str]  # per pixel, by name, that the scene will have
+    outline: Callable[[], Scene] | None = None  # the scene without pictures; None where its cameras are not known yet
 
 
 def scaled(pictures: Mapping[str, Sequence[Any]], scale: float) -> dict[str, Sequence[Any]]:
@@ -156,13 +166,20 @@ class DataConfig(Part):
 
     def check(self) -> str:
         """One line about the data, without decoding images. Raises InputError."""
-        views = usable(self, self.parse())
-        check_files(decode_options(self), views)
+        return self.inspect().line
+
+    def inspect(self) -> Inspection:
+        """What can be known without decoding images. Raises InputError for whatever loading would refuse."""
+        views, options = usable(self, self.parse()), decode_options(self)
+        present = check_files(options, views)
         splits = make_splits(views, holdout=self.holdout)
         if not len(splits["train"]):
             raise InputError(f"{shown(views.source)} - no views to train on, of {len(views.names)} - see its splits")
+        if _is_room(self, views) and "depth" not in views.files:
+            outline(self, views)  # refuses a room of which no points are known
         said = said_of_splits(views, splits)
-        return f"{shown(views.source)}: {len(views.names)} views, {shown(said)}"
+        line = f"{shown(views.source)}: {len(views.names)} views, {shown(said)}"
+        return Inspection(line, frozenset(quantity.name for quantity in present), partial(outline, self, views))
 
 
 class AutoData(DataConfig):
@@ -200,9 +217,9 @@ class AutoData(DataConfig):
         """As the recognized format does."""
         return self.resolve().load()
 
-    def check(self) -> str:
+    def inspect(self) -> Inspection:
         """As the recognized format does."""
-        return self.resolve().check()
+        return self.resolve().inspect()
 
 
 def usable(config: DataConfig, views: Views) -> Views:
@@ -225,19 +242,40 @@ def further(config: DataConfig, views: Views) -> Views:
 def assemble(config: DataConfig, views: Views) -> Scene:
     """A scene of parsed views: checks, decoding, compositing, splits, normalization. Raises InputError."""
     views = usable(config, views)
-    if views.georeference is None:
-        views = placed(views, move=False)
     pixels = read_pixels(decode_options(config), views)
     masks, depths = pixels.quantities.get("mask"), pixels.quantities.get("depth")
+    scene = replace(
+        outline(config, views, masks=masks, depths=depths),
+        images=pixels.color,
+        background=None if masks is None else background_color(config),
+    )
+    return scene.with_quantities(scaled(pixels.quantities, 1 / _scale(scene.world_from_scene)))
+
+
+def outline(
+    config: DataConfig,
+    views: Views,
+    *,
+    masks: Sequence[UInt8] | None = None,
+    depths: Sequence[Float32] | None = None,
+) -> Scene:
+    """The scene of sound views without pictures. Raises InputError.
+
+    masks: [H, W] each. depths: [H, W] each, in world units. Without them the unit sphere is that of cameras and points.
+    """
+    if views.georeference is None:
+        views = placed(views, move=False)
     splits = make_splits(views, holdout=config.holdout)
-    world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=depths)
+    room = _is_room(config, views)
+    later = depths is None and "depth" in views.files  # when a room's sphere is found from them
+    world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=depths, room=room and not later)
     scene_from_world = normalize.inverse(world_from_scene)
     points = views.points
     if points is not None:
         points = points @ scene_from_world[:3, :3].T + scene_from_world[:3, 3]
-    scene = Scene(
+    return Scene(
         cameras=views.cameras(scene_from_world, near=config.near).scaled(1 / config.downscale),
-        images=pixels.color,
+        images=(),
         masks=None,
         depths=None,
         points=None if points is None else points.astype(np.float32),
@@ -245,10 +283,14 @@ def assemble(config: DataConfig, views: Views) -> Scene:
         world_from_scene=world_from_scene,
         names=views.names,
         up=_up(config, views),
-        background=None if masks is None else background_color(config),
+        background=None,
         georeference=views.georeference,
+        room=room,
     )
-    return scene.with_quantities(scaled(pixels.quantities, 1 / _scale(world_from_scene)))
+
+
+def _is_room(config: DataConfig, views: Views) -> bool:
+    return views.room if config.region == "auto" else config.region == "room"
 
 
 def background_color(config: DataConfig) -> Color:
@@ -298,6 +340,7 @@ def _frame(
     *,
     masks: Sequence[UInt8] | None,
     depths: Sequence[Float32] | None,
+    room: bool,
 ) -> Float64:
     """world_from_scene: said by the config, by the format, or estimated from the training views."""
     if isinstance(config.center, tuple) and isinstance(config.radius, float):
@@ -314,7 +357,7 @@ def _frame(
     cameras = views.cameras(to_local).scaled(1 / config.downscale)[chosen]
     middle = None if center is None else to_local[:3, :3] @ center + to_local[:3, 3]
     points = None if views.points is None else views.points @ to_local[:3, :3].T + to_local[:3, 3]
-    if views.room if config.region == "auto" else config.region == "room":
+    if room:
         if depths is not None:
             scale = np.float32(_scale(local))
             points = normalize.depth_points(cameras, (depths[i] / scale for i in chosen))

@@ -19,7 +19,7 @@ from dataio.formats.colmap import ColmapData
 from dataio.formats.colmap_model import count_photos
 from dataio.pictures import cache, images
 from dataio.pictures.exif import BROKEN_EXIF, Exif, read_exif
-from dataio.scene import DataConfig, Scene
+from dataio.scene import DataConfig, Inspection, Scene
 from dataio.sfm.structure_from_motion import (
     Effort,
     Limits,
@@ -119,12 +119,14 @@ class PhotosData(DataConfig):
         inside = path / INSIDE
         return inside if _only_photographs(inside) and not _only_photographs(path) else path
 
-    def check(self) -> str:
-        """One line; no poses are looked for. Raises InputError."""
+    def inspect(self) -> Inspection:
+        """What is known before the poses, which are not looked for. Raises InputError."""
         photos = self.folder()
         source = read_source(photos)
         need_pycolmap()
-        return f"{shown(photos)}: {len(source.paths)} photographs, whose poses will be found first"
+        line = f"{shown(photos)}: {len(source.paths)} photographs, whose poses will be found first"
+        masked = self.masks != "off" and all(map(images.has_alpha, source.paths))
+        return Inspection(line, frozenset({"mask"} if masked else ()))
 
     def parse(self) -> Views:
         """Find the poses, unless they were found before. Raises InputError."""
@@ -140,6 +142,10 @@ class PhotosData(DataConfig):
         folder = Path(self.prepared).expanduser() if self.prepared else self._cached(photos)
         for line in prepare(self, folder).lines():
             notice(f"{shown(photos)}: {line}")
+        return self.found(folder)
+
+    def found(self, folder: Path) -> ColmapData:
+        """The config of a folder that was prepared, with the keys that both formats have."""
         common = self.model_dump(include=set(DataConfig.model_fields) | {"georeference", "min_track", "max_error"})
         return ColmapData(**{**common, "path": str(folder), "model": "sparse/0"})
 

@@ -16,7 +16,7 @@ from dataio import normalize
 from dataio.cameras import Cameras
 from dataio.pictures import images
 from dataio.pictures.pictures import Pictures
-from dataio.scene import DataConfig, Scene, background_color
+from dataio.scene import DataConfig, Inspection, Scene, background_color
 from dataio.shapes import demo_object
 from dataio.views import Views
 from utils.errors import InputError
@@ -66,9 +66,11 @@ class ProceduralData(DataConfig):
         """There is nothing to parse."""
         raise InputError("data.type: procedural - has no files to read - load it instead")
 
-    def check(self) -> str:
-        """One line about the data."""
-        return f"procedural: {self.views} + {self.test_views} views of {self.size} x {self.size}"
+    def inspect(self) -> Inspection:
+        """One line about the data, and what they will have."""
+        line = f"procedural: {self.views} + {self.test_views} views of {self.size} x {self.size}"
+        there = {"mask": self.masks != "off", "depth": self.depths}
+        return Inspection(line, frozenset(name for name, given in there.items() if given))
 
     def load(self) -> Scene:
         """Render the views."""

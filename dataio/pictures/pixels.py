@@ -193,18 +193,21 @@ def _all_white(masks: Sequence[Source], views: Views) -> bool:
     return True
 
 
-def check_files(options: DecodeOptions, views: Views) -> None:
+def check_files(options: DecodeOptions, views: Views) -> list[Quantity]:
     """Whether the files of masks, depths and the like are there and fit their pictures, by their headers.
 
-    Raises InputError for the first that does not, as decoding would.
+    Returns the quantities that the scene will have. Raises InputError for the first file that does not fit, as decoding
+    would.
     """
-    for quantity in present_quantities(options, views):
+    present = present_quantities(options, views)
+    for quantity in present:
         for picture, path in zip(views.images, views.files.get(quantity.name, ()), strict=False):
             if isinstance(path, Packed) or isinstance(picture, Packed) or not picture.is_file():
                 continue
             if not path.is_file():
                 raise InputError(f"{shown(path)} - no such file - expected it for {shown(picture)}")
             quantity.check(path, picture, views)
+    return present
 
 
 def _states(views: Views) -> list[tuple[str, int, int]]:

@@ -70,7 +70,7 @@ class SurfaceConfig(FieldConfig):
         if not self.init.from_data and data.background and data.one_sided():
             yield (
                 "these photographs look from one side, where a background may explain the surface away - initialize it"
-                " by the sparse points: model.foreground.field.init=relief, or configs/neus_hash_relief.yaml"
+                f" by the sparse points: model.foreground.field.init=relief, or {data.suited()}"
             )
 
 
