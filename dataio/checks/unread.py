@@ -13,11 +13,12 @@ FEW = 0.5  # share of the pictures in a folder that should have a pose
 
 
 def say_masks(views: Views, mask_place: str) -> None:
-    """A line for each folder of masks beside the pictures, where the data have none.
+    """A line for each folder of masks beside the pictures, where the data have no masks and the pictures no alpha.
 
     mask_place: where masks are looked for, in words.
     """
-    if views.masks is not None:
+    first = next((path for path in views.images if path.is_file()), None)
+    if views.masks is not None or (first is not None and images.has_alpha(first) and not images.is_opaque(first)):
         return
     tops = _folders(views) | ({views.folder} if views.folder else set())
     beside = tops | {folder.parent for folder in tops}

@@ -192,6 +192,15 @@ def test_masks_that_are_not_read_are_said(tmp_path, capsys, write):
     assert "is not read" not in capsys.readouterr().err
 
 
+def test_an_alpha_wants_no_other_masks(tmp_path, capsys):
+    data = transforms(tmp_path)
+    made_data.mask(tmp_path / "masks/000.png")
+    for path in (tmp_path / "images").iterdir():
+        made_data.picture(path, mode="RGBA")
+    data.check()
+    assert "is not read" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("gray", [255, 254])
 def test_masks_that_are_white_everywhere_are_no_masks(tmp_path, capsys, gray):
     made_models.dtu(made_models.ring(), tmp_path, np.eye(4))
