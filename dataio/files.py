@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
+from utils.config.mistakes import did_you_mean
 from utils.errors import InputError, printable
 
 MAX_TEXT_BYTES = 64 * 2**20
@@ -73,13 +74,15 @@ def _nameable(name: str) -> bool:
     return 0 < len(name) <= 4096 and "\0" not in name and all(len(part) <= 255 for part in parts)
 
 
-def need_folder(path: str | None) -> Path:
-    """The data folder (or file) that the config names. Raises InputError when there is none."""
+def need_folder(path: str | None, named: str = "data.path") -> Path:
+    """The data folder (or file) that a key or an option, `named`, names. Raises InputError when there is none."""
     if not path:
-        raise InputError("data.path - got nothing - expected the folder of the data, as data.path=FOLDER")
+        raise InputError(f"{named} - got nothing - expected the folder of the data, as {named}=FOLDER")
     folder = Path(path).expanduser()
     if not folder.exists():
-        raise InputError(f"data.path: {shown(folder)} - no such file or folder")
+        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        near = did_you_mean(folder.name, sorted(beside)[:MAX_FRAMES])
+        raise InputError(f"{named}: {shown(folder)} - no such file or folder{shown(near)}")
     return folder
 
 

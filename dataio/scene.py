@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-import trimesh
 from pydantic import Field
 
 from dataio import normalize
@@ -19,7 +18,6 @@ from dataio.files import Float64, need_folder, notice, shown
 from dataio.georeference import Georeference
 from dataio.held_out import held_out
 from dataio.pictures import cache, images
-from dataio.pictures.cache import SIZE_PATTERN
 from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
 from dataio.pictures.pixels import DecodeOptions, check_files, read_pixels
@@ -28,7 +26,11 @@ from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
 from dataio.views import OWN_FIELDS, Views, checked
 from utils.config.parts import Part, discover, parts
+from utils.config.text import MEMORY
 from utils.errors import InputError
+
+if TYPE_CHECKING:
+    import trimesh
 
 Color = tuple[float, float, float]
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -129,9 +131,8 @@ class DataConfig(Part):
     )
     up: Literal["auto"] | Vector = Field(default="auto", description="the world's up direction")
     near: float = Field(default=0.05, ge=0, description="nearest distance from a camera, scene units")
-    ram: str = Field(
+    ram: Annotated[str, MEMORY] = Field(
         default="auto",
-        pattern=SIZE_PATTERN,
         description="memory that pixels may take, as 16G; beyond it they are read from a file on disk;"
         " auto: six tenths of the machine's",
     )

@@ -16,6 +16,7 @@ from dataio.cameras import Cameras
 from dataio.georeference import Georeference
 from dataio.scene import AutoData, Scene
 from engine.build import choose_device, renamed
+from engine.early import run_folder
 from engine.experiment import ExperimentConfig, read_config
 from engine.poses import Placed, place_cameras, placed_scene
 from models.model import Model
@@ -202,13 +203,9 @@ def check_scene(scene: Scene, kept: dict[str, Any], source: str) -> None:
 
 def _find(path: Path) -> tuple[Path, Path]:
     """The run folder and the checkpoint that `path` means."""
+    folder = run_folder(path)
     if (path / "manifest.json").is_file():
-        folder = path.resolve().parent.parent
-        if (folder / "config.yaml").is_file():
-            return folder, path
-        raise InputError(f"{path}: no config.yaml in {folder} - expected a checkpoint inside a run folder")
-    if not (path / "config.yaml").is_file():
-        raise InputError(f"{path}: not a run folder - expected config.yaml and checkpoints/ in it")
+        return folder, path
     checkpoint = newest_checkpoint(path / "checkpoints")
     if checkpoint is None:
         raise InputError(f"{path}: no complete checkpoint in {path / 'checkpoints'} - train it first")

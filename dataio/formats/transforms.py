@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import trimesh
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataio import normalize
@@ -341,6 +340,8 @@ class _Folder:
         if not path.is_file():
             notice(f"{where} - {shown(path)} is missing, going on without its points")
             return None
+        import trimesh  # takes longer to import than all formats
+
         try:
             loaded: Any = trimesh.load(path, file_type="ply", process=False)
             points = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)
