@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ EXAMPLE = """examples:
   python prepare.py --check DATA
   python prepare.py --check DATA data.type=dtu data.masks=off --out report.html
 
-OUT is a data set in COLMAP's layout: python train.py CONFIG data.path=OUT
+OUT is a data set in COLMAP's layout: python train.py configs/neus_hash_open.yaml data.path=OUT
 exit codes: 0 done, whatever was found; 2 data that cannot be read; 4 storage"""
 ANY_CONFIG = Path(__file__).parent / "configs" / "neus_hash.yaml"  # of which the part about data is used
 
@@ -52,8 +53,16 @@ def find_poses(photos: str, out: str, overrides: Sequence[str]) -> int:
     assert isinstance(config, PhotosData)
     for line in prepare(config, Path(out)).lines():
         print(line)
-    print(f"{out}: python train.py CONFIG data.path={out}")
+    print(f"{out}: python train.py {suited(Path(out))} {shlex.quote(f'data.path={out}')}")
     return 0
+
+
+def suited(data: Path) -> str:
+    """The config for photographs whose poses were found: with masks or alpha the object alone, else all around too."""
+    from dataio.pictures.images import has_alpha, pictures_in
+
+    masked = (data / "masks").is_dir() or has_alpha(pictures_in(data / "images")[0])
+    return f"configs/{'neus_hash' if masked else 'neus_hash_open'}.yaml"
 
 
 def check(data: str, overrides: Sequence[str], out: Path | None) -> int:

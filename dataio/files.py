@@ -86,6 +86,22 @@ def need_folder(path: str | None, named: str = "data.path") -> Path:
     return folder
 
 
+def files_ending(folder: Path, ending: str) -> list[Path]:
+    """The files of a folder whose names end so, in upper case or not, in the order of their names.
+
+    ending: in lower case. A name that begins with a dot is another program's note about a file, as AppleDouble's.
+    """
+    names = [path for path in folder.iterdir() if path.name.lower().endswith(ending) and path.name[0] != "."]
+    return sorted(path for path in names if path.is_file())
+
+
+def say_twice(taken: Mapping[str, str], where: str) -> None:
+    """A line where the lists of several splits name the same. taken: what they name, and the split it is in now."""
+    if taken:
+        name, split = next(iter(taken.items()))
+        notice(f"{where} - {len(taken)} named in more than one split, the first is {shown(name)}: taken for {split}")
+
+
 def read_json(path: Path) -> Any:
     """A JSON file as Python values, its size and depth bounded, duplicate keys refused. Raises InputError."""
     text = read_text(path)

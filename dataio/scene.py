@@ -36,6 +36,7 @@ Color = tuple[float, float, float]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Vector = tuple[float, float, float]
 
+MOST_FOLDERS = 100  # entries that are looked at for data
 MOST_NAMED = 8  # views that are named in a line
 MASK_SIZE = 1024  # larger masks are looked at in this size when the region of interest is found
 
@@ -156,7 +157,10 @@ class DataConfig(Part):
         """One line about the data, without decoding images. Raises InputError."""
         views = further(self, checked(self.parse()))
         check_files(decode_options(self), views)
-        said = said_of_splits(views, make_splits(views, holdout=self.holdout))
+        splits = make_splits(views, holdout=self.holdout)
+        if len(splits["train"]) == 0:
+            raise InputError(f"{shown(views.source)} - all {len(views.names)} views are for tests - expected others")
+        said = said_of_splits(views, splits)
         return f"{shown(views.source)}: {len(views.names)} views, {said}"
 
 
@@ -164,6 +168,8 @@ class AutoData(DataConfig):
     """The format is recognized from the files."""
 
     type: Literal["auto"] = "auto"
+
+    prepared: str | None = Field(default=None, description="of raw photographs: folder for what is found")
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -174,18 +180,23 @@ class AutoData(DataConfig):
         """The config of the recognized format, with the same common keys. Raises InputError."""
         discover("dataio.formats")
         path = need_folder(self.path)
-        found = {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
+        found = _recognized(path)
         if not found:
+            inner = next((entry for entry in _folders(path) if _recognized(entry)), None)
+            reason = f"it has data in it: write data.path={shown(inner)}" if inner else nearest_miss(path)
             known = ", ".join(name for name in parts(DataConfig) if name != "auto")
-            raise InputError(
-                f"data.path: {shown(path)} - not recognized: {nearest_miss(path)} - expected files of one of: {known}"
-            )
+            raise InputError(f"data.path: {shown(path)} - not recognized: {reason} - expected files of one of: {known}")
         found = {name: part for name, part in found.items() if not part.last_resort} or found
         best = max(found, key=lambda name: found[name].priority)
         if len(found) > 1:
             others = ", ".join(name for name in found if name != best)
             notice(f"{shown(path)}: read as {best} (also possible with data.type: {others})")
-        return found[best](**self.model_dump(exclude={"type"}))
+        keys = self.model_dump(exclude={"type"} if self.prepared else {"type", "prepared"})
+        if not keys.keys() <= found[best].model_fields.keys():
+            raise InputError(
+                f"data.prepared: {shown(path)} was read as {best}, which has its poses - expected raw photographs"
+            )
+        return found[best](**keys)
 
     def parse(self) -> Views:
         """As the recognized format does."""
@@ -198,6 +209,17 @@ class AutoData(DataConfig):
     def check(self) -> str:
         """As the recognized format does."""
         return self.resolve().check()
+
+
+def _recognized(path: Path) -> dict[str, type[DataConfig]]:
+    """The formats that a folder or file looks like."""
+    return {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
+
+
+def _folders(path: Path) -> list[Path]:
+    """The first few folders in a folder."""
+    entries = sorted(path.iterdir())[:MOST_FOLDERS] if path.is_dir() else []
+    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def further(config: DataConfig, views: Views) -> Views:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dataio.cameras import Cameras
 from dataio.georeference import Georeference
-from dataio.scene import AutoData, Scene
+from dataio.scene import AutoData, DataConfig, Scene
 from engine.build import choose_device, renamed
 from engine.early import run_folder
 from engine.experiment import ExperimentConfig, read_config
@@ -100,7 +100,7 @@ class Run:
         """
         data = self.config.data
         if path is not None:
-            data = AutoData(**{**data.model_dump(exclude={"type"}, include=set(AutoData.model_fields)), "path": path})
+            data = AutoData(**{**data.model_dump(include=set(DataConfig.model_fields)), "path": path})
         scene = data.load().reframed(self.world_from_scene)
         if path is None and scene.names == self.names:
             scene = replace(scene, splits=self.splits)  # what the run has held out, however it is chosen by now

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from dataio.checks.usable import MOST_COORDINATE
-from dataio.files import Float64, inside, need_folder, notice, read_text, shown
+from dataio.files import Float64, inside, need_folder, notice, read_text, say_twice, shown
 from dataio.formats import picture_folders
 from dataio.formats.colmap_model import (
     ModelCamera,
@@ -279,14 +279,17 @@ def _splits(root: Path, names: Sequence[str], allow_outside: bool) -> list[str] 
         return None
     view_of = {name: view for view, name in enumerate(names)}
     label = [""] * len(names)
+    twice: dict[str, str] = {}
     for split, file in files.items():
         where = shown(file)
         text = read_text(inside(root, file.name, where=where, allow_outside=allow_outside))
         for name in map(str.strip, text.splitlines()):
             if name in view_of:  # pictures that were not registered stand in the lists too
+                twice |= {name: split} if label[view_of[name]] not in ("", split) else {}
                 label[view_of[name]] = split
         if split not in label:
             raise InputError(f"{where} - names no picture of the model - expected one name per line, as in images")
+    say_twice(twice, shown(root))
     return label
 
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from dataio.files import MAX_FRAMES, Float64, need_folder, shown
+from dataio.files import MAX_FRAMES, Float64, files_ending, need_folder, shown
 from dataio.formats.rgbd import RgbdData, calibration, depth_camera, read_matrix, tracked
 from dataio.formats.sens import read_sens
 from dataio.pictures import images
@@ -85,7 +85,7 @@ class ScannetData(RgbdData):
 
 def _sens_file(folder: Path) -> Path | None:
     """The only .sens file of a folder."""
-    found = sorted(folder.glob("*.sens"))
+    found = files_ending(folder, ".sens") if folder.is_dir() else []
     return found[0] if len(found) == 1 else None
 
 
@@ -93,7 +93,7 @@ def _numbered(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
     """The files of a folder whose names are numbers."""
     if not folder.is_dir():
         raise InputError(f"{shown(folder)} - no such folder - expected {', '.join(FOLDERS)}")
-    paths = (path for path in folder.iterdir() if path.suffix in suffixes and path.stem.isdecimal())
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.stem.isdecimal())
     return {int(path.stem): path for path in paths if len(path.stem) < 10}
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from dataio.files import MAX_FRAMES, Float64, need_folder, notice, shown
+from dataio.files import MAX_FRAMES, Float64, need_folder, notice, say_twice, shown
 from dataio.formats.rgbd import RgbdData, calibration, depth_camera, read_matrix, tracked
 from dataio.pictures import images
 from dataio.views import Views
@@ -56,7 +56,7 @@ class SevenScenesData(RgbdData):
         known = np.flatnonzero(tracked(poses, shown(folder)))
         split, stems = [found[i][0] for i in known], [found[i][1] for i in known]
         colors, depths = (
-            self.within(folder, (Path(f"{stem}.{kind}.png") for stem in stems)) for kind in ("color", "depth")
+            self.within(folder, (_picture(Path(f"{stem}.{kind}.png")) for stem in stems)) for kind in ("color", "depth")
         )
         color_size, depth_size = _size(colors, folder), _size(depths, folder)
         color, depth = self._calibration(folder, color_size, depth_size)
@@ -96,7 +96,11 @@ class SevenScenesData(RgbdData):
         files = {split: file for split, file in zip(SPLIT_FILES, paths, strict=True) if file.is_file()}
         if not files:
             return [("", path) for path in sorted(folder.glob("seq-*")) if path.is_dir()]
-        listed = [(split, folder / f"seq-{number:02d}") for split, file in files.items() for number in _numbers(file)]
+        numbers = {split: _numbers(file) for split, file in files.items()}
+        twice = sorted(set(numbers.get("train", ())) & set(numbers.get("test", ())))
+        say_twice({f"sequence{number}": "test" for number in twice}, shown(folder))
+        split_of = {number: split for split, named in numbers.items() for number in named}
+        listed = [(split, folder / f"seq-{number:02d}") for number, split in split_of.items()]
         missing = [path for _, path in listed if not path.is_dir()]
         if missing:
             first = missing[0].name
@@ -139,6 +143,11 @@ def _frames(sequence: Path) -> list[Path]:
     """The frames that have a pose file, in order, as paths without `.pose.txt`."""
     names = sorted(path.name for path in sequence.iterdir() if POSE.fullmatch(path.name))
     return [sequence / name.removesuffix(".pose.txt") for name in names]
+
+
+def _picture(path: Path) -> Path:
+    """The file, or one whose suffix is written otherwise."""
+    return path if path.is_file() else images.beside(path) or path
 
 
 def _size(paths: list[Path], where: Path) -> Size:

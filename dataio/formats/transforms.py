@@ -29,6 +29,7 @@ from dataio.files import (
     need_folder,
     notice,
     parse_json,
+    say_twice,
     shown,
 )
 from dataio.formats import picture_folders
@@ -108,18 +109,18 @@ class TransformsData(DataConfig):
         """A .json file, or a folder with one that has the usual name."""
         if path.is_file():
             return path.suffix.lower() == ".json"
-        return any((path / name).is_file() for name in ("transforms.json", SPLIT_FILES["train"]))
+        return any((path / name).is_file() for name in ("transforms.json", *SPLIT_FILES.values()))
 
     def parse(self) -> Views:
         """Read the file or the files of the splits. Raises InputError."""
         path = need_folder(self.path)
         if path.is_file():
             return _parse_file(path, self.allow_outside, _split_of(path))
-        if (path / SPLIT_FILES["train"]).is_file():
-            files = {split: path / name for split, name in SPLIT_FILES.items() if (path / name).is_file()}
+        files = {split: path / name for split, name in SPLIT_FILES.items() if (path / name).is_file()}
+        if "train" in files or (files and not (path / "transforms.json").is_file()):
             return _joined([_parse_file(file, self.allow_outside, split) for split, file in files.items()])
         if not (path / "transforms.json").is_file():
-            raise InputError(f"{shown(path)} - no transforms.json and no transforms_train.json in it")
+            raise InputError(f"{shown(path)} - no transforms.json and no {' or '.join(SPLIT_FILES.values())} in it")
         return _parse_file(path / "transforms.json", self.allow_outside, None)
 
 
@@ -278,6 +279,7 @@ def _named_split(content: TransformsFile, where: str) -> list[str] | None:
         return None
     view_of = {posixpath.normpath(frame.file_path): view for view, frame in enumerate(content.frames)}
     lost: list[str] = []
+    twice: dict[str, str] = {}
     label = [""] * len(content.frames)
     for split, names in lists.items():
         for name in names or []:
@@ -285,7 +287,9 @@ def _named_split(content: TransformsFile, where: str) -> list[str] | None:
             if view is None:
                 lost.append(f"{split}_filenames: {shown(name)}")
             else:
+                twice |= {name: split} if label[view] not in ("", split) else {}
                 label[view] = split
+    say_twice(twice, where)
     if lost and not any(label):
         raise InputError(f"{where}: {lost[0]} - expected the file_path of a frame; none of {len(lost)} names is one")
     if lost:

@@ -42,8 +42,9 @@ def beside(path: Path) -> Path | None:
     """
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
     for suffix in SUFFIXES:  # a look at each is quicker than a list of the folder
-        if (other := path.with_name(stem + suffix)).is_file():
-            return other
+        for name in (stem + suffix, stem + suffix.upper()):
+            if (other := path.with_name(name)).is_file():
+                return other
     if not path.parent.is_dir():
         return None
     same = (other for other in sorted(path.parent.iterdir()) if other.stem.lower() == stem.lower())
@@ -132,9 +133,9 @@ def stored_depth(path: Source) -> Depth:
     depth: npt.NDArray[np.generic]
     if isinstance(path, PackedNumbers):
         depth = path.numbers()
-    elif isinstance(path, Path) and path.suffix == ".npy":
+    elif isinstance(path, Path) and path.suffix.lower() == ".npy":
         depth = np.array(_npy_depth(path))
-    elif isinstance(path, Path) and path.suffix == ".pfm":
+    elif isinstance(path, Path) and path.suffix.lower() == ".pfm":
         depth = read_pfm(path)
     else:
         with opened(path) as picture:
@@ -152,7 +153,7 @@ def depth_is_short(path: Source) -> bool:
     """Whether `stored_depth` will give uint16, from the header. Raises InputError."""
     if isinstance(path, Packed):
         return isinstance(path, PackedNumbers)
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return _is_short(_npy_depth(path).dtype)
     if path.suffix.lower() not in SUFFIXES:
         return False

@@ -16,6 +16,7 @@ class Outline(Protocol):
     """What may stand in a config: `utils.config.schema.Schema`."""
 
     def keys(self, tree: Node, path: Sequence[str]) -> list[str]: ...
+    def owners(self, tree: Node, path: Sequence[str]) -> list[str]: ...
     def complete(self, tree: Node, path: Sequence[str]) -> str: ...
 
 _WORDING = {
@@ -82,14 +83,20 @@ def _line(key: tuple[str, ...], details: list[Any], tree: Node, outline: Outline
         blamed = _blamed(what, tree, node)
         got, place = got if kind == "value_error" else "", node.place if blamed is node else blamed.key
     elif kind == "extra_forbidden":
-        known = outline.keys(tree, key[:-1])
-        hint = did_you_mean(key[-1], known) or f"; known here: {', '.join(known)}"
-        place = node.key
+        hint, place = _known_instead(key, tree, outline), node.key
     elif node.value is None:
         hint = "; null removes an inherited key, and here none is inherited" + did_you_mean(key[-1], _others(parent))
     elif isinstance(node.value, str):
         hint = did_you_mean(node.value, _choices(details))
     return ": ".join(filter(None, (str(place), ".".join(key), f"{what}{got}{hint}")))
+
+
+def _known_instead(key: tuple[str, ...], tree: Node, outline: Outline) -> str:
+    """What could have been meant by a key that is not known where it stands."""
+    known, owners = outline.keys(tree, key[:-1]), outline.owners(tree, key)
+    if owners:
+        return f"; a key of type: {' or '.join(owners)}"
+    return did_you_mean(key[-1], known) or f"; known here: {', '.join(known)}"
 
 
 def _blamed(what: str, tree: Node, node: Node) -> Node:

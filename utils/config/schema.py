@@ -96,6 +96,14 @@ class Schema:
         options = [option for each in last for option in self._options(each, node)]
         return sorted({key for option in options for key in option.get("properties", ())} - {"base"})
 
+    def owners(self, tree: Node, path: Sequence[str]) -> list[str]:
+        """The types of the parts that have the key at the end of `path`, of those that could stand where it is."""
+        *_, (last, _), _ = self._along(tree, path)
+        choices = [self.definitions[_name(each)] for each in last if "$ref" in each]
+        known = {name: ref for choice in choices if "oneOf" in choice for name, ref in _parts(choice).items()}
+        keys = {name: self.definitions[_name({"$ref": ref})].get("properties", {}) for name, ref in known.items()}
+        return [name for name in keys if path[-1] in keys[name]]
+
     def complete(self, tree: Node, path: Sequence[str]) -> str:
         """A file of configs/ that has all of what is at `path`, or around it; empty where none is known."""
         steps = [described for described, _ in self._along(tree, path)]
