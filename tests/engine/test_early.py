@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import early, experiment, showing
+from tests.support import made_data
 from tests.support.sources import ROOT
 from utils.errors import InputError
 
@@ -140,3 +141,14 @@ def test_nothing_heavy_is_imported() -> None:
     code = f"import sys, engine.early, utils.command_line; print(sorted({heavy}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_check_imports_no_compiler_and_no_meshes(tmp_path: Path) -> None:
+    """Half of its time once went into imports that it did not need."""
+    made_data.transforms(tmp_path)
+    command = [sys.executable, "-X", "importtime", "train.py", str(CONFIG), f"data.path={tmp_path}", "--check"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "torch" in imported and "10 views" in done.stdout
+    assert imported & {"torch._dynamo", "trimesh", "scipy", "skimage", "tensorboard"} == set()

@@ -52,8 +52,8 @@ def test_names_of_other_systems(name: str, tmp_path: Path) -> None:
     assert after.quantities.keys() == before.quantities.keys()
     for mine, own in zip(after.images, before.images, strict=True):
         np.testing.assert_array_equal(mine, own)
-    for mine, own in zip(after.depths or (), before.depths or (), strict=True):
-        np.testing.assert_array_equal(mine, own)
+    for depth, known in zip(after.depths or (), before.depths or (), strict=True):
+        np.testing.assert_array_equal(depth, known)
 
 
 def test_a_sequence_in_both_splits_is_for_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
