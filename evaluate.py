@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataio.files import need_folder
 from engine import early
-from utils.command_line import Parser, device, input_file, number
+from utils.command_line import Parser, device, input_file, number, override
 from utils.errors import InputError, run_script
 from utils.files import check_file
 
@@ -41,7 +41,7 @@ def main() -> int:
     mesh, points = input_file("a mesh"), input_file("a mesh or points")
     views = number(int, 1, 100_000)
     add("run", help="run folder or checkpoint folder")
-    add("overrides", nargs="*", default=[], metavar="key.sub=value", help="changes to the run's config")
+    add("overrides", type=override, nargs="*", default=[], metavar="key.sub=value", help="changes to the config")
     add("--mesh", type=mesh, metavar="FILE", help="default: RUN/meshes/mesh.ply")
     add("--reference", type=points, metavar="FILE", help="true surface, or points on it (.npz, .ply), same frame")
     add("--min-views", type=views, default=2, metavar="N", help="of points, those N training views saw; default: 2")

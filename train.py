@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import early
-from utils.command_line import Parser
+from utils.command_line import Parser, override
 from utils.errors import run_script
 
 if TYPE_CHECKING:
@@ -23,11 +23,12 @@ exit codes: 0 done, 2 bad input, 3 loss not finite, 4 storage, 5 memory, 75 or 1
 
 def main() -> int:
     parser = Parser(__doc__, EXAMPLE, keys=early.keys)
-    parser.add_argument("config", help="a YAML file, see configs/")
-    parser.add_argument("overrides", nargs="*", default=[], metavar="key.sub=value", help="changes to the config")
-    parser.add_argument("--check", action="store_true", help="check config and data, then stop")
-    parser.add_argument("--print-config", action="store_true", help="print the resolved config, then stop")
-    parser.add_argument("--allow-config-change", action="store_true", help="resume although the config differs")
+    add = parser.add_argument
+    add("config", help="a YAML file, see configs/")
+    add("overrides", type=override, nargs="*", default=[], metavar="key.sub=value", help="changes to the config")
+    add("--check", action="store_true", help="check config and data, then stop")
+    add("--print-config", action="store_true", help="print the resolved config, then stop")
+    add("--allow-config-change", action="store_true", help="resume although the config differs")
     args = parser.parse()
     tree = early.check_config(args.config, args.overrides)
     folder = early.output_folder(tree, args.config)

@@ -21,6 +21,8 @@ MISTAKES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("train.py", "neus_hash", "data.path=DATA"), "configs/neus_hash.yaml"),
     (("train.py", CONFIG, "data.path=DATA", "--train.minutes=3"), "write train.minutes=3"),
     (("train.py", CONFIG, "--data", "DATA"), "write data.path=DATA"),
+    (("train.py", CONFIG, "DATA"), "as data.path=DATA"),
+    (("train.py", "data.path=DATA"), "stands where the config is expected"),
     (("train.py", CONFIG, "data.path=DATA", "train.raiz=3"), "train.raiz: unknown key"),
     (("train.py", CONFIG, "data.path=DATA", "device=gpu"), "auto, cpu, cuda, cuda:1"),
     (("train.py", CONFIG, "data.path=DATA", "model.foreground.field.encoding=hsah_grid"), "'hash_grid'"),

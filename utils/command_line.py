@@ -58,6 +58,15 @@ class Parser(argparse.ArgumentParser):
         return next((key for key in (f"{name}.path", name, *ends, *close) if key in known), None)
 
 
+def override(text: str) -> str:
+    """An argument's type: `key.sub=value`. Who names data without their key is shown how it is written."""
+    key, equals, value = text.partition("=")
+    path = value if key == "data" else text
+    if (not equals or key == "data") and Path(path).exists():
+        raise argparse.ArgumentTypeError(f"got {text!r} - expected key.sub=value, as data.path={path}")
+    return text
+
+
 def device(text: str) -> str:
     """An argument's type: the name of a device."""
     if not DEVICE.fits(text):

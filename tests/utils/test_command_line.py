@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.command_line import Parser, device, input_file, number, output_file, output_folder
+from utils.command_line import Parser, device, input_file, number, output_file, output_folder, override
 from utils.errors import InputError
 from utils.files import check_file, check_folder
 
@@ -17,7 +17,7 @@ KEYS = ["device", "data.path", "data.downscale", "train.steps", "train.micro_bat
 def parser() -> Parser:
     made = Parser("about", "examples", keys=lambda: KEYS)
     made.add_argument("config")
-    made.add_argument("overrides", nargs="*", default=[])
+    made.add_argument("overrides", nargs="*", default=[], type=override, metavar="key.sub=value")
     made.add_argument("--check", action="store_true")
     made.add_argument("--size", type=number(int, 1, 8))
     made.add_argument("--share", type=number(float, 0, 1))
@@ -47,6 +47,8 @@ def parser() -> Parser:
         ("a --mesh msh.ply", "--mesh: msh.ply: no such file; did you mean 'mesh.ply'? - expected a mesh"),
         ("a --mesh mesh.txt", "--mesh: got 'mesh.txt' - expected a mesh, a file in .ply"),
         ("a --out mesh.ply/x.ply", "--out: mesh.ply: is no folder - expected another place to write to"),
+        ("a mesh.ply", "key.sub=value: got 'mesh.ply' - expected key.sub=value, as data.path=mesh.ply"),
+        ("a data=mesh.ply", "key.sub=value: got 'data=mesh.ply' - expected key.sub=value, as data.path=mesh.ply"),
         ("a --folder mesh.ply", "--folder: mesh.ply: is no folder - expected another place to write to"),
     ],
 )

@@ -160,6 +160,8 @@ class _Files:
 def _no_file(path: Path) -> str:
     if path.is_dir():
         return f"{_shown(path)}: a folder - expected a config file (.yaml)"
+    if "=" in str(path):
+        return f"{path}: stands where the config is expected, as in configs/neus_hash.yaml {path}"
     files = (*CONFIGS.rglob("*.yaml"), *path.parent.glob("*.yaml"))
     known = {file.stem: file for file in sorted(files, key=lambda file: (file.parent == path.parent, str(file)))}
     near = closest(path.stem, known)

@@ -135,7 +135,7 @@ def test_other_files_are_refused(folder: Path) -> None:
     (folder / "bytes.yaml").write_bytes(b"mine: {}\nx: \xff\n")
     (folder / "loop.yaml").symlink_to("loop.yaml")
     said = {}
-    for name in ("bytes.yaml", "loop.yaml", "byte.yaml", "configs"):
+    for name in ("bytes.yaml", "loop.yaml", "byte.yaml", "a.b=1", "configs"):
         with pytest.raises(InputError) as caught:
             load_config(name, [], Config)
         said[name] = str(caught.value)
@@ -143,6 +143,7 @@ def test_other_files_are_refused(folder: Path) -> None:
         "bytes.yaml": "bytes.yaml:2: not UTF-8 text",
         "loop.yaml": "loop.yaml: no such config file; did you mean 'loop.yaml'?",
         "byte.yaml": "byte.yaml: no such config file; did you mean 'bytes.yaml'?",
+        "a.b=1": "a.b=1: stands where the config is expected, as in configs/neus_hash.yaml a.b=1",
         "configs": "configs: a folder - expected a config file (.yaml)",
     }
 
