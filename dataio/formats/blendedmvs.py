@@ -67,8 +67,7 @@ class BlendedMvsData(DataConfig):
         return inside(root, name, where=shown(root), allow_outside=self.allow_outside)
 
     def _picture(self, root: Path, name: str) -> Path:
-        path = self._find(root, f"{name}.jpg")
-        return path if path.is_file() else images.beside(path) or path
+        return images.named(root, f"{name}.jpg", where=shown(root), allow_outside=self.allow_outside)
 
     def _depth(self, root: Path, stem: str) -> Path:
         tries = [self._find(root, f"rendered_depth_maps/{stem}{suffix}") for suffix in (".pfm", ".PFM")]

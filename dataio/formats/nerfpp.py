@@ -70,8 +70,9 @@ def _views_of(root: Path, split: str, allow_outside: bool) -> list[tuple[Path, P
         return inside(root, name, where=shown(root / split), allow_outside=allow_outside)
 
     def named(part: str, stem: str) -> Path | None:
-        path = find(f"{split}/{part}/{stem}.png")
-        return path if path.is_file() else images.beside(path)
+        where = shown(root / split)
+        path = images.named(root, f"{split}/{part}/{stem}.png", where=where, allow_outside=allow_outside)
+        return path if path.is_file() else None
 
     if not (root / split / "pose").is_dir():
         return []

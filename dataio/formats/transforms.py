@@ -199,18 +199,19 @@ def _smaller(paths: list[Path], folder: Path, where: str) -> list[Path]:
     if any(path.is_file() for path in paths):
         return paths
     for factor in picture_folders.SMALLER:
-        others = [_in_place_of(path, folder, f"images_{factor}") for path in paths]
+        others = [_in_place_of(path, folder, f"images_{factor}", where) for path in paths]
         if any(other.is_file() for other in others):
             notice(f"{where} - none of its pictures is there - taking those of images_{factor}")
             return others
     return paths
 
 
-def _in_place_of(path: Path, folder: Path, name: str) -> Path:
+def _in_place_of(path: Path, folder: Path, name: str, where: str) -> Path:
     """A picture below images/ as it would be called in the folder `name`, perhaps with another suffix."""
     parts = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
-    other = folder.joinpath(name, *parts[1:]) if parts and parts[0] == "images" else path
-    return images.beside(other) or other
+    if parts[:1] != ("images",):
+        return path
+    return images.named(folder, "/".join((name, *parts[1:])), where=where)
 
 
 def _size(lens: CameraKeys, image: Path) -> tuple[int, int]:
@@ -334,8 +335,8 @@ class _Folder:
 
     def image(self, name: str, where: str) -> Path:
         """The picture; Blender's files leave the suffix out, and some name another one than their pictures have."""
-        path = self.find(name, f"{where}.file_path")
-        return path if path.is_file() else images.beside(path) or path
+        key = f"{where}.file_path"
+        return images.named(self.file.parent, name, where=key, allow_outside=self.allow_outside)
 
     def points(self, name: str | None, where: str, world_from_saved: Float64) -> Float64 | None:
         if name is None:

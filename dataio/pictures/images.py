@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from dataio.files import BROKEN_ARRAY, shown
+from dataio.files import BROKEN_ARRAY, inside, shown
 from dataio.pictures.packed import Packed, PackedNumbers
 from dataio.pictures.pfm import read_pfm
 from utils.errors import InputError
@@ -42,13 +42,25 @@ def beside(path: Path) -> Path | None:
     """
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
     for suffix in SUFFIXES:  # a look at each is quicker than a list of the folder
-        for name in (stem + suffix, stem + suffix.upper()):
-            if (other := path.with_name(name)).is_file():
-                return other
+        if (other := path.with_name(stem + suffix)).is_file():
+            return other
     if not path.parent.is_dir():
         return None
     same = (other for other in sorted(path.parent.iterdir()) if other.stem.lower() == stem.lower())
     return next(filter(is_picture, same), None)
+
+
+def named(root: Path, name: str, *, where: str, allow_outside: bool = False) -> Path:
+    """The picture that a data set names, or one beside it as of `beside`; the name itself where there is none.
+
+    root, where, allow_outside, raises: as `dataio.files.inside`, also for the one beside it.
+    """
+    path = inside(root, name, where=where, allow_outside=allow_outside)
+    other = None if path.is_file() else beside(path)
+    if other is None:
+        return path
+    name = PurePosixPath(name.replace("\\", "/")).with_name(other.name).as_posix()
+    return inside(root, name, where=where, allow_outside=allow_outside)
 
 
 def has_alpha(path: Source) -> bool:

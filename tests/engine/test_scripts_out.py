@@ -19,11 +19,13 @@ import trimesh
 import bake
 import evaluate
 import extract_mesh
+import prepare
 import render
 from dataio.cameras import Cameras
 from engine.showing import open_shown, read_renderer, source_of
 from models.rendering.frames import Frame
 from tests.models.test_surface import CASES, surface_model
+from tests.support import made_data
 from tests.support.analytic import RADIUS, Sphere
 from tests.support.sources import ROOT
 from utils.errors import InputError
@@ -279,3 +281,14 @@ def test_images_of_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert evaluate.measure_images(run, cast(Any, scene), "val") is None
     with pytest.raises(InputError, match="test, val"):
         evaluate.measure_images(run, cast(Any, scene), "tets")
+
+
+def test_prepare_ends_with_the_config_for_the_data(tmp_path: Path) -> None:
+    """Photographs alone have a background; with masks or alpha the object is all that is wanted."""
+    made_data.picture(tmp_path / "images/0.png")
+    assert prepare.suited(tmp_path) == "configs/neus_hash_open.yaml"
+    made_data.picture(tmp_path / "images/0.png", mode="RGBA")
+    assert prepare.suited(tmp_path) == "configs/neus_hash.yaml"
+    made_data.picture(tmp_path / "images/0.png")
+    (tmp_path / "masks").mkdir()
+    assert prepare.suited(tmp_path) == "configs/neus_hash.yaml"

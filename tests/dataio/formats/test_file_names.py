@@ -13,6 +13,7 @@ from dataio.formats.blendedmvs import BlendedMvsData
 from dataio.formats.seven_scenes import SevenScenesData
 from dataio.scene import AutoData, DataConfig
 from tests.support import made_data, made_models, made_rgbd
+from utils.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".pfm", ".npy")  # of pictures and what belongs to them pixel by pixel
 
@@ -80,3 +81,23 @@ def test_pictures_in_two_of_colmaps_lists_are_said(tmp_path: Path, capsys: pytes
     views = AutoData(path=str(tmp_path)).parse()
     assert views.split == ["test" if name in shot.names[:3] else "train" for name in views.names]
     assert f"3 named in more than one split, the first is {shot.names[0]}: taken for test" in capsys.readouterr().err
+
+
+LINKS = {
+    "transforms": "images/003.png",
+    "colmap": "images/cam0/002.png",
+    "nerfpp": "train/rgb/000002.png",
+    "blendedmvs": "blended_images/00000002.png",
+    "seven_scenes": "seq-01/frame-000002.color.png",
+    "scannet": "color/2.jpg",
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_of_another_suffix_does_not_lead_out(name: str, tmp_path: Path) -> None:
+    FORMATS[name](tmp_path / "data")
+    picture, secret = tmp_path / "data" / LINKS[name], tmp_path / "secret.png"
+    picture.rename(secret)
+    picture.with_suffix(".PNG").symlink_to(secret)
+    with pytest.raises(InputError, match="allow_outside"):
+        config(name, tmp_path / "data").load()
