@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import early
+from utils.command_line import Parser, device, number, output_file
 from utils.errors import run_script
+from utils.files import check_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from dataio.georeference import Georeference
     from engine.run import Run
 
+FORMATS = (".ply", ".obj", ".glb")
 LEAST_SEEN = 0.05  # share of vertices
 SOLID_SHARE = 0.75  # of the unit sphere: from here on, what lies beyond it counts as solid too
 
@@ -32,27 +36,24 @@ vertex."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("run", help="run folder or checkpoint folder")
     add = parser.add_argument
-    add("--resolution", type=resolution, default=256, metavar="N", help="points per side; default: 256")
-    add("--out", type=Path, action="append", metavar="FILE", help="default: RUN/meshes/mesh.ply")
+    add("--resolution", type=number(int, 16, 4096), default=256, metavar="N", help="points per side; default: 256")
+    add("--out", type=output_file(*FORMATS), action="append", metavar="FILE", help="default: RUN/meshes/mesh.ply")
     add("--color", action=argparse.BooleanOptionalAction, default=True, help="vertex colors; default: yes")
     add("--keep", type=keep, default=0.01, metavar="K", help="all, largest or least share; default: 0.01")
     add("--close", action="store_true", help="close the surface at the unit sphere, seen or not")
     add("--frame", choices=("world", "scene"), default="world", help="default: world")
-    add("--device", default="auto", help="auto, cpu, cuda")
-    add("--debug", action="store_true", help="show tracebacks of user errors")
-    args = parser.parse_args()
-
-    from utils.meshing.mesh import check_suffix, keep_pieces, transformed, write_mesh
-
-    for path in args.out or ():
-        check_suffix(path)  # before minutes of work
+    add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+    args = parser.parse()
+    folder = early.check_run(args.run)
+    outs = args.out or [folder / "meshes" / "mesh.ply"]
+    for path in outs:
+        check_file(path)
 
     from engine.run import Run
+    from utils.meshing.mesh import keep_pieces, transformed, write_mesh
 
     began = time.perf_counter()
     run = Run.open(args.run, device=args.device)
@@ -61,7 +62,6 @@ def main() -> int:
     up = run.world_from_scene[:3, :3].T @ run.up
     if args.frame == "world":
         mesh, up = transformed(mesh, run.world_from_scene), run.up
-    outs = args.out or [run.folder / "meshes" / "mesh.ply"]
     for path in outs:
         write_mesh(path, mesh, up=up)
         if run.georeference is not None and args.frame == "world":
@@ -127,14 +127,6 @@ def as_seen(
         mesh.remove_unreferenced_vertices()
         said += f", {opened:.0%} of the area left open (--close keeps it)"
     return mesh, said
-
-
-def resolution(text: str) -> int:
-    """A number of lattice points per side."""
-    value = int(text)
-    if not 16 <= value <= 4096:
-        raise argparse.ArgumentTypeError(f"16 to 4096 expected, got {text}")
-    return value
 
 
 def keep(text: str) -> str | float:

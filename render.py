@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import early
+from utils.command_line import Parser, device, input_file, number, output_file
+from utils.config.mistakes import did_you_mean
 from utils.errors import InputError, run_script
+from utils.files import check_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from models.rendering.renderers.base import Renderer, RendererConfig, Source
 
 MODES = ("rgb", "depth", "normal")
+PATHS = ("spiral", "interpolate")
 EXAMPLE = """examples:
   python render.py runs/demo
   python render.py runs/demo --path interpolate --frames 240 --modes rgb --scale 2 --out flight.mp4
@@ -32,24 +37,22 @@ extract_mesh.py; a name or a YAML mapping. An asset, which bake.py makes, has it
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add("run", help="run folder, checkpoint folder or asset folder")
-    add("--path", default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
-    add("--frames", type=positive(int), default=60, metavar="N", help="default: 60")
-    add("--fps", type=positive(float), default=30.0, metavar="F", help="default: 30")
+    add("--path", type=path, default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
+    add("--frames", type=number(int, 1, 1_000_000), default=60, metavar="N", help="default: 60")
+    add("--fps", type=number(float, 0.001, 1000), default=30.0, metavar="F", help="default: 30")
     add("--modes", type=modes, metavar="M,...", help="of rgb,depth,normal; default: all that it makes")
     add("--renderer", metavar="R", help="volume, surface, lattice, mesh or YAML; default: volume")
     add("--surface", action="store_true", help="the same as --renderer surface")
     add("--baked", action="store_true", help="with --surface --modes depth: by a lattice of values")
-    add("--scale", type=positive(float), default=1.0, metavar="S", help="of the image size")
-    add("--out", type=Path, metavar="FILE", help="default: RUN/videos/PATH.mp4")
-    add("--device", default="auto", help="auto, cpu, cuda")
-    add("--debug", action="store_true", help="show tracebacks of user errors")
-    args = parser.parse_args()
+    add("--scale", type=number(float, 0.001, 100), default=1.0, metavar="S", help="of the image size")
+    add("--out", type=output_file(".mp4"), metavar="FILE", help="default: RUN/videos/PATH.mp4")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+    args = parser.parse()
     named = named_renderer(args)
+    check(args, named)
 
     from engine.showing import open_shown, read_renderer
     from utils.pictures.video import write_video
@@ -58,10 +61,25 @@ def main() -> int:
     wanted = makable(config, args.modes)
     source, renderer = open_shown(args.run, config if named else None, args.device)
     cameras = path_cameras(source, args.path, args.frames).scaled(args.scale)
-    out = args.out or source.folder / "videos" / f"{Path(args.path).stem}.mp4"
+    out = args.out or video(source.folder, args.path)
     count = write_video(out, panels(renderer, cameras, wanted), fps=args.fps)
     print(f"{out}: {count} frames, {count / args.fps:.1f} s, {', '.join(wanted)}")
     return 0
+
+
+def check(args: argparse.Namespace, named: str | None) -> None:
+    """Raise InputError for what shows before anything is loaded: no such run, renderer or place for the video."""
+    if named is not None:
+        early.check_renderer(named)
+    folder = Path(args.run)
+    if not (folder / "asset.json").is_file():
+        folder = early.check_run(folder)
+    check_file(args.out or video(folder, args.path))
+
+
+def video(folder: Path, path: str) -> Path:
+    """Where the video of a path goes, unless something else is named."""
+    return folder / "videos" / f"{Path(path).stem}.mp4"
 
 
 def named_renderer(args: argparse.Namespace) -> str | None:
@@ -86,7 +104,10 @@ def makable(config: RendererConfig, wanted: tuple[str, ...] | None) -> tuple[str
 
 
 def path_cameras(source: Source, path: str, frames: int) -> Cameras:
-    """The cameras of a path, scene frame, on the source's device, with the photographs' median intrinsics."""
+    """The cameras of a path, scene frame, on the source's device, with the photographs' median intrinsics.
+
+    path: one of `PATHS`, or a .json file.
+    """
     import numpy as np
 
     from dataio.cameras import Cameras
@@ -98,10 +119,8 @@ def path_cameras(source: Source, path: str, frames: int) -> Cameras:
     poses = shot.camera_to_world.cpu().numpy()
     if path == "spiral":
         along = spiral_path(poses, frames, up=source.world_from_scene[:3, :3].T @ source.up)
-    elif path == "interpolate":
-        along = interpolated_path(poses, frames)
     else:
-        raise InputError(f"--path: {path!r} - expected spiral, interpolate or a .json file")
+        along = interpolated_path(poses, frames)
     intrinsics = np.median(shot.intrinsics.cpu().numpy(), axis=0)
     size = np.median(shot.size.cpu().numpy(), axis=0).round()
     near = float(shot.near.median())
@@ -162,20 +181,20 @@ def modes(text: str) -> tuple[str, ...]:
     wanted = tuple(name.strip() for name in text.split(","))
     for name in wanted:
         if name not in MODES:
-            raise argparse.ArgumentTypeError(f"unknown mode {name!r}, expected some of {','.join(MODES)}")
+            raise argparse.ArgumentTypeError(
+                f"got {name!r}{did_you_mean(name, MODES)} - expected some of {','.join(MODES)}"
+            )
     return wanted
 
 
-def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
-    """An argparse type: a number above zero."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < 1e6:
-            raise argparse.ArgumentTypeError(f"a number above 0 expected, got {text}")
-        return value
-
-    return parse
+def path(text: str) -> str:
+    """A named path, or a file that is there."""
+    if text in PATHS:
+        return text
+    if not text.endswith(".json"):
+        expected = f"{', '.join(PATHS)} or FILE.json"
+        raise argparse.ArgumentTypeError(f"got {text!r}{did_you_mean(text, PATHS)} - expected {expected}")
+    return str(input_file("a camera path")(text))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import trimesh
 from pydantic import Field
 
 from dataio import normalize
@@ -21,7 +20,6 @@ from dataio.files import Float64, need_folder, notice, shown
 from dataio.georeference import Georeference
 from dataio.held_out import held_out
 from dataio.pictures import cache, images
-from dataio.pictures.cache import SIZE_PATTERN
 from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
 from dataio.pictures.pixels import DecodeOptions, check_files, read_pixels
@@ -30,12 +28,17 @@ from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
 from dataio.views import OWN_FIELDS, Views, checked
 from utils.config.parts import Part, discover, parts
+from utils.config.text import MEMORY
 from utils.errors import InputError
+
+if TYPE_CHECKING:
+    import trimesh
 
 Color = tuple[float, float, float]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Vector = tuple[float, float, float]
 
+MOST_FOLDERS = 100  # entries that are looked at for data
 MOST_NAMED = 8  # views that are named in a line
 MASK_SIZE = 1024  # larger masks are looked at in this size when the region of interest is found
 
@@ -142,9 +145,8 @@ class DataConfig(Part):
     )
     up: Literal["auto"] | Vector = Field(default="auto", description="the world's up direction")
     near: float = Field(default=0.05, ge=0, description="nearest distance from a camera, scene units")
-    ram: str = Field(
+    ram: Annotated[str, MEMORY] = Field(
         default="auto",
-        pattern=SIZE_PATTERN,
         description="memory that pixels may take, as 16G; beyond it they are read from a file on disk;"
         " auto: six tenths of the machine's",
     )
@@ -187,6 +189,8 @@ class AutoData(DataConfig):
 
     type: Literal["auto"] = "auto"
 
+    prepared: str | None = Field(default=None, description="of raw photographs: folder for what is found")
+
     @classmethod
     def recognizes(cls, path: Path) -> bool:
         """Never: this one only tries the others."""
@@ -196,18 +200,23 @@ class AutoData(DataConfig):
         """The config of the recognized format, with the same common keys. Raises InputError."""
         discover("dataio.formats")
         path = need_folder(self.path)
-        found = {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
+        found = _recognized(path)
         if not found:
+            inner = next((entry for entry in _folders(path) if _recognized(entry)), None)
+            reason = f"it has data in it: write data.path={shown(inner)}" if inner else nearest_miss(path)
             known = ", ".join(name for name in parts(DataConfig) if name != "auto")
-            raise InputError(
-                f"data.path: {shown(path)} - not recognized: {nearest_miss(path)} - expected files of one of: {known}"
-            )
+            raise InputError(f"data.path: {shown(path)} - not recognized: {reason} - expected files of one of: {known}")
         found = {name: part for name, part in found.items() if not part.last_resort} or found
         best = max(found, key=lambda name: found[name].priority)
         if len(found) > 1:
             others = ", ".join(name for name in found if name != best)
             notice(f"{shown(path)}: read as {best} (also possible with data.type: {others})")
-        return found[best](**self.model_dump(exclude={"type"}))
+        keys = self.model_dump(exclude={"type"} if self.prepared else {"type", "prepared"})
+        if not keys.keys() <= found[best].model_fields.keys():
+            raise InputError(
+                f"data.prepared: {shown(path)} was read as {best}, which has its poses - expected raw photographs"
+            )
+        return found[best](**keys)
 
     def parse(self) -> Views:
         """As the recognized format does."""
@@ -232,6 +241,17 @@ def usable(config: DataConfig, views: Views) -> Views:
     if config.shows_all:
         say_pictures(views)
     return further(config, checked(views))
+
+
+def _recognized(path: Path) -> dict[str, type[DataConfig]]:
+    """The formats that a folder or file looks like."""
+    return {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
+
+
+def _folders(path: Path) -> list[Path]:
+    """The first few folders in a folder."""
+    entries = sorted(path.iterdir())[:MOST_FOLDERS] if path.is_dir() else []
+    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def further(config: DataConfig, views: Views) -> Views:

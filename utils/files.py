@@ -1,4 +1,8 @@
-"""Files that are whole or not there: written beside their place, then moved into it."""
+"""Files that are whole or not there: written beside their place, then moved into it.
+
+One rule for every output: folders that are missing on the way are made when it is written, and what stands in the way
+is said before the work.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from utils.errors import StorageError
+from utils.errors import InputError, StorageError
+
+
+def check_folder(path: Path, key: str = "") -> None:
+    """Raise InputError where files cannot be written into the folder `path`, made with those above it if missing.
+
+    key: of the config, for the message.
+    """
+    said = f"{key}: {path}" if key else str(path)
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        what = "is no folder" if there == path else f"cannot be made: {there} is no folder"
+        raise InputError(f"{said}: {what} - expected another place to write to")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{said}: no permission to write in {there} - expected another place to write to")
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError where the file `path` cannot be written, in folders that are made if missing."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder - expected the name of a file")
+    check_folder(path.parent)
 
 
 @contextmanager

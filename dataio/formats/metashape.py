@@ -44,7 +44,7 @@ class MetashapeData(DataConfig):
     @classmethod
     def recognizes(cls, path: Path) -> bool:
         """A folder with cameras.xml, or an .xml file."""
-        return path.suffix == ".xml" if path.is_file() else any((path / name).is_file() for name in FILES)
+        return path.suffix.lower() == ".xml" if path.is_file() else any((path / name).is_file() for name in FILES)
 
     def parse(self) -> Views:
         """Read poses and lenses. Raises InputError."""

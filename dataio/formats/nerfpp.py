@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from dataio.checks.usable import pinhole
-from dataio.files import MAX_FRAMES, Float64, inside, need_folder, read_numbers, shown
+from dataio.files import MAX_FRAMES, Float64, files_ending, inside, need_folder, read_numbers, shown
 from dataio.pictures import images
 from dataio.scene import DataConfig
 from dataio.views import Views
@@ -72,12 +72,13 @@ def _views_of(root: Path, split: str, allow_outside: bool) -> list[tuple[Path, P
         return inside(root, name, where=shown(root / split), allow_outside=allow_outside)
 
     def named(part: str, stem: str) -> Path | None:
-        tries = (find(f"{split}/{part}/{stem}{suffix}") for suffix in images.SUFFIXES)
-        return next((path for path in tries if path.is_file()), None)
+        where = shown(root / split)
+        path = images.named(root, f"{split}/{part}/{stem}.png", where=where, allow_outside=allow_outside)
+        return path if path.is_file() else None
 
     if not (root / split / "pose").is_dir():
         return []
-    poses = sorted((root / split / "pose").glob("[!.]*.txt"))
+    poses = files_ending(root / split / "pose", ".txt")
     if len(poses) > MAX_FRAMES:
         raise InputError(f"{shown(root / split)} - got {len(poses)} poses - expected at most {MAX_FRAMES}")
     return [

@@ -12,7 +12,6 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, Field, RootModel
-from scipy.spatial.transform import Rotation
 
 from dataio import normalize
 from dataio.alignment import fit_similarity
@@ -254,6 +253,8 @@ def _plain(shot: Properties) -> Camera:
 
 def _rotations(vectors: list[Triple]) -> Float64:
     """[C, 3, 3] of axis times angle; NaN where that is no number."""
+    from scipy.spatial.transform import Rotation  # takes longer to import than all formats
+
     table = np.array(vectors, dtype=np.float64).reshape(-1, 3)
     sound = (np.abs(table) < 1e6).all(axis=-1)
     result = np.full((len(table), 3, 3), np.nan)

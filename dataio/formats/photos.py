@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from PIL import Image, ImageOps
 from pydantic import BaseModel, Field, ValidationError
@@ -30,6 +30,7 @@ from dataio.sfm.structure_from_motion import (
     need_pycolmap,
 )
 from dataio.views import Views
+from utils.config.text import MEMORY
 from utils.errors import InputError, StorageError
 from utils.files import link_or_copy, replacing, write_json
 
@@ -99,8 +100,8 @@ class PhotosData(DataConfig):
     )
     size: int = Field(default=2000, ge=200, le=16_000, description="longer side in which features are found, pixels")
     features: int = Field(default=6000, ge=200, le=100_000, description="most features per photograph")
-    memory: str = Field(
-        default="auto", pattern=cache.SIZE_PATTERN, description="of the process that finds the poses; as data.ram"
+    memory: Annotated[str, MEMORY] = Field(
+        default="auto", description="of the process that finds the poses; as data.ram"
     )
     minutes: float = Field(default=120.0, gt=0, description="longest time for that process")
     threads: int = Field(default=0, ge=0, description="of that process; 0: all")

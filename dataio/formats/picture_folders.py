@@ -102,10 +102,7 @@ def _find(folder: Path, name: str, where: str, allow_outside: bool) -> Path:
     """The picture, perhaps with another suffix: smaller copies are often written as PNG."""
     if PurePosixPath(name.replace("\\", "/")).name in ("", ".."):
         raise InputError(f"{where} - got the picture {shown(repr(name))} - expected the name of a file")
-    path = inside(folder, name, where=where, allow_outside=allow_outside)
-    if path.is_file():
-        return path
-    return images.beside(path) or path
+    return images.named(folder, name, where=where, allow_outside=allow_outside)
 
 
 def fitted(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import trimesh
 from pydantic import Field
 
 from dataio import normalize
@@ -20,7 +19,9 @@ from dataio.scene import DataConfig, Inspection, Scene, background_color
 from dataio.shapes import demo_object
 from dataio.views import Views
 from utils.errors import InputError
-from utils.meshing import mesh as meshes
+
+if TYPE_CHECKING:
+    import trimesh
 
 Float64 = npt.NDArray[np.float64]
 
@@ -148,6 +149,10 @@ def reference_mesh(resolution: int) -> trimesh.Trimesh:
 
     resolution: lattice points per side.
     """
+    import trimesh  # takes longer to import than all formats
+
+    from utils.meshing import mesh as meshes
+
     mesh = meshes.extract_surface(
         lambda points: demo_object.distance(np.ascontiguousarray(points.T)), resolution=resolution, batch=8192
     )

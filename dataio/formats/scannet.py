@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from dataio.files import MAX_FRAMES, Float64, need_folder, shown
+from dataio.files import MAX_FRAMES, Float64, files_ending, need_folder, shown
 from dataio.formats.rgbd import RgbdData, calibration, depth_camera, read_matrix, say_without_pose, tracked
 from dataio.formats.sens import read_sens
 from dataio.pictures import images
@@ -86,7 +86,7 @@ class ScannetData(RgbdData):
 
 def _sens_file(folder: Path) -> Path | None:
     """The only .sens file of a folder."""
-    found = sorted(folder.glob("[!.]*.sens"))
+    found = files_ending(folder, ".sens") if folder.is_dir() else []
     return found[0] if len(found) == 1 else None
 
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from dataio.files import MAX_FRAMES, Float64, need_folder, notice, shown
+from dataio.files import MAX_FRAMES, Float64, need_folder, notice, say_twice, shown
 from dataio.formats.rgbd import RgbdData, calibration, depth_camera, read_matrix, say_without_pose, tracked
 from dataio.pictures import images
 from dataio.views import Views
@@ -59,7 +59,7 @@ class SevenScenesData(RgbdData):
         known = np.flatnonzero(tracked(poses, shown(folder)))
         split, stems = [found[i][0] for i in known], [found[i][1] for i in known]
         colors, depths = (
-            self.within(folder, (Path(f"{stem}.{kind}.png") for stem in stems)) for kind in ("color", "depth")
+            self.within(folder, (_picture(Path(f"{stem}.{kind}.png")) for stem in stems)) for kind in ("color", "depth")
         )
         color_size, depth_size = _size(colors, folder), _size(depths, folder)
         color, depth = self._calibration(folder, color_size, depth_size)
@@ -103,7 +103,11 @@ class SevenScenesData(RgbdData):
             if zips:
                 notice(f"{shown(folder)} - {len(zips)} sequences are still packed, as {zips[0]}: left out")
             return [("", path) for path in there]
-        listed = [(split, folder / f"seq-{number:02d}") for split, file in files.items() for number in _numbers(file)]
+        numbers = {split: _numbers(file) for split, file in files.items()}
+        twice = sorted(set(numbers.get("train", ())) & set(numbers.get("test", ())))
+        say_twice({f"sequence{number}": "test" for number in twice}, shown(folder))
+        split_of = {number: split for split, named in numbers.items() for number in named}
+        listed = [(split, folder / f"seq-{number:02d}") for number, split in split_of.items()]
         missing = [path for _, path in listed if not path.is_dir()]
         if missing:
             first = missing[0].name
@@ -157,6 +161,11 @@ def _without_pose(sequences: Sequence[Path]) -> tuple[int, int]:
     colors = [path for sequence in sequences for path in sequence.glob("frame-*.color.png")]
     poses = [path.with_name(path.name.replace(".color.png", ".pose.txt")) for path in colors]
     return sum(not pose.is_file() for pose in poses), len(colors)
+
+
+def _picture(path: Path) -> Path:
+    """The file, or one whose suffix is written otherwise."""
+    return path if path.is_file() else images.beside(path) or path
 
 
 def _size(paths: list[Path], where: Path) -> Size:

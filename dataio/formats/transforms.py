@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import trimesh
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataio import normalize
@@ -106,20 +105,21 @@ class TransformsData(DataConfig):
         """A .json file, or a folder with one that has the usual name."""
         if path.is_file():
             return path.suffix.lower() == ".json"
-        return any((path / name).is_file() for name in ("transforms.json", SPLIT_FILES["train"]))
+        return any((path / name).is_file() for name in ("transforms.json", *SPLIT_FILES.values()))
 
     def parse(self) -> Views:
         """Read the file or the files of the splits. Raises InputError."""
         path = need_folder(self.path)
         if path.is_file():
             return _parse_file(path, self.allow_outside, _split_of(path))
-        if (path / SPLIT_FILES["train"]).is_file():
-            files = {split: path / name for split, name in SPLIT_FILES.items() if (path / name).is_file()}
-            if (path / "transforms.json").is_file():
+        files = {split: path / name for split, name in SPLIT_FILES.items() if (path / name).is_file()}
+        both = (path / "transforms.json").is_file()
+        if "train" in files or (files and not both):
+            if both:
                 notice(f"{shown(path)}: read from transforms_train.json and its like, not from transforms.json")
             return _joined([_parse_file(file, self.allow_outside, split) for split, file in files.items()])
         if not (path / "transforms.json").is_file():
-            raise InputError(f"{shown(path)} - no transforms.json and no transforms_train.json in it")
+            raise InputError(f"{shown(path)} - no transforms.json and no {' or '.join(SPLIT_FILES.values())} in it")
         return _parse_file(path / "transforms.json", self.allow_outside, None)
 
 
@@ -190,18 +190,19 @@ def _smaller(paths: list[Path], folder: Path, where: str) -> list[Path]:
     if any(path.is_file() for path in paths):
         return paths
     for factor in picture_folders.SMALLER:
-        others = [_in_place_of(path, folder, f"images_{factor}") for path in paths]
+        others = [_in_place_of(path, folder, f"images_{factor}", where) for path in paths]
         if any(other.is_file() for other in others):
             notice(f"{where} - none of its pictures is there - taking those of images_{factor}")
             return others
     return paths
 
 
-def _in_place_of(path: Path, folder: Path, name: str) -> Path:
+def _in_place_of(path: Path, folder: Path, name: str, where: str) -> Path:
     """A picture below images/ as it would be called in the folder `name`, perhaps with another suffix."""
     parts = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
-    other = folder.joinpath(name, *parts[1:]) if parts and parts[0] == "images" else path
-    return images.beside(other) or other
+    if parts[:1] != ("images",):
+        return path
+    return images.named(folder, "/".join((name, *parts[1:])), where=where)
 
 
 def _size(lens: CameraKeys, image: Path) -> tuple[int, int]:
@@ -310,8 +311,8 @@ class _Folder:
 
     def image(self, name: str, where: str) -> Path:
         """The picture; Blender's files leave the suffix out, and some name another one than their pictures have."""
-        path = self.find(name, f"{where}.file_path")
-        return path if path.is_file() else images.beside(path) or path
+        key = f"{where}.file_path"
+        return images.named(self.file.parent, name, where=key, allow_outside=self.allow_outside)
 
     def points(self, name: str | None, where: str, world_from_saved: Float64) -> Float64 | None:
         if name is None:
@@ -320,6 +321,8 @@ class _Folder:
         if not path.is_file():
             notice(f"{where} - {shown(path)} is missing, going on without its points")
             return None
+        import trimesh  # takes longer to import than all formats
+
         try:
             loaded: Any = trimesh.load(path, file_type="ply", process=False)
             points = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)

@@ -90,11 +90,6 @@ def test_path_cameras_have_median_intrinsics(tmp_path: Path, path: str) -> None:
     assert inward.min() > 0.99
 
 
-def test_unknown_path_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="spiral, interpolate"):
-        render.path_cameras(source_of(made_up_run(tmp_path)), "circle", 5)
-
-
 def written_path(folder: Path, **changes: Any) -> Path:
     """A path of two cameras in the world, as nerfstudio writes it."""
     matrix = np.eye(4)  # OpenGL axes: looks along -z, y is up

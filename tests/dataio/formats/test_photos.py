@@ -109,6 +109,15 @@ def test_photographs_in_a_folder_called_images_are_found(tmp_path: Path, capsys:
     assert not PhotosData.recognizes(tmp_path)
 
 
+def test_prepared_needs_no_type(tmp_path: Path):
+    prepared = str(tmp_path / "new")
+    found = AutoData(path=str(make(tmp_path / "photos")), prepared=prepared).resolve()
+    assert isinstance(found, PhotosData) and found.prepared == prepared
+    made_data.transforms(tmp_path / "posed")
+    with pytest.raises(InputError, match="data.prepared: .* was read as transforms, .* expected raw photographs"):
+        AutoData(path=str(tmp_path / "posed"), prepared=prepared).resolve()
+
+
 def test_without_pycolmap_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     monkeypatch.setattr(structure_from_motion, "find_spec", lambda name: None)
