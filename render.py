@@ -109,16 +109,18 @@ def path_cameras(source: Source, path: str, frames: int) -> Cameras:
 
 
 def file_cameras(source: Source, path: Path) -> Cameras:
-    """The cameras of a path file, brought from the world into the scene frame."""
+    """The cameras of a path file, brought from the world into the scene frame before float32 rounds them."""
     import numpy as np
 
     from dataio.cameras import Cameras
+    from dataio.normalize import moved
     from utils.paths.path_file import read_path
 
     found = read_path(path)
-    scene_from_world = np.linalg.inv(source.world_from_scene)
-    world = Cameras.make(found.camera_to_world, found.intrinsics, found.size, near=0.0)
-    return world.transformed(scene_from_world).to(source.device)
+    below = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(found.camera_to_world), 1, 4))
+    world = np.concatenate([found.camera_to_world, below], axis=1)
+    poses = moved(world, np.asarray(np.linalg.inv(source.world_from_scene), np.float64))
+    return Cameras.make(poses, found.intrinsics, found.size, near=0.0).to(source.device)
 
 
 def panels(renderer: Renderer, cameras: Cameras, wanted: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:

@@ -21,6 +21,7 @@ import evaluate
 import extract_mesh
 import render
 from dataio.cameras import Cameras
+from dataio.georeference import Georeference
 from engine.showing import open_shown, read_renderer, source_of
 from models.rendering.frames import Frame
 from tests.models.test_surface import CASES, surface_model
@@ -114,6 +115,17 @@ def test_path_file_is_read_in_the_world_frame(tmp_path: Path) -> None:
     pixel, depth = cameras.project(torch.tensor([[0.0, 0.0, 0.0]]), 0)
     assert pixel[0].tolist() == pytest.approx([30.0, 20.0], abs=1e-4), "it looks at the scene's center"
     assert depth.item() == pytest.approx(3.0, abs=1e-5), "six world units are three of the scene"
+
+
+def test_path_files_of_a_map_keep_their_places(tmp_path: Path) -> None:
+    """At UTM coordinates float32 would move a camera by half a meter."""
+    run = made_up_run(tmp_path)
+    run.world_from_scene = WORLD + np.array([[0, 0, 0, 5e5], [0, 0, 0, 5.6e6], [0] * 4, [0] * 4])
+    matrix = np.eye(4)
+    matrix[:3, 3] = [500_005.25, 5_599_999.125, 9.0]
+    camera = {"camera_to_world": matrix.ravel().tolist(), "fov": 90.0, "aspect": 1.5}
+    cameras = render.path_cameras(source_of(run), str(written_path(tmp_path, camera_path=[camera])), 1)
+    assert cameras.centers[0].tolist() == pytest.approx([0.0625, -0.125, 3.0], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +226,28 @@ def test_surface_of_a_run(tmp_path: Path) -> None:
     colored, said = extract_mesh.as_seen(run, mesh, cell=2 / 70, color=True, close=False)
     assert colored.is_watertight and (vertex_colors(colored)[:, :3] == (255, 0, 0)).all()  # type: ignore[index]
     assert re.fullmatch(r"\d+% of it unseen", said)
+
+
+def test_a_mesh_in_a_frame(tmp_path: Path) -> None:
+    """WORLD is turned by 90 degrees about z and twice as large; what is up stays up."""
+    run, mesh = made_up_run(tmp_path), trimesh.creation.icosphere(subdivisions=1)
+    scene, up, meters = extract_mesh.framed(run, mesh, "scene")
+    assert meters is None and up / np.linalg.norm(up) == pytest.approx([0, 0, 1])
+    assert scene.vertices == pytest.approx(mesh.vertices)
+    run.georeference = Georeference(51.0, 7.0, 100.0)
+    assert extract_mesh.framed(run, mesh, "scene")[2] == pytest.approx(2.0)
+    world, up, meters = extract_mesh.framed(run, mesh, "world")
+    assert (meters, up.tolist()) == (1.0, [0, 0, 1])
+    assert world.vertices.mean(0) == pytest.approx([5, -1, 3]) and world.extents == pytest.approx(2 * mesh.extents)
+
+
+def test_what_a_glb_cannot_hold_is_said() -> None:
+    mesh = trimesh.creation.icosphere(subdivisions=1)
+    paths = [Path("a.ply"), Path("a.glb")]
+    assert extract_mesh.offset_said(mesh, paths) == ""
+    mesh.apply_translation([5e5, 5.6e6, 0.0])
+    assert extract_mesh.offset_said(mesh, paths) == ", .glb less 500000, 5600000, 0 (its `offset`)"
+    assert extract_mesh.offset_said(mesh, paths[:1]) == "", "a .ply has doubles"
 
 
 def test_what_to_keep() -> None:
