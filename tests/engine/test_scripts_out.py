@@ -154,16 +154,47 @@ def test_broken_path_files_are_named(tmp_path: Path, content: str) -> None:
         read_path(tmp_path / "missing.json")
 
 
-def test_panel_shows_the_modes_in_order() -> None:
+def test_panels_show_the_modes_in_order() -> None:
     opacity = torch.ones(4, 6)
     opacity[0] = 0.0
     frame = Frame(torch.zeros(4, 6, 3), torch.full((4, 6), 2.0), torch.ones(4, 6, 3), opacity)
-    picture = render.panel(frame, ("normal", "rgb", "depth"), (1.0, 3.0))
-    assert picture.shape == (4, 18, 3)
-    assert (picture[:, 6:12] == 0).all()
-    assert (picture[0, :6] == 255).all() and (picture[0, 12:] == 255).all(), "empty is white"
-    assert (picture[1:, :6] == 201).all()
+    directions = np.tile(np.array([0.0, 0.0, -1.0], np.float32), (4, 6, 1))
+    wanted = ("normal", "rgb", "depth", "shape")
+    normal, rgb, depth, shape = render.panels(frame, directions, wanted, (1.0, 3.0), 10.0)
+    assert [panel.caption for panel in (normal, rgb, depth, shape)] == ["normals", "color", "depth", "shape"]
+    assert (rgb.picture == 0).all()
+    assert all((panel.picture[0] == 255).all() for panel in (normal, depth, shape)), "empty is white"
+    assert (normal.picture[1:] == 201).all()
+    assert (shape.picture[1:] == round(255 * (0.2 + 0.7 / 3**0.5))).all()
+    assert depth.span == (10.0, 30.0) and normal.span is None
     assert render.modes("depth, rgb") == ("depth", "rgb")
+
+
+def test_directions_are_those_of_the_pixels(tmp_path: Path) -> None:
+    cameras = made_up_run(tmp_path).cameras
+    directions = render.ray_directions(cameras, 4)
+    assert directions.shape == (40, 60, 3)
+    pixel = torch.tensor([[7.5, 3.5]])
+    assert directions[3, 7] == pytest.approx(cameras.rays(torch.tensor([4]), pixel).directions[0].numpy())
+
+
+@pytest.mark.parametrize(
+    "size, count, expected", [((200, 200), 4, (316, 316)), ((1600, 1200), 4, (632, 474)), ((601, 800), 1, (601, 800))]
+)
+def test_cameras_of_a_video_are_enlarged_or_made_small(
+    size: tuple[int, int], count: int, expected: tuple[int, int]
+) -> None:
+    """Two rows of 316 lines with captions are 720, of 474 they are 1080."""
+    cameras = Cameras.make(np.eye(4)[None], [100.0, 100.0, 50.0, 50.0], size)
+    assert tuple(cameras.scaled(render.own_scale(cameras, "spiral", count, 2)).size[0].tolist()) == expected
+    assert render.own_scale(cameras, "some/path.json", count, 2) == 1.0, "a path file says its size"
+
+
+def test_shape_is_made_of_normals() -> None:
+    assert render.makable(read_renderer(None), None) == ("rgb", "shape", "normal", "depth")
+    assert render.makable(read_renderer("lattice"), None) == ("shape", "normal", "depth")
+    with pytest.raises(InputError, match="no shape - expected some of depth"):
+        render.makable(read_renderer("{type: lattice, normals: false}"), ("shape",))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +229,8 @@ def test_a_run_is_baked_and_shown_without_it(tmp_path: Path) -> None:
     frame = renderer(source.cameras, 0)
     distance = float(source.cameras.centers[0].norm())
     assert frame.depth[20, 30].item() == pytest.approx(distance - RADIUS, abs=0.01)
-    assert len(list(render.panels(renderer, along.scaled(0.5), ("rgb", "depth", "normal")))) == 5
+    pictures = list(render.frames(renderer, along.scaled(0.5), ("rgb", "depth", "normal", "shape"), columns=2))
+    assert [picture.shape for picture in pictures] == 5 * [(2 * (16 + 20 + 2) + 2, 2 * (30 + 2) + 2, 3)]
     with pytest.raises(InputError, match="is an asset"):
         open_shown(tmp_path / "asset", read_renderer("surface"), "cpu")
     beside = read_renderer("asset").build(source_of(run))(source.cameras, 0)
