@@ -40,8 +40,8 @@ def main() -> int:
     add = parser.add_argument
     add("run", help="run folder, checkpoint folder or asset folder")
     add("--path", default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
-    add("--frames", type=positive(int), default=96, metavar="N", help="default: 96")
-    add("--fps", type=positive(float), default=24.0, metavar="F", help="default: 24")
+    add("--frames", type=positive(int), default=80, metavar="N", help="default: 80")
+    add("--fps", type=positive(float), default=20.0, metavar="F", help="default: 20")
     add("--modes", type=modes, metavar="M,...", help="of rgb,shape,normal,depth; default: all that it makes")
     add("--renderer", metavar="R", help="volume, surface, lattice, mesh or YAML; default: volume")
     add("--surface", action="store_true", help="the same as --renderer surface")

@@ -29,6 +29,7 @@ from tests.support.analytic import RADIUS, Sphere
 from tests.support.sources import ROOT
 from utils.errors import InputError
 from utils.meshing.mesh import read_mesh, vertex_colors, write_mesh
+from utils.meshing.scales import smooth_normals
 from utils.paths.camera_paths import look_at
 from utils.paths.path_file import read_path
 
@@ -271,6 +272,23 @@ def test_a_mesh_in_a_frame(tmp_path: Path) -> None:
     world, up, meters = extract_mesh.framed(run, mesh, "world")
     assert (meters, up.tolist()) == (1.0, [0, 0, 1])
     assert world.vertices.mean(0) == pytest.approx([5, -1, 3]) and world.extents == pytest.approx(2 * mesh.extents)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+@pytest.mark.parametrize("scale, place", [(1.0, (5e5, 5.6e6, 112.0)), (1e-6, (0.0, 0.0, 0.0))])
+def test_a_surface_on_a_map_and_a_tiny_one(tmp_path: Path, suffix: str, scale: float, place: tuple[float, ...]) -> None:
+    """A sphere of diameter `scale`, from the function to the file: its radius, its faces, its normals."""
+    run = made_up_run(tmp_path)
+    run.world_from_scene = np.diag([scale, scale, scale, 1.0])
+    run.world_from_scene[:3, 3] = place
+    mesh, up, _ = extract_mesh.framed(run, extract_mesh.scene_surface(run, 40), "world")
+    write_mesh(tmp_path / f"mesh{suffix}", mesh, up=up)
+    back = read_mesh(tmp_path / f"mesh{suffix}", up=up)
+    away = back.vertices - place
+    np.testing.assert_allclose(np.linalg.norm(away, axis=1), scale / 2, rtol=2e-3)
+    assert (back.area_faces > 0).mean() > 0.999 and back.is_watertight
+    outward = (smooth_normals(back) * away).sum(1) / (scale / 2)
+    assert outward.min() > 0.98
 
 
 def test_what_a_glb_cannot_hold_is_said() -> None:
