@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,24 +54,52 @@ def main() -> int:
         check_file(path)
 
     from engine.run import Run
-    from utils.meshing.mesh import keep_pieces, transformed, write_mesh
+    from utils.meshing.mesh import keep_pieces, write_mesh
 
     began = time.perf_counter()
     run = Run.open(args.run, device=args.device)
     mesh, dropped = keep_pieces(scene_surface(run, args.resolution), args.keep)
     mesh, said = as_seen(run, mesh, cell=2 / args.resolution, color=args.color, close=args.close)
-    up = run.world_from_scene[:3, :3].T @ run.up
-    if args.frame == "world":
-        mesh, up = transformed(mesh, run.world_from_scene), run.up
+    mesh, up, meters = framed(run, mesh, args.frame)
     for path in outs:
-        write_mesh(path, mesh, up=up)
+        write_mesh(path, mesh, up=up, meters_per_unit=meters)
         if run.georeference is not None and args.frame == "world":
             write_place(path, run.georeference)
+    said += offset_said(mesh, outs)
     closed = "watertight" if mesh.is_watertight else "not watertight"
     size = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces"
     print(f"{', '.join(map(str, outs))}: {size}, {closed}, {dropped} pieces dropped, {said}", end=", ")
     print(f"{time.perf_counter() - began:.1f} s")
     return 0
+
+
+def framed(
+    run: Run, mesh: trimesh.Trimesh, frame: str
+) -> tuple[trimesh.Trimesh, NDArray[np.float64], float | None]:
+    """A mesh of the scene frame in the frame "world" or "scene", that frame's up [3], and its meters per unit.
+
+    The last is None where the run does not know how large its world is.
+    """
+    import numpy as np
+
+    from utils.meshing.mesh import transformed
+
+    known, turn = run.georeference is not None, run.world_from_scene[:3, :3]
+    if frame == "scene":
+        return mesh, turn.T @ run.up, float(np.cbrt(np.linalg.det(turn))) if known else None
+    return transformed(mesh, run.world_from_scene), run.up, 1.0 if known else None
+
+
+def offset_said(mesh: trimesh.Trimesh, paths: Sequence[Path]) -> str:
+    """What the last line says of coordinates that a .glb among the paths cannot hold; nothing where there are none."""
+    import numpy as np
+
+    from utils.meshing.scales import float32_offset
+
+    offset = float32_offset(np.asarray(mesh.vertices))
+    if not offset.any() or not any(path.suffix.lower() == ".glb" for path in paths):
+        return ""
+    return f", .glb less {', '.join(f'{value:.15g}' for value in offset)} (its `offset`)"
 
 
 def write_place(path: Path, georeference: Georeference) -> None:

@@ -1,4 +1,4 @@
-"""Render a video of a run or an asset along a camera path: color, depth and normals side by side."""
+"""Render a video of a run or an asset along a camera path: color, shape, normals, depth, labeled."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from dataio.cameras import Cameras
     from models.rendering.frames import Frame
     from models.rendering.renderers.base import Renderer, RendererConfig, Source
+    from utils.pictures.sheets import Panel
 
-MODES = ("rgb", "depth", "normal")
+MODES = ("rgb", "shape", "normal", "depth")
 PATHS = ("spiral", "interpolate")
+LABELS = {"rgb": "color", "shape": "shape", "normal": "normals", "depth": "depth"}
 EXAMPLE = """examples:
   python render.py runs/demo
   python render.py runs/demo --path interpolate --frames 240 --modes rgb --scale 2 --out flight.mp4
@@ -41,29 +43,38 @@ def main() -> int:
     add = parser.add_argument
     add("run", help="run folder, checkpoint folder or asset folder")
     add("--path", type=path, default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
-    add("--frames", type=number(int, 1, 1_000_000), default=60, metavar="N", help="default: 60")
-    add("--fps", type=number(float, 0.001, 1000), default=30.0, metavar="F", help="default: 30")
-    add("--modes", type=modes, metavar="M,...", help="of rgb,depth,normal; default: all that it makes")
+    add("--frames", type=number(int, 1, 1_000_000), default=80, metavar="N", help="default: 80")
+    add("--fps", type=number(float, 0.001, 1000), default=20.0, metavar="F", help="default: 20")
+    add("--modes", type=modes, metavar="M,...", help="of rgb,shape,normal,depth; default: all that it makes")
     add("--renderer", metavar="R", help="volume, surface, lattice, mesh or YAML; default: volume")
     add("--surface", action="store_true", help="the same as --renderer surface")
     add("--baked", action="store_true", help="with --surface --modes depth: by a lattice of values")
-    add("--scale", type=number(float, 0.001, 100), default=1.0, metavar="S", help="of the image size")
+    shown = "of the image size; default: a video of 720 to 1080 lines"
+    add("--scale", type=number(float, 0.001, 100), metavar="S", help=shown)
     add("--out", type=output_file(".mp4"), metavar="FILE", help="default: RUN/videos/PATH.mp4")
     add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
     args = parser.parse()
     named = named_renderer(args)
     check(args, named)
 
+    import numpy as np
+
     from engine.showing import open_shown, read_renderer
+    from models.rendering.frames import size_of
+    from utils.pictures.sheets import columns_for, sheet_size
     from utils.pictures.video import write_video
 
     config = read_renderer(named)
     wanted = makable(config, args.modes)
     source, renderer = open_shown(args.run, config if named else None, args.device)
-    cameras = path_cameras(source, args.path, args.frames).scaled(args.scale)
+    cameras = path_cameras(source, args.path, args.frames)
+    columns = columns_for(len(wanted), *size_of(cameras, 0))
+    cameras = cameras.scaled(args.scale or own_scale(cameras, args.path, len(wanted), columns))
     out = args.out or video(source.folder, args.path)
-    count = write_video(out, panels(renderer, cameras, wanted), fps=args.fps)
-    print(f"{out}: {count} frames, {count / args.fps:.1f} s, {', '.join(wanted)}")
+    unit = float(np.cbrt(np.linalg.det(source.world_from_scene[:3, :3])))
+    count = write_video(out, frames(renderer, cameras, wanted, columns=columns, unit=unit), fps=args.fps)
+    width, height = sheet_size(*size_of(cameras, 0), len(wanted), columns)
+    print(f"{out}: {width} x {height}, {count} frames, {count / args.fps:.1f} s, {', '.join(wanted)}")
     return 0
 
 
@@ -96,11 +107,13 @@ def named_renderer(args: argparse.Namespace) -> str | None:
 
 def makable(config: RendererConfig, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
     """The wanted modes, None: all that the renderer makes. Raises InputError for one that it does not make."""
-    missing = [mode for mode in wanted or () if mode not in config.modes]
+    of = {"shape": "normal"}  # is made of
+    made = tuple(mode for mode in MODES if of.get(mode, mode) in config.modes)
+    missing = [mode for mode in wanted or () if mode not in made]
     if missing:
-        name, known = config.model_dump()["type"], ",".join(config.modes)
-        raise InputError(f"--modes: the renderer {name} makes no {missing[0]} - expected some of {known}")
-    return wanted or config.modes
+        name = config.model_dump()["type"]
+        raise InputError(f"--modes: the renderer {name} makes no {missing[0]} - expected some of {','.join(made)}")
+    return wanted or made
 
 
 def path_cameras(source: Source, path: str, frames: int) -> Cameras:
@@ -128,38 +141,80 @@ def path_cameras(source: Source, path: str, frames: int) -> Cameras:
 
 
 def file_cameras(source: Source, path: Path) -> Cameras:
-    """The cameras of a path file, brought from the world into the scene frame."""
+    """The cameras of a path file, brought from the world into the scene frame before float32 rounds them."""
     import numpy as np
 
     from dataio.cameras import Cameras
+    from dataio.normalize import moved
     from utils.paths.path_file import read_path
 
     found = read_path(path)
-    scene_from_world = np.linalg.inv(source.world_from_scene)
-    world = Cameras.make(found.camera_to_world, found.intrinsics, found.size, near=0.0)
-    return world.transformed(scene_from_world).to(source.device)
+    below = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(found.camera_to_world), 1, 4))
+    world = np.concatenate([found.camera_to_world, below], axis=1)
+    poses = moved(world, np.asarray(np.linalg.inv(source.world_from_scene), np.float64))
+    return Cameras.make(poses, found.intrinsics, found.size, near=0.0).to(source.device)
 
 
-def panels(renderer: Renderer, cameras: Cameras, wanted: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:
-    """The video's frames, one by one, each [H, W * modes, 3] uint8; see `panel`."""
+def own_scale(cameras: Cameras, path: str, count: int, columns: int) -> float:
+    """The scale of cameras, all of one size, with which a video of `count` panels has 720 to 1080 lines.
+
+    A path file says its size itself.
+    """
+    from utils.pictures.sheets import screen_height
+
+    height = int(cameras.size[0, 1])
+    return 1.0 if path.endswith(".json") else screen_height(height, count, columns) / height
+
+
+def frames(
+    renderer: Renderer, cameras: Cameras, wanted: tuple[str, ...], *, columns: int, unit: float = 1.0
+) -> Iterator[NDArray[np.uint8]]:
+    """The video's frames, one by one, each [H, W, 3] uint8, with panels in so many columns; unit: as of `panels`."""
     from tqdm import tqdm
+
+    from utils.pictures.sheets import sheet
 
     span = whole_depth_range(renderer, cameras) if "depth" in wanted else (0.0, 1.0)
     for index in tqdm(range(len(cameras)), desc="render", unit="frame", disable=None):
-        yield panel(renderer(cameras, index), wanted, span)
+        frame = renderer(cameras, index)
+        yield sheet(panels(frame, ray_directions(cameras, index), wanted, span, unit), columns)
 
 
-def panel(frame: Frame, wanted: tuple[str, ...], span: tuple[float, float]) -> NDArray[np.uint8]:
-    """The wanted modes of a frame side by side, [H, W * modes, 3]. span: depths at the colors' ends, scene units."""
-    from utils.pictures.images import color_depth, color_normal, side_by_side, to_uint8
+def ray_directions(cameras: Cameras, index: int) -> NDArray[np.float32]:
+    """[H, W, 3] unit vectors along the rays of a camera's pixels, in the frame of the cameras."""
+    import torch
 
-    solid = frame.opacity.numpy() > 0.5
+    from models.rendering.frames import size_of
+
+    width, height = size_of(cameras, index)
+    every = torch.full((width * height,), index, device=cameras.size.device)
+    return cameras.rays(every, cameras.pixel_grid(index)).directions.view(height, width, 3).cpu().numpy()
+
+
+def panels(
+    frame: Frame,
+    directions: NDArray[np.float32],
+    wanted: tuple[str, ...],
+    span: tuple[float, float],
+    unit: float = 1.0,
+) -> list[Panel]:
+    """The wanted modes of a frame with their labels.
+
+    directions: [H, W, 3] of its rays, scene frame. span: depths at the colors' ends, scene units; unit: the size of one
+    of these in the units that are shown.
+    """
+    from utils.pictures.images import color_depth, color_normal, shade_normal, to_uint8
+    from utils.pictures.sheets import Panel
+
+    solid, normal = frame.opacity.numpy() > 0.5, frame.normal.numpy()
     pictures = {
         "rgb": lambda: to_uint8(frame.color.numpy()),
+        "shape": lambda: shade_normal(normal, directions, solid),
+        "normal": lambda: color_normal(normal, solid),
         "depth": lambda: color_depth(frame.depth.numpy(), solid, *span),
-        "normal": lambda: color_normal(frame.normal.numpy(), solid),
     }
-    return side_by_side([pictures[mode]() for mode in wanted])
+    ends = (span[0] * unit, span[1] * unit)
+    return [Panel(pictures[mode](), LABELS[mode], ends if mode == "depth" else None) for mode in wanted]
 
 
 def whole_depth_range(renderer: Renderer, cameras: Cameras) -> tuple[float, float]:

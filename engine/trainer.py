@@ -30,6 +30,7 @@ from utils.errors import StorageError
 from utils.evaluation.results import update_results
 from utils.log import MetricsWriter, Progress
 from utils.pictures.images import write_png
+from utils.pictures.sheets import stacked
 from utils.run_lock import RunLock
 
 MAX_BAD_STEPS = 10
@@ -302,13 +303,14 @@ class Trainer:
         return self.cpu_seconds + time.process_time() - self.cpu_clock
 
     def _validate(self) -> None:
-        """Show a held-out view, and the mean PSNR of a few, always the same."""
+        """Show a few held-out views, always the same, and their mean PSNR."""
         views = self.scene.splits["test"]
         if self.ranks.is_main and len(views):
             shown = handful(views)  # the same at each validation, so that its numbers compare
             scene = self._placed_scene()
-            found = [validate(self.objective.model, scene, view, self.ranks.device) for view in shown]
-            picture, quality = found[0][0], sum(psnr for _, psnr in found) / len(found)
+            model, device = self.objective.model, self.ranks.device
+            found = [validate(model, scene, view, device, step=self.step) for view in shown]
+            picture, quality = stacked([row for row, _ in found]), sum(psnr for _, psnr in found) / len(found)
             try:
                 write_png(self.folder / "images" / f"step_{self.step:08d}.png", picture)
             except StorageError as error:  # no picture is worth a run
