@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import early
+from utils.command_line import Parser, device, number, output_folder
 from utils.errors import InputError, run_script
+from utils.files import check_folder
 
 if TYPE_CHECKING:
     from engine.run import Run
@@ -22,24 +23,23 @@ that seen along the normal. What lies beyond, and what changes with the directio
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add("run", help="run folder or checkpoint folder")
-    add("--resolution", type=resolution, default=128, metavar="N", help="points per side; default: 128")
+    add("--resolution", type=number(int, 16, 1024), default=128, metavar="N", help="points per side; default: 128")
     add("--float32", action="store_true", help="values in 32 bits instead of 16")
-    add("--out", type=Path, metavar="FOLDER", help="default: RUN/asset")
-    add("--device", default="auto", help="auto, cpu, cuda")
-    add("--debug", action="store_true", help="show tracebacks of user errors")
-    args = parser.parse_args()
+    add("--out", type=output_folder, metavar="FOLDER", help="default: RUN/asset")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+    args = parser.parse()
+    folder = early.check_run(args.run)
+    out = args.out or folder / "asset"
+    check_folder(out)
 
     from engine.run import Run
 
     began = time.perf_counter()
     run = Run.open(args.run, device=args.device)
     asset = baked_asset(run, args.resolution, halves=not args.float32)
-    out = args.out or run.folder / "asset"
     size = asset.write(out) / 1e6
     print(f"{out}: {args.resolution}^3 points, {size:.1f} MB, {time.perf_counter() - began:.1f} s")
     return 0
@@ -64,14 +64,6 @@ def baked_asset(run: Run, resolution: int, *, halves: bool = True) -> Asset:
         up=run.up,
         units="unknown" if run.georeference is None else "m",
     )
-
-
-def resolution(text: str) -> int:
-    """A number of lattice points per side."""
-    value = int(text)
-    if not 16 <= value <= 1024:
-        raise argparse.ArgumentTypeError(f"16 to 1024 expected, got {text}")
-    return value
 
 
 if __name__ == "__main__":

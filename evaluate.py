@@ -7,7 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataio.files import need_folder
+from engine import early
+from utils.command_line import Parser, device, input_file, number, override
 from utils.errors import InputError, run_script
+from utils.files import check_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,33 +36,30 @@ against points in world units, and only where two (--min-views) training views s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", help="run folder or checkpoint folder")
-    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the run's config")
-    parser.add_argument("--mesh", type=Path, metavar="FILE", help="default: RUN/meshes/mesh.ply")
-    parser.add_argument(
-        "--reference", type=Path, metavar="FILE", help="true surface, or points on it (.npz, .ply), same frame"
-    )
-    parser.add_argument(
-        "--min-views", type=int, default=2, metavar="N", help="of points, those that N training views saw; default: 2"
-    )
-    parser.add_argument("--crop", type=float, metavar="C", help="drop what is C radii outside its box")
-    parser.add_argument("--heights", type=Path, metavar="FILE", help="points (.npz) or a mesh: errors in z")
-    parser.add_argument("--data", metavar="PATH", help="other photographs in the same world frame")
-    parser.add_argument("--background", choices=("white", "black"), help="behind masked photographs")
-    parser.add_argument("--split", default="test", help="which views; default: test")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
-    args = parser.parse_intermixed_args()
+    parser = Parser(__doc__, EXAMPLE, keys=early.keys)
+    add = parser.add_argument
+    mesh, points = input_file("a mesh"), input_file("a mesh or points")
+    views = number(int, 1, 100_000)
+    add("run", help="run folder or checkpoint folder")
+    add("overrides", type=override, nargs="*", default=[], metavar="key.sub=value", help="changes to the config")
+    add("--mesh", type=mesh, metavar="FILE", help="default: RUN/meshes/mesh.ply")
+    add("--reference", type=points, metavar="FILE", help="true surface, or points on it (.npz, .ply), same frame")
+    add("--min-views", type=views, default=2, metavar="N", help="of points, those N training views saw; default: 2")
+    add("--crop", type=number(float, 0, 1000), metavar="C", help="drop what is C radii outside its box")
+    add("--heights", type=points, metavar="FILE", help="points (.npz) or a mesh: errors in z")
+    add("--data", metavar="PATH", help="other photographs in the same world frame")
+    add("--background", choices=("white", "black"), help="behind masked photographs")
+    add("--split", default="test", help="which views; default: test")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+    args = parser.parse()
+    behind = [f"data.background={args.background}", "data.masks=composite"] if args.background else []
+    overrides = behind + args.overrides
+    check(args, overrides)
 
     from engine.run import Run
     from utils.evaluation.point_metrics import has_faces
     from utils.evaluation.results import update_results
 
-    behind = [f"data.background={args.background}", "data.masks=composite"] if args.background else []
-    overrides = behind + args.overrides
     run = Run.open(args.run, device=args.device, overrides=overrides)
     scene = run.load_scene(args.data)
     distances = args.heights is None or args.reference is not None
@@ -78,6 +79,19 @@ def main() -> int:
         print_block("poses", poses_score)
     print_block("mesh", mesh_score)
     return 0
+
+
+def check(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Raise InputError for what shows before anything is loaded: no such run, key, data or mesh, no place to write."""
+    folder = early.check_run(args.run, overrides)
+    check_file(folder / "metrics.json")
+    if args.data is not None:
+        need_folder(args.data, "--data")
+    else:
+        early.check_data(early.check_config(folder / "config.yaml", overrides, saved=True))
+    own = folder / "meshes" / "mesh.ply"
+    if args.mesh is None and not own.is_file() and (args.reference is not None or args.heights is not None):
+        raise InputError(f"{own}: no such file - write python extract_mesh.py {folder} first, or --mesh FILE")
 
 
 def measured_on(args: argparse.Namespace) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import early
+from utils.command_line import Parser, device, number, output_file
 from utils.errors import run_script
+from utils.files import check_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from dataio.georeference import Georeference
     from engine.run import Run
 
+FORMATS = (".ply", ".obj", ".glb")
 LEAST_SEEN = 0.05  # share of vertices
 SOLID_SHARE = 0.75  # of the unit sphere: from here on, what lies beyond it counts as solid too
 
@@ -32,45 +37,69 @@ vertex."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("run", help="run folder or checkpoint folder")
     add = parser.add_argument
-    add("--resolution", type=resolution, default=256, metavar="N", help="points per side; default: 256")
-    add("--out", type=Path, action="append", metavar="FILE", help="default: RUN/meshes/mesh.ply")
+    add("--resolution", type=number(int, 16, 4096), default=256, metavar="N", help="points per side; default: 256")
+    add("--out", type=output_file(*FORMATS), action="append", metavar="FILE", help="default: RUN/meshes/mesh.ply")
     add("--color", action=argparse.BooleanOptionalAction, default=True, help="vertex colors; default: yes")
     add("--keep", type=keep, default=0.01, metavar="K", help="all, largest or least share; default: 0.01")
     add("--close", action="store_true", help="close the surface at the unit sphere, seen or not")
     add("--frame", choices=("world", "scene"), default="world", help="default: world")
-    add("--device", default="auto", help="auto, cpu, cuda")
-    add("--debug", action="store_true", help="show tracebacks of user errors")
-    args = parser.parse_args()
-
-    from utils.meshing.mesh import check_suffix, keep_pieces, transformed, write_mesh
-
-    for path in args.out or ():
-        check_suffix(path)  # before minutes of work
+    add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+    args = parser.parse()
+    folder = early.check_run(args.run)
+    outs = args.out or [folder / "meshes" / "mesh.ply"]
+    for path in outs:
+        check_file(path)
 
     from engine.run import Run
+    from utils.meshing.mesh import keep_pieces, write_mesh
 
     began = time.perf_counter()
     run = Run.open(args.run, device=args.device)
     mesh, dropped = keep_pieces(scene_surface(run, args.resolution), args.keep)
     mesh, said = as_seen(run, mesh, cell=2 / args.resolution, color=args.color, close=args.close)
-    up = run.world_from_scene[:3, :3].T @ run.up
-    if args.frame == "world":
-        mesh, up = transformed(mesh, run.world_from_scene), run.up
-    outs = args.out or [run.folder / "meshes" / "mesh.ply"]
+    mesh, up, meters = framed(run, mesh, args.frame)
     for path in outs:
-        write_mesh(path, mesh, up=up)
+        write_mesh(path, mesh, up=up, meters_per_unit=meters)
         if run.georeference is not None and args.frame == "world":
             write_place(path, run.georeference)
+    said += offset_said(mesh, outs)
     closed = "watertight" if mesh.is_watertight else "not watertight"
     size = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces"
     print(f"{', '.join(map(str, outs))}: {size}, {closed}, {dropped} pieces dropped, {said}", end=", ")
     print(f"{time.perf_counter() - began:.1f} s")
     return 0
+
+
+def framed(
+    run: Run, mesh: trimesh.Trimesh, frame: str
+) -> tuple[trimesh.Trimesh, NDArray[np.float64], float | None]:
+    """A mesh of the scene frame in the frame "world" or "scene", that frame's up [3], and its meters per unit.
+
+    The last is None where the run does not know how large its world is.
+    """
+    import numpy as np
+
+    from utils.meshing.mesh import transformed
+
+    known, turn = run.georeference is not None, run.world_from_scene[:3, :3]
+    if frame == "scene":
+        return mesh, turn.T @ run.up, float(np.cbrt(np.linalg.det(turn))) if known else None
+    return transformed(mesh, run.world_from_scene), run.up, 1.0 if known else None
+
+
+def offset_said(mesh: trimesh.Trimesh, paths: Sequence[Path]) -> str:
+    """What the last line says of coordinates that a .glb among the paths cannot hold; nothing where there are none."""
+    import numpy as np
+
+    from utils.meshing.scales import float32_offset
+
+    offset = float32_offset(np.asarray(mesh.vertices))
+    if not offset.any() or not any(path.suffix.lower() == ".glb" for path in paths):
+        return ""
+    return f", .glb less {', '.join(f'{value:.15g}' for value in offset)} (its `offset`)"
 
 
 def write_place(path: Path, georeference: Georeference) -> None:
@@ -127,14 +156,6 @@ def as_seen(
         mesh.remove_unreferenced_vertices()
         said += f", {opened:.0%} of the area left open (--close keeps it)"
     return mesh, said
-
-
-def resolution(text: str) -> int:
-    """A number of lattice points per side."""
-    value = int(text)
-    if not 16 <= value <= 4096:
-        raise argparse.ArgumentTypeError(f"16 to 4096 expected, got {text}")
-    return value
 
 
 def keep(text: str) -> str | float:

@@ -1,13 +1,17 @@
-"""Render a video of a run or an asset along a camera path: color, depth and normals side by side."""
+"""Render a video of a run or an asset along a camera path: color, shape, normals, depth, labeled."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import early
+from utils.command_line import Parser, device, input_file, number, output_file
+from utils.config.mistakes import did_you_mean
 from utils.errors import InputError, run_script
+from utils.files import check_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,8 +20,11 @@ if TYPE_CHECKING:
     from dataio.cameras import Cameras
     from models.rendering.frames import Frame
     from models.rendering.renderers.base import Renderer, RendererConfig, Source
+    from utils.pictures.sheets import Panel
 
-MODES = ("rgb", "depth", "normal")
+MODES = ("rgb", "shape", "normal", "depth")
+PATHS = ("spiral", "interpolate")
+LABELS = {"rgb": "color", "shape": "shape", "normal": "normals", "depth": "depth"}
 EXAMPLE = """examples:
   python render.py runs/demo
   python render.py runs/demo --path interpolate --frames 240 --modes rgb --scale 2 --out flight.mp4
@@ -32,36 +39,58 @@ extract_mesh.py; a name or a YAML mapping. An asset, which bake.py makes, has it
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add("run", help="run folder, checkpoint folder or asset folder")
-    add("--path", default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
-    add("--frames", type=positive(int), default=60, metavar="N", help="default: 60")
-    add("--fps", type=positive(float), default=30.0, metavar="F", help="default: 30")
-    add("--modes", type=modes, metavar="M,...", help="of rgb,depth,normal; default: all that it makes")
+    add("--path", type=path, default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
+    add("--frames", type=number(int, 1, 1_000_000), default=80, metavar="N", help="default: 80")
+    add("--fps", type=number(float, 0.001, 1000), default=20.0, metavar="F", help="default: 20")
+    add("--modes", type=modes, metavar="M,...", help="of rgb,shape,normal,depth; default: all that it makes")
     add("--renderer", metavar="R", help="volume, surface, lattice, mesh or YAML; default: volume")
     add("--surface", action="store_true", help="the same as --renderer surface")
     add("--baked", action="store_true", help="with --surface --modes depth: by a lattice of values")
-    add("--scale", type=positive(float), default=1.0, metavar="S", help="of the image size")
-    add("--out", type=Path, metavar="FILE", help="default: RUN/videos/PATH.mp4")
-    add("--device", default="auto", help="auto, cpu, cuda")
-    add("--debug", action="store_true", help="show tracebacks of user errors")
-    args = parser.parse_args()
+    shown = "of the image size; default: a video of 720 to 1080 lines"
+    add("--scale", type=number(float, 0.001, 100), metavar="S", help=shown)
+    add("--out", type=output_file(".mp4"), metavar="FILE", help="default: RUN/videos/PATH.mp4")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+    args = parser.parse()
     named = named_renderer(args)
+    check(args, named)
+
+    import numpy as np
 
     from engine.showing import open_shown, read_renderer
+    from models.rendering.frames import size_of
+    from utils.pictures.sheets import columns_for, sheet_size
     from utils.pictures.video import write_video
 
     config = read_renderer(named)
     wanted = makable(config, args.modes)
     source, renderer = open_shown(args.run, config if named else None, args.device)
-    cameras = path_cameras(source, args.path, args.frames).scaled(args.scale)
-    out = args.out or source.folder / "videos" / f"{Path(args.path).stem}.mp4"
-    count = write_video(out, panels(renderer, cameras, wanted), fps=args.fps)
-    print(f"{out}: {count} frames, {count / args.fps:.1f} s, {', '.join(wanted)}")
+    cameras = path_cameras(source, args.path, args.frames)
+    columns = columns_for(len(wanted), *size_of(cameras, 0))
+    cameras = cameras.scaled(args.scale or own_scale(cameras, args.path, len(wanted), columns))
+    out = args.out or video(source.folder, args.path)
+    unit = float(np.cbrt(np.linalg.det(source.world_from_scene[:3, :3])))
+    count = write_video(out, frames(renderer, cameras, wanted, columns=columns, unit=unit), fps=args.fps)
+    width, height = sheet_size(*size_of(cameras, 0), len(wanted), columns)
+    print(f"{out}: {width} x {height}, {count} frames, {count / args.fps:.1f} s, {', '.join(wanted)}")
     return 0
+
+
+def check(args: argparse.Namespace, named: str | None) -> None:
+    """Raise InputError for what shows before anything is loaded: no such run, renderer or place for the video."""
+    if named is not None:
+        early.check_renderer(named)
+    folder = Path(args.run)
+    if not (folder / "asset.json").is_file():
+        folder = early.check_run(folder)
+    check_file(args.out or video(folder, args.path))
+
+
+def video(folder: Path, path: str) -> Path:
+    """Where the video of a path goes, unless something else is named."""
+    return folder / "videos" / f"{Path(path).stem}.mp4"
 
 
 def named_renderer(args: argparse.Namespace) -> str | None:
@@ -78,15 +107,20 @@ def named_renderer(args: argparse.Namespace) -> str | None:
 
 def makable(config: RendererConfig, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
     """The wanted modes, None: all that the renderer makes. Raises InputError for one that it does not make."""
-    missing = [mode for mode in wanted or () if mode not in config.modes]
+    of = {"shape": "normal"}  # is made of
+    made = tuple(mode for mode in MODES if of.get(mode, mode) in config.modes)
+    missing = [mode for mode in wanted or () if mode not in made]
     if missing:
-        name, known = config.model_dump()["type"], ",".join(config.modes)
-        raise InputError(f"--modes: the renderer {name} makes no {missing[0]} - expected some of {known}")
-    return wanted or config.modes
+        name = config.model_dump()["type"]
+        raise InputError(f"--modes: the renderer {name} makes no {missing[0]} - expected some of {','.join(made)}")
+    return wanted or made
 
 
 def path_cameras(source: Source, path: str, frames: int) -> Cameras:
-    """The cameras of a path, scene frame, on the source's device, with the photographs' median intrinsics."""
+    """The cameras of a path, scene frame, on the source's device, with the photographs' median intrinsics.
+
+    path: one of `PATHS`, or a .json file.
+    """
     import numpy as np
 
     from dataio.cameras import Cameras
@@ -98,10 +132,8 @@ def path_cameras(source: Source, path: str, frames: int) -> Cameras:
     poses = shot.camera_to_world.cpu().numpy()
     if path == "spiral":
         along = spiral_path(poses, frames, up=source.world_from_scene[:3, :3].T @ source.up)
-    elif path == "interpolate":
-        along = interpolated_path(poses, frames)
     else:
-        raise InputError(f"--path: {path!r} - expected spiral, interpolate or a .json file")
+        along = interpolated_path(poses, frames)
     intrinsics = np.median(shot.intrinsics.cpu().numpy(), axis=0)
     size = np.median(shot.size.cpu().numpy(), axis=0).round()
     near = float(shot.near.median())
@@ -109,38 +141,80 @@ def path_cameras(source: Source, path: str, frames: int) -> Cameras:
 
 
 def file_cameras(source: Source, path: Path) -> Cameras:
-    """The cameras of a path file, brought from the world into the scene frame."""
+    """The cameras of a path file, brought from the world into the scene frame before float32 rounds them."""
     import numpy as np
 
     from dataio.cameras import Cameras
+    from dataio.normalize import moved
     from utils.paths.path_file import read_path
 
     found = read_path(path)
-    scene_from_world = np.linalg.inv(source.world_from_scene)
-    world = Cameras.make(found.camera_to_world, found.intrinsics, found.size, near=0.0)
-    return world.transformed(scene_from_world).to(source.device)
+    below = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(found.camera_to_world), 1, 4))
+    world = np.concatenate([found.camera_to_world, below], axis=1)
+    poses = moved(world, np.asarray(np.linalg.inv(source.world_from_scene), np.float64))
+    return Cameras.make(poses, found.intrinsics, found.size, near=0.0).to(source.device)
 
 
-def panels(renderer: Renderer, cameras: Cameras, wanted: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:
-    """The video's frames, one by one, each [H, W * modes, 3] uint8; see `panel`."""
+def own_scale(cameras: Cameras, path: str, count: int, columns: int) -> float:
+    """The scale of cameras, all of one size, with which a video of `count` panels has 720 to 1080 lines.
+
+    A path file says its size itself.
+    """
+    from utils.pictures.sheets import screen_height
+
+    height = int(cameras.size[0, 1])
+    return 1.0 if path.endswith(".json") else screen_height(height, count, columns) / height
+
+
+def frames(
+    renderer: Renderer, cameras: Cameras, wanted: tuple[str, ...], *, columns: int, unit: float = 1.0
+) -> Iterator[NDArray[np.uint8]]:
+    """The video's frames, one by one, each [H, W, 3] uint8, with panels in so many columns; unit: as of `panels`."""
     from tqdm import tqdm
+
+    from utils.pictures.sheets import sheet
 
     span = whole_depth_range(renderer, cameras) if "depth" in wanted else (0.0, 1.0)
     for index in tqdm(range(len(cameras)), desc="render", unit="frame", disable=None):
-        yield panel(renderer(cameras, index), wanted, span)
+        frame = renderer(cameras, index)
+        yield sheet(panels(frame, ray_directions(cameras, index), wanted, span, unit), columns)
 
 
-def panel(frame: Frame, wanted: tuple[str, ...], span: tuple[float, float]) -> NDArray[np.uint8]:
-    """The wanted modes of a frame side by side, [H, W * modes, 3]. span: depths at the colors' ends, scene units."""
-    from utils.pictures.images import color_depth, color_normal, side_by_side, to_uint8
+def ray_directions(cameras: Cameras, index: int) -> NDArray[np.float32]:
+    """[H, W, 3] unit vectors along the rays of a camera's pixels, in the frame of the cameras."""
+    import torch
 
-    solid = frame.opacity.numpy() > 0.5
+    from models.rendering.frames import size_of
+
+    width, height = size_of(cameras, index)
+    every = torch.full((width * height,), index, device=cameras.size.device)
+    return cameras.rays(every, cameras.pixel_grid(index)).directions.view(height, width, 3).cpu().numpy()
+
+
+def panels(
+    frame: Frame,
+    directions: NDArray[np.float32],
+    wanted: tuple[str, ...],
+    span: tuple[float, float],
+    unit: float = 1.0,
+) -> list[Panel]:
+    """The wanted modes of a frame with their labels.
+
+    directions: [H, W, 3] of its rays, scene frame. span: depths at the colors' ends, scene units; unit: the size of one
+    of these in the units that are shown.
+    """
+    from utils.pictures.images import color_depth, color_normal, shade_normal, to_uint8
+    from utils.pictures.sheets import Panel
+
+    solid, normal = frame.opacity.numpy() > 0.5, frame.normal.numpy()
     pictures = {
         "rgb": lambda: to_uint8(frame.color.numpy()),
+        "shape": lambda: shade_normal(normal, directions, solid),
+        "normal": lambda: color_normal(normal, solid),
         "depth": lambda: color_depth(frame.depth.numpy(), solid, *span),
-        "normal": lambda: color_normal(frame.normal.numpy(), solid),
     }
-    return side_by_side([pictures[mode]() for mode in wanted])
+    ends = (span[0] * unit, span[1] * unit)
+    return [Panel(pictures[mode](), LABELS[mode], ends if mode == "depth" else None) for mode in wanted]
 
 
 def whole_depth_range(renderer: Renderer, cameras: Cameras) -> tuple[float, float]:
@@ -162,20 +236,20 @@ def modes(text: str) -> tuple[str, ...]:
     wanted = tuple(name.strip() for name in text.split(","))
     for name in wanted:
         if name not in MODES:
-            raise argparse.ArgumentTypeError(f"unknown mode {name!r}, expected some of {','.join(MODES)}")
+            raise argparse.ArgumentTypeError(
+                f"got {name!r}{did_you_mean(name, MODES)} - expected some of {','.join(MODES)}"
+            )
     return wanted
 
 
-def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
-    """An argparse type: a number above zero."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < 1e6:
-            raise argparse.ArgumentTypeError(f"a number above 0 expected, got {text}")
-        return value
-
-    return parse
+def path(text: str) -> str:
+    """A named path, or a file that is there."""
+    if text in PATHS:
+        return text
+    if not text.endswith(".json"):
+        expected = f"{', '.join(PATHS)} or FILE.json"
+        raise argparse.ArgumentTypeError(f"got {text!r}{did_you_mean(text, PATHS)} - expected {expected}")
+    return str(input_file("a camera path")(text))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import early
+from utils.command_line import Parser, override
 from utils.errors import run_script
 
 if TYPE_CHECKING:
@@ -21,18 +22,20 @@ exit codes: 0 done, 2 bad input, 3 loss not finite, 4 storage, 5 memory, 75 or 1
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="a YAML file, see configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the config")
-    parser.add_argument("--check", action="store_true", help="check config and data, then stop")
-    parser.add_argument("--print-config", action="store_true", help="print the resolved config, then stop")
-    parser.add_argument("--allow-config-change", action="store_true", help="resume although the config differs")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
-    args = parser.parse_intermixed_args()
+    parser = Parser(__doc__, EXAMPLE, keys=early.keys)
+    add = parser.add_argument
+    add("config", help="a YAML file, see configs/")
+    add("overrides", type=override, nargs="*", default=[], metavar="key.sub=value", help="changes to the config")
+    add("--check", action="store_true", help="check config and data, then stop")
+    add("--print-config", action="store_true", help="print the resolved config, then stop")
+    add("--allow-config-change", action="store_true", help="resume although the config differs")
+    args = parser.parse()
+    tree = early.check_config(args.config, args.overrides)
+    folder = early.output_folder(tree, args.config)
+    if not args.print_config:
+        early.check_places(tree, folder)
 
-    from engine import build, experiment
+    from engine import build, experiment, suits
     from utils.config.loading import to_yaml
 
     config = experiment.read_config(args.config, args.overrides)
@@ -42,9 +45,12 @@ def main() -> int:
     if args.check:
         build.choose_device(config.device)
         build.check_optimizer(config)
-        print(f"{args.config}: fits; {config.data.check()}")
+        found = config.data.inspect()
+        for warning in suits.warnings_before(config, found):
+            print(f"warning: {warning}", file=sys.stderr)
+        print(f"{args.config}: fits; {found.line}")
         return 0
-    return train(config, experiment.output_folder(config, args.config), args.allow_config_change)
+    return train(config, folder, args.allow_config_change)
 
 
 def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> int:

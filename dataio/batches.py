@@ -162,6 +162,7 @@ class PixelSampler:
         self._patch = pixels.patch if pixels else None
         self._rank, self._world = rank, world
         self._bins: Tensor | None = None  # of the last batch
+        self._importance: Tensor | None = None  # of the last batch, on the CPU
         self._worker: Prefetch | None = None
 
     @property
@@ -184,7 +185,22 @@ class PixelSampler:
         batch = self._on_device(pixels)
         self.position = pixels.end
         self._bins = None if pixels.bins is None else pixels.bins.to(self._device, non_blocking=True)
+        self._importance = pixels.importance
         return batch
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the last batch's pixels were chosen, some with a higher probability than others."""
+        return self._importance is not None
+
+    def unbiased_mean(self, error: Tensor) -> float | None:
+        """The mean of the last batch's errors [R] as of pixels drawn alike, in expectation; None where they are.
+
+        Waits for a GPU.
+        """
+        if self._importance is None:
+            return None
+        return float((self._importance * error.cpu()).mean())
 
     def learn(self, error: Tensor) -> None:
         """Pass the errors of the last batch's rays to the selection; all ranks, after every batch.
@@ -237,6 +253,7 @@ class PixelSampler:
                 store.gather(chosen.pixels, position + selection.places * world),
                 weight=None if chosen.weight is None else torch.from_numpy(chosen.weight),
                 bins=None if chosen.bins is None else torch.from_numpy(chosen.bins),
+                importance=None if chosen.importance is None else torch.from_numpy(chosen.importance),
             )
             return pixels.pinned() if pin else pixels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import tokenize
 import zipfile
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
+from utils.config.mistakes import did_you_mean
 from utils.errors import InputError, printable
 
 MAX_TEXT_BYTES = 64 * 2**20
@@ -49,11 +51,13 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
     """
     if not _nameable(name) or "://" in name:
         raise InputError(f"{where} - got {shown(repr(name[:80]))} - expected the relative path of a file")
-    path = root / name.replace("\\", "/")
+    path = root / name
+    if "\\" in name and not path.exists():
+        path = root / name.replace("\\", "/")
     if allow_outside:
         return path
     try:
-        leads_outside = name.startswith("~") or not path.resolve().is_relative_to(root.resolve())
+        leads_outside = re.match("~[^/]*/", name) or not path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError) as error:
         raise InputError(f"{where} - got {shown(repr(name))} - {error}") from error
     if leads_outside:
@@ -73,14 +77,32 @@ def _nameable(name: str) -> bool:
     return 0 < len(name) <= 4096 and "\0" not in name and all(len(part) <= 255 for part in parts)
 
 
-def need_folder(path: str | None) -> Path:
-    """The data folder (or file) that the config names. Raises InputError when there is none."""
+def need_folder(path: str | None, named: str = "data.path") -> Path:
+    """The data folder (or file) that a key or an option, `named`, names. Raises InputError when there is none."""
     if not path:
-        raise InputError("data.path - got nothing - expected the folder of the data, as data.path=FOLDER")
+        raise InputError(f"{named} - got nothing - expected the folder of the data, as {named}=FOLDER")
     folder = Path(path).expanduser()
     if not folder.exists():
-        raise InputError(f"data.path: {shown(folder)} - no such file or folder")
+        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        near = did_you_mean(folder.name, sorted(beside)[:MAX_FRAMES])
+        raise InputError(f"{named}: {shown(folder)} - no such file or folder{shown(near)}")
     return folder
+
+
+def files_ending(folder: Path, ending: str) -> list[Path]:
+    """The files of a folder whose names end so, in upper case or not, in the order of their names.
+
+    ending: in lower case. A name that begins with a dot is another program's note about a file, as AppleDouble's.
+    """
+    names = [path for path in folder.iterdir() if path.name.lower().endswith(ending) and path.name[0] != "."]
+    return sorted(path for path in names if path.is_file())
+
+
+def say_twice(taken: Mapping[str, str], where: str) -> None:
+    """A line where the lists of several splits name the same. taken: what they name, and the split it is in now."""
+    if taken:
+        name, split = next(iter(taken.items()))
+        notice(f"{where} - {len(taken)} named in more than one split, the first is {shown(name)}: taken for {split}")
 
 
 def read_json(path: Path) -> Any:

@@ -17,6 +17,7 @@ Float64 = npt.NDArray[np.float64]
 
 A, FLATTENING = 6378137.0, 1 / 298.257223563  # WGS-84
 E2 = FLATTENING * (2 - FLATTENING)
+UTM_REACH = (-80.0, 84.0)  # degrees of latitude
 UTM_SCALE, UTM_EAST, UTM_SOUTH = 0.9996, 500_000.0, 10_000_000.0
 
 
@@ -60,8 +61,8 @@ class Georeference:
         return matrix
 
     def described(self) -> dict[str, Any]:
-        """What a mesh's sidecar says, for JSON."""
-        utm = utm_of(self.latitude, self.longitude)
+        """What a mesh's sidecar says, for JSON; of the grid nothing near the poles, where UTM has none."""
+        utm = utm_of(self.latitude, self.longitude) if UTM_REACH[0] <= self.latitude <= UTM_REACH[1] else None
         place = f"+lat_0={self.latitude:.10f} +lon_0={self.longitude:.10f} +h_0={self.altitude:.4f}"
         return {
             "origin": {"latitude": self.latitude, "longitude": self.longitude, "altitude": self.altitude},
@@ -69,7 +70,7 @@ class Georeference:
             "unit": "meter",
             "crs": f"local east-north-up tangent frame on WGS 84 (EPSG:4979) at the origin; topocentric, EPSG method"
             f" 9837: +proj=topocentric +ellps=WGS84 {place}",
-            "utm_of_origin": {
+            "utm_of_origin": utm and {
                 "epsg": utm.epsg,
                 "easting": utm.easting,
                 "northing": utm.northing,
@@ -169,10 +170,11 @@ def utm_of(latitude: float, longitude: float) -> Utm:
 def middle_of(places: Float64) -> Georeference:
     """The place amid others: medians of latitudes, longitudes and altitudes [N, 3], degrees and meters.
 
-    Longitudes are taken as turns from the first one, so that places on both sides of the date line have their middle
-    there, and not on the other side of the Earth.
+    Longitudes are taken as turns from where most of them are, so that places on both sides of the date line have their
+    middle there, and not on the other side of the Earth, and single ones that are far off have no say.
     """
     latitude, longitude, altitude = np.asarray(places, np.float64).T
-    turned = (longitude - longitude[0] + 180) % 360 - 180
-    middle = (longitude[0] + np.median(turned) + 180) % 360 - 180
+    x, y, _ = np.median(ecef(np.asarray(places, np.float64)), axis=0)
+    most = np.degrees(np.arctan2(y, x))
+    middle = (most + np.median((longitude - most + 180) % 360 - 180) + 180) % 360 - 180
     return Georeference(float(np.median(latitude)), float(middle), float(np.median(altitude)))

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import trimesh
 from pydantic import Field
 
 from dataio import normalize
 from dataio.cameras import Cameras
+from dataio.checks.unread import say_masks, say_pictures
 from dataio.checks.unrecognized import nearest_miss
 from dataio.files import Float64, need_folder, notice, shown
 from dataio.georeference import Georeference
 from dataio.held_out import held_out
 from dataio.pictures import cache, images
-from dataio.pictures.cache import SIZE_PATTERN
 from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
 from dataio.pictures.pixels import DecodeOptions, check_files, read_pixels
@@ -30,12 +29,17 @@ from dataio.quantities.sources import Wanted, with_further
 from dataio.sfm.triangulation import ENOUGH, SparsePoints, triangulated
 from dataio.views import OWN_FIELDS, Tracks, Views, checked
 from utils.config.parts import Part, discover, parts
+from utils.config.text import MEMORY
 from utils.errors import InputError
+
+if TYPE_CHECKING:
+    import trimesh
 
 Color = tuple[float, float, float]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Vector = tuple[float, float, float]
 
+MOST_FOLDERS = 100  # entries that are looked at for data
 MOST_NAMED = 8  # views that are named in a line
 MASK_SIZE = 1024  # larger masks are looked at in this size when the region of interest is found
 
@@ -58,6 +62,7 @@ class Scene:
     georeference: Georeference | None = None  # of a world in meters, east, north, up
     further: Mapping[str, Sequence[Float32]] = field(default_factory=dict)  # [H, W] or [H, W, K] each, by name
     tracks: Tracks | None = None  # which views saw which of the points
+    room: bool = False  # whether it is seen from within
 
     @property
     def quantities(self) -> dict[str, Sequence[Any]]:
@@ -108,6 +113,14 @@ class Scene:
         )
 
 
+class Inspection(NamedTuple):
+    """What data say before any picture is decoded."""
+
+    line: str  # for the user
+    quantities: frozenset[str]  # per pixel, by name, that the scene will have
+    outline: Callable[[], Scene] | None = None  # the scene without pictures; None where its cameras are not known yet
+
+
 def scaled(pictures: Mapping[str, Sequence[Any]], scale: float) -> dict[str, Sequence[Any]]:
     """Pictures [H, W] or [H, W, K] of quantities, by name, those of lengths times `scale`."""
     return {
@@ -120,6 +133,8 @@ class DataConfig(Part):
 
     default_type: ClassVar[str | None] = "auto"
     priority: ClassVar[int] = 0  # of several formats that recognize a folder, the highest is taken
+    mask_place: ClassVar[str] = "the alpha of the pictures"  # of this format
+    shows_all: ClassVar[bool] = True  # whether pictures beside those with a pose are worth a line
     last_resort: ClassVar[bool] = False  # a format that is taken, and named, only where no other one is found
 
     path: str | None = Field(default=None, description="folder or file of the data")
@@ -148,9 +163,8 @@ class DataConfig(Part):
     )
     up: Literal["auto"] | Vector = Field(default="auto", description="the world's up direction")
     near: float = Field(default=0.05, ge=0, description="nearest distance from a camera, scene units")
-    ram: str = Field(
+    ram: Annotated[str, MEMORY] = Field(
         default="auto",
-        pattern=SIZE_PATTERN,
         description="memory that pixels may take, as 16G; beyond it they are read from a file on disk;"
         " auto: six tenths of the machine's",
     )
@@ -172,16 +186,28 @@ class DataConfig(Part):
 
     def check(self) -> str:
         """One line about the data, without decoding images. Raises InputError."""
-        views = further(self, checked(self.parse()))
-        check_files(decode_options(self), views)
-        said = said_of_splits(views, make_splits(views, holdout=self.holdout))
-        return f"{shown(views.source)}: {len(views.names)} views, {said}"
+        return self.inspect().line
+
+    def inspect(self) -> Inspection:
+        """What can be known without decoding images. Raises InputError for whatever loading would refuse."""
+        views, options = usable(self, self.parse()), decode_options(self)
+        present = check_files(options, views)
+        splits = make_splits(views, holdout=self.holdout)
+        if not len(splits["train"]):
+            raise InputError(f"{shown(views.source)} - no views to train on, of {len(views.names)} - see its splits")
+        if _is_room(self, views) and "depth" not in views.files:
+            outline(self, views)  # refuses a room of which no points are known
+        said = said_of_splits(views, splits)
+        line = f"{shown(views.source)}: {len(views.names)} views, {shown(said)}"
+        return Inspection(line, frozenset(quantity.name for quantity in present), partial(outline, self, views))
 
 
 class AutoData(DataConfig):
     """The format is recognized from the files."""
 
     type: Literal["auto"] = "auto"
+
+    prepared: str | None = Field(default=None, description="of raw photographs: folder for what is found")
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -192,18 +218,23 @@ class AutoData(DataConfig):
         """The config of the recognized format, with the same common keys. Raises InputError."""
         discover("dataio.formats")
         path = need_folder(self.path)
-        found = {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
+        found = _recognized(path)
         if not found:
+            inner = next((entry for entry in _folders(path) if _recognized(entry)), None)
+            reason = f"it has data in it: write data.path={shown(inner)}" if inner else nearest_miss(path)
             known = ", ".join(name for name in parts(DataConfig) if name != "auto")
-            raise InputError(
-                f"data.path: {shown(path)} - not recognized: {nearest_miss(path)} - expected files of one of: {known}"
-            )
+            raise InputError(f"data.path: {shown(path)} - not recognized: {reason} - expected files of one of: {known}")
         found = {name: part for name, part in found.items() if not part.last_resort} or found
         best = max(found, key=lambda name: found[name].priority)
         if len(found) > 1:
             others = ", ".join(name for name in found if name != best)
             notice(f"{shown(path)}: read as {best} (also possible with data.type: {others})")
-        return found[best](**self.model_dump(exclude={"type"}))
+        keys = self.model_dump(exclude={"type"} if self.prepared else {"type", "prepared"})
+        if not keys.keys() <= found[best].model_fields.keys():
+            raise InputError(
+                f"data.prepared: {shown(path)} was read as {best}, which has its poses - expected raw photographs"
+            )
+        return found[best](**keys)
 
     def parse(self) -> Views:
         """As the recognized format does."""
@@ -213,9 +244,32 @@ class AutoData(DataConfig):
         """As the recognized format does."""
         return self.resolve().load()
 
-    def check(self) -> str:
+    def inspect(self) -> Inspection:
         """As the recognized format does."""
-        return self.resolve().check()
+        return self.resolve().inspect()
+
+
+def usable(config: DataConfig, views: Views) -> Views:
+    """The views that are sound, with the further quantities that the config wants. Raises InputError.
+
+    Says what lies beside them and is not read.
+    """
+    if config.masks != "off":
+        say_masks(views, config.mask_place)
+    if config.shows_all:
+        say_pictures(views)
+    return further(config, checked(views))
+
+
+def _recognized(path: Path) -> dict[str, type[DataConfig]]:
+    """The formats that a folder or file looks like."""
+    return {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
+
+
+def _folders(path: Path) -> list[Path]:
+    """The first few folders in a folder."""
+    entries = sorted(path.iterdir())[:MOST_FOLDERS] if path.is_dir() else []
+    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def further(config: DataConfig, views: Views) -> Views:
@@ -225,20 +279,41 @@ def further(config: DataConfig, views: Views) -> Views:
 
 def assemble(config: DataConfig, views: Views) -> Scene:
     """A scene of parsed views: checks, decoding, compositing, splits, normalization. Raises InputError."""
-    views = further(config, checked(views))
-    if views.georeference is None:
-        views = placed(views, move=False)
+    views = usable(config, views)
     pixels = read_pixels(decode_options(config), views)
     masks, depths = pixels.quantities.get("mask"), pixels.quantities.get("depth")
+    scene = replace(
+        outline(config, views, masks=masks, depths=depths),
+        images=pixels.color,
+        background=None if masks is None else background_color(config),
+    )
+    return scene.with_quantities(scaled(pixels.quantities, 1 / _scale(scene.world_from_scene)))
+
+
+def outline(
+    config: DataConfig,
+    views: Views,
+    *,
+    masks: Sequence[UInt8] | None = None,
+    depths: Sequence[Float32] | None = None,
+) -> Scene:
+    """The scene of sound views without pictures. Raises InputError.
+
+    masks: [H, W] each. depths: [H, W] each, in world units. Without them the unit sphere is that of cameras and points.
+    """
+    if views.georeference is None:
+        views = placed(views, move=False)
     splits = make_splits(views, holdout=config.holdout)
-    world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=depths)
+    room = _is_room(config, views)
+    later = depths is None and "depth" in views.files  # when a room's sphere is found from them
+    world_from_scene = _frame(config, views, splits["train"], masks=masks, depths=depths, room=room and not later)
     scene_from_world = normalize.inverse(world_from_scene)
     points = views.points
     if points is not None:
         points = points @ scene_from_world[:3, :3].T + scene_from_world[:3, 3]
-    scene = Scene(
+    return Scene(
         cameras=views.cameras(scene_from_world, near=config.near).scaled(1 / config.downscale),
-        images=pixels.color,
+        images=(),
         masks=None,
         depths=None,
         points=None if points is None else points.astype(np.float32),
@@ -246,11 +321,15 @@ def assemble(config: DataConfig, views: Views) -> Scene:
         world_from_scene=world_from_scene,
         names=views.names,
         up=_up(config, views),
-        background=None if masks is None else background_color(config),
+        background=None,
         georeference=views.georeference,
         tracks=views.tracks,
+        room=room,
     )
-    return scene.with_quantities(scaled(pixels.quantities, 1 / _scale(world_from_scene)))
+
+
+def _is_room(config: DataConfig, views: Views) -> bool:
+    return views.room if config.region == "auto" else config.region == "room"
 
 
 def background_color(config: DataConfig) -> Color:
@@ -300,6 +379,7 @@ def _frame(
     *,
     masks: Sequence[UInt8] | None,
     depths: Sequence[Float32] | None,
+    room: bool,
 ) -> Float64:
     """world_from_scene: said by the config, by the format, or estimated from the training views."""
     if isinstance(config.center, tuple) and isinstance(config.radius, float):
@@ -316,7 +396,7 @@ def _frame(
     cameras = views.cameras(to_local).scaled(1 / config.downscale)[chosen]
     middle = None if center is None else to_local[:3, :3] @ center + to_local[:3, 3]
     points = None if views.points is None else views.points @ to_local[:3, :3].T + to_local[:3, 3]
-    if views.room if config.region == "auto" else config.region == "room":
+    if room:
         if depths is not None:
             scale = np.float32(_scale(local))
             points = normalize.depth_points(cameras, (depths[i] / scale for i in chosen))

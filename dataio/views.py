@@ -65,6 +65,7 @@ class Views:
     up: Float64 | None = None  # [3], when the format promises it
     tracks: Tracks | None = None
     georeference: Georeference | None = None  # of a world in meters, east, north, up
+    folder: Path | None = None  # below which all pictures should be among the views; None: those of each view
     pose_key: str = "transform_matrix"  # what a pose is called in the file, for messages
 
     @property

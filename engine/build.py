@@ -86,13 +86,18 @@ def context_of(
 
 def check_optimizer(config: ExperimentConfig) -> None:
     """Raises InputError for entries of `optimizer.parts` that mean no parameter; to be called before data is read."""
-    build_optimizer(config.optimizer, Model(config.model), place=partial(place_of, config, "optimizer", "parts"))
+    groups_of(config.optimizer, Model(config.model), place=partial(place_of, config, "optimizer", "parts"))
 
 
-def build_optimizer(
+def build_optimizer(config: OptimizerConfig, model: Model) -> Optimizers:
+    """The optimizer with one group per rule, rate and schedule. Raises InputError as `groups_of` does."""
+    return Optimizers(groups_of(config, model))
+
+
+def groups_of(
     config: OptimizerConfig, model: Model, *, place: Callable[[str], str] = lambda part: ""
-) -> Optimizers:
-    """The optimizer with one group per rule, rate and schedule. place: where an entry of `parts` was written.
+) -> list[tuple[OptimizerConfig, list[torch.nn.Parameter]]]:
+    """The parameters that share rule, rate and schedule. place: where an entry of `parts` was written.
 
     Of several entries that begin a parameter's name the longest counts. Raises InputError for a part that the model
     does not have; one that was left out, as a medium, is of no effect.
@@ -107,7 +112,7 @@ def build_optimizer(
         found = [part for part in config.parts if name.startswith(part)]
         own = config.of_part(config.parts[max(found, key=len)] if found else None)
         groups.setdefault(own.model_dump_json(), (own, []))[1].append(parameter)
-    return Optimizers(list(groups.values()))
+    return list(groups.values())
 
 
 def in_parallel(objective: Objective) -> DistributedDataParallel:

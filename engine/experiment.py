@@ -5,32 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from dataio.scene import AutoData, DataConfig
 from dataio.selection.base import SelectionConfig
 from dataio.selection.uniform import UniformSelection
+from engine.renames import RENAMED
 from models.capabilities import missing, offered, refuse
 from models.losses.base import LossConfig
 from models.model import ModelConfig
 from models.optimizers.adam import AdamConfig
 from models.optimizers.base import OptimizerConfig
-from utils.config.loading import json_schema, load_config
+from utils.config.loading import load_config
 from utils.config.parts import Choice, StrictModel, discover
+from utils.config.schema import COMPLETE, json_schema
+from utils.config.text import DEVICE
 
-# Keys of earlier versions, and their names of today.
-RENAMED = {
-    "train.rays_at_once": "micro_batch",
-    "model.*.field.start": "init",
-    "model.*.field.color": "../appearance.network",
-    "model.*.field.color_activation": "../appearance.activation",
-    "model.*.field.view": "../appearance.view",
-    "model.*.field.view_encoding": "../appearance.encoding",
-    "model.*.field.view_weight": "../appearance.view_weight",
-}
-RENAMED |= {old.replace("*.", "*.sampler.proposal."): new for old, new in RENAMED.items() if "field" in old}
 KINDS_OF_PARTS = (
     "appearance", "bounds", "encodings", "fields", "inits", "losses", "opacities", "optimizers", "poses", "samplers",
     "shading",
@@ -84,10 +76,10 @@ class ExperimentConfig(StrictModel):
 
     output: str | None = Field(None, description="run folder; default runs/CONFIG-DATA")
     seed: int = Field(0, ge=0)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Annotated[str, DEVICE] = "auto"
     data: Choice[DataConfig] = AutoData()
-    model: ModelConfig
-    losses: dict[str, Choice[LossConfig]] = Field(min_length=1)
+    model: ModelConfig = Field(json_schema_extra={COMPLETE: ["neus_hash.yaml"]})
+    losses: dict[str, Choice[LossConfig]] = Field(min_length=1, json_schema_extra={COMPLETE: ["neus_hash.yaml"]})
     teacher: str | None = Field(None, description="run folder of a trained model that losses may ask")
     optimizer: Choice[OptimizerConfig] = AdamConfig()
     train: TrainConfig = TrainConfig()
@@ -140,13 +132,6 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, saved: bool 
 
 
 def schema_text() -> str:
-    """The JSON schema of a config, as configs/schema.json holds it for editors: `make schema` writes it there."""
-    return json.dumps(json_schema(ExperimentConfig), indent=1) + "\n"
-
-
-def output_folder(config: ExperimentConfig, config_path: str | Path) -> Path:
-    """The run folder: `output`, or runs/CONFIG-DATA."""
-    if config.output:
-        return Path(config.output)
-    data = Path(config.data.path).resolve().name if config.data.path else config.data.model_dump()["type"]
-    return Path("runs") / f"{Path(config_path).stem}-{data}"
+    """The JSON schema of a config, and of renderers, as configs/schema.json holds it: `make schema` writes it there."""
+    discover("models.rendering.renderers")
+    return json.dumps(json_schema(ExperimentConfig, ["RendererConfig"]), indent=1) + "\n"

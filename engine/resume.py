@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from dataio.scene import Scene
-from dataio.shapes.relief import one_side
 from engine.build import check_optimizer, renamed_part, use_threads
 from engine.experiment import ExperimentConfig, read_config
+from engine.suits import warnings
 from engine.trainer import Trainer
-from models.capabilities import DataFacts
 from utils import distributed
 from utils.checkpoint import newest_checkpoint
 from utils.config.loading import differences, to_yaml
@@ -81,18 +78,3 @@ def _compare_with_saved(config: ExperimentConfig, folder: Path, allowed: bool) -
             f"{saved}: the run was started with another config - {'; '.join(changed)}"
             " - name another output=FOLDER, or go on with --allow-config-change"
         )
-
-
-def warnings(config: ExperimentConfig, scene: Scene) -> Iterator[str]:
-    """One line for each reason why the config does not suit the scene, with the key to change."""
-    about = DataFacts(
-        masks=scene.masks is not None,
-        background=config.model.background is not None,
-        one_sided=lambda: one_side(scene) is not None,
-    )
-    yield from config.model.foreground.field.warnings(about)
-    for name, loss in config.losses.items():
-        lacking = [quantity for quantity in loss.data_needs.pixels if not scene.has(quantity)]
-        if lacking:
-            words = " and ".join(f"{quantity}s" for quantity in lacking)
-            yield f"losses.{name} asks for {words}, which these data lack: it goes without"

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dataio.cameras import Cameras
 from dataio.georeference import Georeference
-from dataio.scene import AutoData, Scene
+from dataio.scene import AutoData, DataConfig, Scene
 from engine.build import choose_device, renamed
+from engine.early import run_folder
 from engine.experiment import ExperimentConfig, read_config
 from engine.poses import Placed, place_cameras, placed_scene
 from models.model import Model
@@ -99,7 +100,7 @@ class Run:
         """
         data = self.config.data
         if path is not None:
-            data = AutoData(**{**data.model_dump(exclude={"type"}, include=set(AutoData.model_fields)), "path": path})
+            data = AutoData(**{**data.model_dump(include=set(DataConfig.model_fields)), "path": path})
         scene = data.load().reframed(self.world_from_scene)
         if path is None and scene.names == self.names:
             scene = replace(scene, splits=self.splits)  # what the run has held out, however it is chosen by now
@@ -202,13 +203,9 @@ def check_scene(scene: Scene, kept: dict[str, Any], source: str) -> None:
 
 def _find(path: Path) -> tuple[Path, Path]:
     """The run folder and the checkpoint that `path` means."""
+    folder = run_folder(path)
     if (path / "manifest.json").is_file():
-        folder = path.resolve().parent.parent
-        if (folder / "config.yaml").is_file():
-            return folder, path
-        raise InputError(f"{path}: no config.yaml in {folder} - expected a checkpoint inside a run folder")
-    if not (path / "config.yaml").is_file():
-        raise InputError(f"{path}: not a run folder - expected config.yaml and checkpoints/ in it")
+        return folder, path
     checkpoint = newest_checkpoint(path / "checkpoints")
     if checkpoint is None:
         raise InputError(f"{path}: no complete checkpoint in {path / 'checkpoints'} - train it first")

@@ -30,6 +30,7 @@ from utils.errors import StorageError
 from utils.evaluation.results import update_results
 from utils.log import MetricsWriter, Progress
 from utils.pictures.images import write_png
+from utils.pictures.sheets import stacked
 from utils.run_lock import RunLock
 
 MAX_BAD_STEPS = 10
@@ -181,10 +182,7 @@ class Trainer:
         rays = self.config.train.rays * self.ranks.world
         due = self.step % self.config.train.log_every == 0
         show = self.line.due() or self.progress >= 1
-        values = {}
-        if due or show:
-            error = float(report.squared_error)
-            values = {"loss": float(report.loss.detach()), "psnr": -10 * float(np.log10(max(error, 1e-10)))}
+        values = self._quality(report) if due or show else {}
         if due:
             seconds = max(time.perf_counter() - self.clock, 1e-9)
             rows = {f"train/{name}": value for name, value in values.items()}
@@ -196,7 +194,15 @@ class Trainer:
             rows["perf/samples_per_ray"] = float(report.samples) / self.config.train.rays
             rows["opt/lr"] = self.optimizer.param_groups[0]["lr"]
             self.writer.scalars(self.step, rows)
+        if self.sampler.chooses:  # the loss is of harder pixels than the PSNR
+            values = {name.replace("loss", "loss of chosen pixels"): value for name, value in values.items()}
         self.line.update(self.step, self.progress, values, rays=rays)
+
+    def _quality(self, report: Report) -> dict[str, float]:
+        """The loss of the step's rays, and their PSNR: of chosen pixels that which pixels drawn alike would have."""
+        unbiased = self.sampler.unbiased_mean(report.error)
+        error = float(report.squared_error) if unbiased is None else unbiased
+        return {"loss": float(report.loss.detach()), "psnr": -10 * float(np.log10(max(error, 1e-10)))}
 
     def _save_if_due(self) -> None:
         train = self.config.train
@@ -297,13 +303,14 @@ class Trainer:
         return self.cpu_seconds + time.process_time() - self.cpu_clock
 
     def _validate(self) -> None:
-        """Show a held-out view, and the mean PSNR of a few, always the same."""
+        """Show a few held-out views, always the same, and their mean PSNR."""
         views = self.scene.splits["test"]
         if self.ranks.is_main and len(views):
             shown = handful(views)  # the same at each validation, so that its numbers compare
             scene = self._placed_scene()
-            found = [validate(self.objective.model, scene, view, self.ranks.device) for view in shown]
-            picture, quality = found[0][0], sum(psnr for _, psnr in found) / len(found)
+            model, device = self.objective.model, self.ranks.device
+            found = [validate(model, scene, view, device, step=self.step) for view in shown]
+            picture, quality = stacked([row for row, _ in found]), sum(psnr for _, psnr in found) / len(found)
             try:
                 write_png(self.folder / "images" / f"step_{self.step:08d}.png", picture)
             except StorageError as error:  # no picture is worth a run

@@ -11,7 +11,8 @@ from dataio.scene import Scene
 from models.model import Model
 from models.rendering.frames import Frame, render_image
 from utils.evaluation.image_metrics import psnr
-from utils.pictures.images import Picture, color_depth, color_normal, depth_range, side_by_side, to_uint8
+from utils.pictures.images import Picture, color_depth, color_normal, depth_range, to_uint8
+from utils.pictures.sheets import Panel, sheet
 
 HANDFUL = 3  # views
 MOST_PIXELS = 200 * 200  # a picture on the way may not cost more than this
@@ -22,16 +23,20 @@ def handful(views: NDArray[np.int64]) -> list[int]:
     return [int(view) for view in views[np.linspace(0, len(views) - 1, min(HANDFUL, len(views))).round().astype(int)]]
 
 
-def validate(model: Model, scene: Scene, view: int, device: torch.device) -> tuple[Picture, float]:
-    """One view of the scene as the model shows it now, in small.
+def validate(model: Model, scene: Scene, view: int, device: torch.device, *, step: int) -> tuple[Picture, float]:
+    """One view of the scene as the model shows it now, after so many steps, in small.
 
-    Returns photograph | rgb | depth | normal side by side, [H, 4 W, 3] uint8, and the PSNR of the rgb picture in dB.
+    Returns photograph | rgb | depth | normal side by side with captions, [H, W, 3] uint8, and the PSNR of the rgb
+    picture in dB.
     """
     photograph = scene.images[view]
     shrink = min(1.0, (MOST_PIXELS / (photograph.shape[0] * photograph.shape[1])) ** 0.5)
     frame = render_image(model, scene.cameras.scaled(shrink).to(device), view, photograph=True)
     photograph = resize(photograph, frame.depth.shape)
-    return _panel(photograph, frame), float(psnr(frame.color, torch.from_numpy(photograph).float() / 255))
+    quality = float(psnr(frame.color, torch.from_numpy(photograph).float() / 255))
+    unit = float(np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3])))
+    shown = Panel(photograph, scene.names[view]), Panel(to_uint8(frame.color.numpy()), f"step {step}, {quality:.2f} dB")
+    return sheet([*shown, *_geometry(frame, unit)], columns=4), quality
 
 
 def resize(picture: Picture, shape: tuple[int, ...]) -> Picture:
@@ -39,8 +44,11 @@ def resize(picture: Picture, shape: tuple[int, ...]) -> Picture:
     return np.asarray(cv2.resize(picture, (shape[1], shape[0]), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _panel(photograph: Picture, frame: Frame) -> Picture:
+def _geometry(frame: Frame, unit: float) -> list[Panel]:
+    """Depth and normals. unit: the size of a scene unit in those that the color bar counts in."""
     depth, solid = frame.depth.numpy(), frame.opacity.numpy() > 0.5
     low, high = depth_range(depth, solid)
-    colored = [color_depth(depth, solid, low, high), color_normal(frame.normal.numpy(), solid)]
-    return side_by_side([photograph, to_uint8(frame.color.numpy()), *colored])
+    return [
+        Panel(color_depth(depth, solid, low, high), "depth", (low * unit, high * unit)),
+        Panel(color_normal(frame.normal.numpy(), solid), "normals"),
+    ]

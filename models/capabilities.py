@@ -78,12 +78,13 @@ class BoundsOffer(Protocol):
 @dataclass(frozen=True)
 class DataFacts:
     """Facts for the warnings of a field's config: whether the photographs have masks and the model a background, and,
-    when called, whether the photographs look from one side only.
+    when called, whether the photographs look from one side only, and the path of a config that suits them.
     """
 
     masks: bool
     background: bool
     one_sided: Callable[[], bool]
+    suited: Callable[[], str]
 
 
 def offered(part: object) -> frozenset[Offer]:

@@ -23,6 +23,7 @@ from models.shading.base import ShadingConfig
 from models.structure import LayoutChange, refreshed
 from models.volume import Medium, MediumConfig, VolumeConfig
 from utils.config.parts import Choice, StrictModel
+from utils.config.schema import COMPLETE
 from utils.errors import InputError
 from utils.random_stream import normal, uniform
 
@@ -39,7 +40,7 @@ class ModelConfig(StrictModel):
     """A foreground medium, what lies behind it, and the color behind everything."""
 
     foreground: MediumConfig
-    background: MediumConfig | None = None
+    background: MediumConfig | None = Field(None, json_schema_extra={COMPLETE: ["neus_hash_open.yaml"]})
     background_color: Literal["data", "white", "black"] | tuple[float, float, float] = Field(
         "data", description="data: the color that the images were composited over, else black"
     )

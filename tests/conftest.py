@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+DATA = SHARED / "data"
 
 # The same examples on every run, and no deadline: a busy machine is not a fault of the code.
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
@@ -35,6 +36,13 @@ def shared_data(name: str) -> Path:
     if not folder.exists():
         pytest.skip(f"no data set {name} in ../shared/data")
     return folder
+
+
+def shared_cases() -> Path:
+    """Return the folder of reported inputs, beside that of the data sets, or skip the test where it is not at hand."""
+    if not (SHARED / "cases").is_dir():
+        pytest.skip("no reported inputs in ../shared/cases")
+    return SHARED / "cases"
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])

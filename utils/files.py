@@ -1,15 +1,41 @@
-"""Files that are whole or not there: written beside their place, then moved into it."""
+"""Files that are whole or not there: written beside their place, then moved into it.
+
+One rule for every output: folders that are missing on the way are made when it is written, and what stands in the way
+is said before the work.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from utils.errors import StorageError
+from utils.errors import InputError, StorageError
+
+
+def check_folder(path: Path, key: str = "") -> None:
+    """Raise InputError where files cannot be written into the folder `path`, made with those above it if missing.
+
+    key: of the config, for the message.
+    """
+    said = f"{key}: {path}" if key else str(path)
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        what = "is no folder" if there == path else f"cannot be made: {there} is no folder"
+        raise InputError(f"{said}: {what} - expected another place to write to")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{said}: no permission to write in {there} - expected another place to write to")
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError where the file `path` cannot be written, in folders that are made if missing."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder - expected the name of a file")
+    check_folder(path.parent)
 
 
 @contextmanager
@@ -54,6 +80,14 @@ def write_text_if_changed(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as JSON, whole or not at all. Raises ValueError for NaN and infinity, which JSON lacks."""
     write_bytes(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file at `target`, which is not there yet: a hard link where the disk has those, else a copy."""
+    with suppress(OSError):
+        os.link(source.resolve(), target)
+        return
+    shutil.copyfile(source, target)
 
 
 def _flush(path: Path) -> None:

@@ -93,6 +93,8 @@ def _field_of_view(patient: Patient) -> Float64:
 
 def places(patient: Patient) -> Iterator[Finding]:
     """Where the cameras are and look, seen from the unit sphere."""
+    if patient.scene.room:
+        return  # seen from within, where no camera needs to show the middle
     inside = np.flatnonzero(np.linalg.norm(patient.centers, axis=1) < 1)
     count = len(patient.scene.names)
     if len(inside) and patient.scene.masks is not None:
@@ -155,7 +157,9 @@ def coverage(patient: Patient) -> Float64:
 
 
 def coverage_findings(patient: Patient) -> Iterator[Finding]:
-    """How much of the object's surroundings is seen often enough."""
+    """How much of the object's surroundings is seen often enough; a room has its sides within."""
+    if patient.scene.room:
+        return
     seen = coverage(patient)
     thrice = float((seen >= 3).mean())
     if thrice < COVERED_SHARE:

@@ -167,11 +167,17 @@ def epipolar_findings(patient: Patient, found: Agreement) -> Iterator[Finding]:
         text += f", and {1 - before:.0%} of them behind the cameras"
     guess = likely_mistake(patient, found, poses)
     if guess is None:
-        fix = "estimate the poses anew, from the photographs alone: python prepare.py PHOTOS OUT"
-        yield Finding("warning", "poses", f"{text} (up to {found.limit:.1f} may be)", fix)
+        yield Finding("warning", "poses", f"{text} (up to {found.limit:.1f} may be)", _remedy(patient))
     else:
         mistake, left = guess
         yield Finding("error", "convention", f"{text}; {left:.1f} if {mistake.text}", mistake.fix)
+
+
+def _remedy(patient: Patient) -> str:
+    """What helps against poses that are a little off: those of a recorder are in the units of its depth, and stay."""
+    if patient.scene.depths is not None:
+        return "keep them, depth is in their units; learn the rest: model.poses.type=so3xr3 optimizer.parts.poses=1e-3"
+    return "estimate the poses anew, from the photographs alone: python prepare.py PHOTOS OUT"
 
 
 def likely_mistake(patient: Patient, found: Agreement, poses: Float64) -> tuple[Mistake, float] | None:

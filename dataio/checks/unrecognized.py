@@ -55,7 +55,8 @@ def _most_alike(path: Path) -> str:
     there = {layout: len(LAYOUTS[layout]) - len(names) + near[layout] for layout, names in lacking.items()}
     best = max(there, key=lambda layout: (there[layout], -len(lacking[layout])))
     if not there[best]:
-        return "nothing in it has the name of a part of one"
+        sought = [f"{name}: {', '.join(' or '.join(_all(names)) for names in LAYOUTS[name])}" for name in LAYOUTS]
+        return f"nothing in it has the name of a part of one; looked for {'; '.join(sought)}"
     missing = " and ".join(" or ".join(_all(names)) for names in lacking[best])
     hint = "".join(f"; there is {shown(found)}" for found in _renamed(path, lacking[best]))
     return f"most like {best}, of which {missing or 'a usable file'} is missing{hint}"

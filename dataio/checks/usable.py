@@ -18,6 +18,18 @@ Float64 = npt.NDArray[np.float64]
 ORTHONORMAL_TOLERANCE = 1e-3
 # Far beyond every map's coordinates and every lens; larger numbers overflow on the way.
 MOST_COORDINATE, MOST_FOCAL = 1e12, 1e9
+MOST_SKEW = 1e-2  # of the focal length; rays have none
+
+
+def pinhole(matrix: Float64, where: str) -> Float64:
+    """[4] fx fy cx cy of a calibration matrix [3, 3] or [4, 4], as it stands there. Raises InputError for a skew.
+
+    where: the place to name in the error.
+    """
+    fx, skew = float(matrix[0, 0]), float(matrix[0, 1])
+    if abs(skew) > MOST_SKEW * abs(fx):
+        raise InputError(f"{where} - got a skew of {skew:.3g} pixels - expected square axes")
+    return np.array([fx, matrix[1, 1], matrix[0, 2], matrix[1, 2]])
 
 
 def check_cameras(

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from dataio import normalize
-from dataio.checks.usable import MOST_COORDINATE
-from dataio.files import MAX_FRAMES, Float64, inside, need_folder, read_words, shown
+from dataio.checks.usable import MOST_COORDINATE, pinhole
+from dataio.files import MAX_FRAMES, Float64, files_ending, inside, need_folder, read_words, shown
 from dataio.pictures import images
 from dataio.scene import DataConfig
 from dataio.views import Views
@@ -43,11 +43,11 @@ class BlendedMvsData(DataConfig):
         root = need_folder(self.path)
         if not self.recognizes(root):
             raise InputError(f"{shown(root)} - no cams/ with blended_images/ beside it")
-        files = sorted((root / "cams").glob(f"*{SUFFIX}"))
+        files = files_ending(root / "cams", SUFFIX)
         if not 0 < len(files) <= MAX_FRAMES:
             raise InputError(f"{shown(root / 'cams')} - got {len(files)} cameras - expected 1 to {MAX_FRAMES}")
         folder = next(name for name in FOLDERS if (root / name).is_dir())
-        stems = [file.name.removesuffix(SUFFIX) for file in files]
+        stems = [file.name[: -len(SUFFIX)] for file in files]
         ending = "_masked" if self.masked else ""
         paths = [self._picture(root, f"{folder}/{stem}{ending}") for stem in stems]
         cameras = [_read_camera(self._find(root, f"cams/{file.name}")) for file in files]
@@ -59,7 +59,7 @@ class BlendedMvsData(DataConfig):
             camera_to_world=np.array([pose for pose, _ in cameras]),
             intrinsics=np.array([intrinsics for _, intrinsics in cameras]),
             size=np.array(sizes, dtype=np.int64),
-            depths=[self._find(root, f"rendered_depth_maps/{stem}.pfm") for stem in stems] if self.depths else None,
+            depths=[self._depth(root, stem) for stem in stems] if self.depths else None,
             pose_key="extrinsic",
         )
 
@@ -67,7 +67,10 @@ class BlendedMvsData(DataConfig):
         return inside(root, name, where=shown(root), allow_outside=self.allow_outside)
 
     def _picture(self, root: Path, name: str) -> Path:
-        tries = [self._find(root, name + suffix) for suffix in (".jpg", *images.SUFFIXES)]
+        return images.named(root, f"{name}.jpg", where=shown(root), allow_outside=self.allow_outside)
+
+    def _depth(self, root: Path, stem: str) -> Path:
+        tries = [self._find(root, f"rendered_depth_maps/{stem}{suffix}") for suffix in (".pfm", ".PFM")]
         return next((path for path in tries if path.is_file()), tries[0])
 
 
@@ -81,7 +84,7 @@ def _read_camera(file: Path) -> tuple[Float64, Float64]:
     except ValueError as error:
         raise InputError(f"{shown(file)} - expected numbers after extrinsic and intrinsic") from error
     world_to_camera, matrix = numbers[:16].reshape(4, 4), numbers[16:].reshape(3, 3)
-    intrinsics = np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
+    intrinsics = pinhole(matrix, shown(file))
     if not (np.abs(numbers) < MOST_COORDINATE).all() or abs(np.linalg.det(world_to_camera)) < 1e-9:
         return np.full((4, 4), np.nan), intrinsics
     return normalize.inverse(world_to_camera), intrinsics

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -27,9 +27,9 @@ from dataio.formats.colmap_model import (
     read_model,
     suffix_of,
 )
+from dataio.formats.named_splits import split_labels
 from dataio.formats.picture_folders import Limits, PictureFolder
 from dataio.lens import COEFFICIENTS, Lens
-from dataio.pictures import images
 from dataio.placement import placed
 from dataio.scene import DataConfig, Scene, assemble
 from dataio.views import Tracks, Views
@@ -75,14 +75,11 @@ MEANING = {
 }
 
 
-OTHER_MASKS = ("mask", "Masks", "segmentation", "silhouettes")  # folders that are not read, with a line
-FEW_REGISTERED = 0.5  # share of the pictures in a folder that a model should have
-
-
 class ColmapData(DataConfig):
     """A folder with a COLMAP model (sparse/0 and its like) and the pictures that it was made from."""
 
     type: Literal["colmap"] = "colmap"
+    mask_place: ClassVar[str] = "masks/, as COLMAP names them, in the pictures' size"
     priority: ClassVar[int] = -1  # transforms.json beside it was made from it and says more
 
     model: str | None = Field(
@@ -126,7 +123,6 @@ class ColmapData(DataConfig):
         cameras = [_camera(model, photo, where) for photo in photos]
         size = np.array([(camera.width, camera.height) for camera in cameras], dtype=np.int64)
         intrinsics = np.array([_intrinsics(camera) for camera in cameras])
-        _compare_with_folder(pictures.paths, names, where)
         fitted = picture_folders.fitted(intrinsics, size, pictures.paths, where=where)
         points, tracks = _robust(model, photos, self.min_track, self.max_error)
         if tracks is not None:
@@ -144,6 +140,7 @@ class ColmapData(DataConfig):
             masks=_masks(pictures, names, self.allow_outside),
             points=points,
             tracks=tracks,
+            folder=pictures.folder,
             pose_key="pose",
         )
         return (placed(views, move=True) if self.georeference == "auto" else views), pictures.factor
@@ -174,17 +171,6 @@ class ColmapData(DataConfig):
         bases = [base / name for base in near for name in PICTURES]
         limits = Limits(allow_outside=self.allow_outside)
         return picture_folders.choose(bases, names, where=where, downscale=self.downscale, limits=limits)
-
-
-def _compare_with_folder(paths: Sequence[Path], names: Sequence[str], where: str) -> None:
-    """Say so where a model has less than half of the pictures in its folder: the others found no place in it."""
-    folder = paths[0].parents[len(PurePosixPath(names[0]).parts) - 1]
-    there = sum(1 for path in folder.rglob("*") if images.is_picture(path)) if folder.is_dir() else 0
-    if len(names) < FEW_REGISTERED * there:
-        notice(
-            f"{where} - warning: the model has {len(names)} of the {there} pictures in {shown(folder)}: what the others"
-            " show is missing; find the poses anew, with more overlap"
-        )
 
 
 def _models(root: Path) -> list[Path]:
@@ -273,31 +259,22 @@ def _tracks(points: ModelPoints, kept: np.ndarray, photos: Sequence[Photo]) -> T
 
 
 def _splits(root: Path, names: Sequence[str], allow_outside: bool) -> list[str] | None:
-    """Per picture the split whose list names it, "" for none; None without lists."""
+    """Per picture the split whose list names it, "" for none; None without lists. Raises InputError."""
     files = {split: root / file for split, file in LISTS.items() if (root / file).is_file()}
-    if not files:
-        return None
-    view_of = {name: view for view, name in enumerate(names)}
-    label = [""] * len(names)
+    lists: dict[str, tuple[str, list[str]]] = {}
     for split, file in files.items():
-        where = shown(file)
-        text = read_text(inside(root, file.name, where=where, allow_outside=allow_outside))
-        for name in map(str.strip, text.splitlines()):
-            if name in view_of:  # pictures that were not registered stand in the lists too
-                label[view_of[name]] = split
-        if split not in label:
-            raise InputError(f"{where} - names no picture of the model - expected one name per line, as in images")
-    return label
+        text = read_text(inside(root, file.name, where=shown(file), allow_outside=allow_outside))
+        lists[split] = file.name, [line.strip() for line in text.splitlines() if line.strip()]
+        if not set(names).intersection(lists[split][1]):
+            expected = "expected one name per line, as in images"
+            raise InputError(f"{shown(file)} - names no picture of the model - {expected}")
+    return split_labels(names, lists, where=shown(root)) if lists else None
 
 
 def _masks(pictures: PictureFolder, names: Sequence[str], allow_outside: bool) -> list[Path] | None:
     """masks/NAME.png, NAME with its suffix as COLMAP's own masks have it or without; beside the pictures."""
     folder = pictures.masks
     if folder is None:
-        beside = pictures.paths[0].parents[len(PurePosixPath(names[0]).parts)]
-        others = [name for name in OTHER_MASKS if (beside / name).is_dir()]
-        if others:
-            notice(f"{shown(beside / others[0])} is not read: masks are looked for in masks/, as COLMAP names them")
         return None
     masks = []
     for name, picture in zip(names, pictures.paths, strict=True):

@@ -277,7 +277,7 @@ class _Text:
     """A text file, line by line, no line longer than a bound."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file, self._path, self.number = file, shown(path), 0
+        self._file, self._path, self.number, self.line = file, shown(path), 0, b""
 
     def lines(self, *, keep_empty: bool = False) -> Iterator[list[bytes]]:
         """The words of each line that is no comment."""
@@ -285,8 +285,7 @@ class _Text:
             self.number += 1
             if len(line) == MAX_LINE_BYTES:
                 raise self.fault(f"a line of more than {MAX_LINE_BYTES} bytes - is it a COLMAP text model?")
-            if self.number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
+            self.line = line = line.removeprefix(b"\xef\xbb\xbf")  # of a file's beginning
             words = line.split()
             if (words or keep_empty) and not line.lstrip().startswith(b"#"):
                 yield words
@@ -335,7 +334,7 @@ def _text_photos(path: Path) -> list[Photo]:
             if len(words) < 10:
                 raise text.fault("expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME")
             pose = text.numbers(words[1:8])
-            name = _decoded(b" ".join(words[9:]), f"{shown(path)}:{text.number}")
+            name = _decoded(text.line.split(maxsplit=9)[9].rstrip(), f"{shown(path)}:{text.number}")
             head = text.whole(words[0]), name, text.whole(words[8]), tuple(pose[:4]), tuple(pose[4:])
             photos.append(Photo(*head, *_observations(next(lines, []), text)))
             if len(photos) > MAX_FRAMES:

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from dataio.checks.usable import pinhole
 from dataio.files import Float64, need_folder, notice, read_matrices, shown
 from dataio.pictures import images
 from dataio.scene import DataConfig
@@ -21,13 +22,14 @@ from utils.errors import InputError
 
 CAMERA_FILES = ("cameras_sphere.npz", "cameras.npz")
 SQUARE = ((4, 4), (3, 4))
-MAX_SKEW = 1e-2
+HALF_PIXEL = np.array([0.0, 0.0, 0.5, 0.5])
 
 
 class DtuData(DataConfig):
     """A folder with cameras_sphere.npz (or cameras.npz), image/ and perhaps mask/."""
 
     type: Literal["dtu"] = "dtu"
+    mask_place: ClassVar[str] = "mask/"
     priority: ClassVar[int] = 1
 
     cameras_file: str | None = Field(
@@ -44,9 +46,9 @@ class DtuData(DataConfig):
         folder = need_folder(self.path)
         file = self._camera_file(folder)
         matrices = read_matrices(file, {"world_mat_": SQUARE, "scale_mat_": SQUARE})
-        paths = _numbered(folder / "image", where=shown(file))
         numbers = (key.removeprefix("world_mat_") for key in matrices if key.startswith("world_mat_"))
         indices = sorted(int(number) for number in numbers if number)
+        paths = _numbered(folder / "image", count=len(indices), where=shown(file))
         paths = _shifted(paths, indices, shown(file))
         for number in set(paths) - set(indices):
             where = f"{shown(file)}: world_mat_{number}"
@@ -74,8 +76,11 @@ class DtuData(DataConfig):
         raise InputError(f"{shown(folder)} - no {' and no '.join(map(shown, names))} in this folder")
 
 
-def _numbered(folder: Path, *, where: str) -> dict[int, Path]:
-    """The pictures of a folder by the number in their name; by position where the names are no numbers."""
+def _numbered(folder: Path, *, count: int, where: str) -> dict[int, Path]:
+    """The pictures of a folder by the number in their name; by position where the names are no numbers.
+
+    count: of the cameras. where: the file that has them. Raises InputError where pictures cannot be told apart.
+    """
     if not folder.is_dir():
         raise InputError(f"{shown(folder)} - no such folder - {where} belongs to images in it")
     paths = sorted(filter(images.is_picture, folder.iterdir()))
@@ -83,6 +88,11 @@ def _numbered(folder: Path, *, where: str) -> dict[int, Path]:
         raise InputError(f"{shown(folder)} - got no images - expected at least one")
     numbers = [re.search(r"(\d+)\D*$", path.stem) for path in paths]
     if not all(numbers):
+        if len(paths) != count:
+            raise InputError(
+                f"{shown(folder)} - {len(paths)} pictures with names without numbers, {count} cameras in {where} -"
+                " expected as many, or numbers"
+            )
         notice(f"{shown(folder)} - names without numbers: taken in their order")
         return dict(enumerate(paths))
     numbered = {int(found[1]): path for found, path in zip(numbers, paths, strict=True) if found}
@@ -94,6 +104,8 @@ def _numbered(folder: Path, *, where: str) -> dict[int, Path]:
 def _shifted(paths: dict[int, Path], indices: list[int], where: str) -> dict[int, Path]:
     """The pictures by the numbers of the cameras, where those begin at 0 and the pictures at 1, or the like."""
     if set(paths) <= set(indices) or len(paths) != len(indices):
+        if set(paths) < set(indices) and min(paths) == min(indices) + 1:
+            notice(f"{where} - pictures begin at {min(paths)}, cameras at {min(indices)}: paired by their numbers")
         return paths
     first, last = min(paths), max(paths)
     shift = first - min(indices)
@@ -106,7 +118,7 @@ def _shifted(paths: dict[int, Path], indices: list[int], where: str) -> dict[int
 def _masks(folder: Path, indices: list[int], *, present: set[int]) -> list[Path] | None:
     if not folder.is_dir():
         return None
-    masks = _shifted(_numbered(folder, where="mask/"), indices, shown(folder))
+    masks = _shifted(_numbered(folder, count=len(indices), where="mask/"), indices, shown(folder))
     lacking = [i for i in indices if i in present and i not in masks]
     if lacking:
         raise InputError(f"{shown(folder)} - no mask with number {lacking[0]} - expected one for each image")
@@ -128,13 +140,10 @@ def _decompose(matrix: Float64, where: str) -> tuple[Float64, Float64]:
     signs = np.sign(np.diag(upper))
     intrinsics = np.linalg.inv(signs[:, None] * upper)
     intrinsics /= intrinsics[2, 2]
-    if abs(intrinsics[0, 1]) > MAX_SKEW * intrinsics[0, 0]:
-        raise InputError(f"{where} - got a skew of {intrinsics[0, 1]:.3g} pixels - expected square axes")
     pose = np.eye(4)
     pose[:3, :3] = rotation * signs
     pose[:3, 3] = -np.linalg.solve(projection[:, :3], projection[:, 3])
-    (fx, _, cx), (_, fy, cy) = intrinsics[:2]
-    return pose, np.array([fx, fy, cx + 0.5, cy + 0.5])
+    return pose, pinhole(intrinsics, where) + HALF_PIXEL
 
 
 def _similarity(matrices: dict[str, Float64], indices: list[int], where: str) -> Float64 | None:

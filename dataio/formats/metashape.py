@@ -44,7 +44,7 @@ class MetashapeData(DataConfig):
     @classmethod
     def recognizes(cls, path: Path) -> bool:
         """A folder with cameras.xml, or an .xml file."""
-        return path.suffix == ".xml" if path.is_file() else any((path / name).is_file() for name in FILES)
+        return path.suffix.lower() == ".xml" if path.is_file() else any((path / name).is_file() for name in FILES)
 
     def parse(self) -> Views:
         """Read poses and lenses. Raises InputError."""
@@ -56,7 +56,9 @@ class MetashapeData(DataConfig):
         chunk = _chunk(read_xml(file), where)
         sensors = {sensor.get("id"): sensor for sensor in chunk.iterfind("sensors/sensor")}
         cameras = [camera for camera in chunk.iter("camera") if _is_aligned(camera)][: MAX_FRAMES + 1]
-        cameras = _of_one_component(chunk, cameras, where)
+        placements = _placements(chunk, cameras, where)
+        cameras = _in_one_frame(placements, cameras, where)
+        _say_slaves(chunk, where)
         if not 0 < len(cameras) <= MAX_FRAMES:
             raise InputError(f"{where} - got {len(cameras)} aligned cameras - expected 1 to {MAX_FRAMES}")
         cameras.sort(key=lambda camera: camera.get("label", ""))
@@ -64,8 +66,10 @@ class MetashapeData(DataConfig):
         bases = [root / Path(self.images).expanduser()] if self.images else [root / base for base in PICTURES]
         limits = picture_folders.Limits(allow_outside=self.allow_outside, named=self.images is not None)
         pictures = picture_folders.choose(bases, labels, where=where, downscale=1, limits=limits)
-        poses, georeference = _world(chunk, cameras, where)
-        rows = [_calibration(sensors.get(camera.get("sensor_id")), where) for camera in cameras]
+        poses, georeference = _world(placements, cameras, where)
+        used = dict.fromkeys(camera.get("sensor_id") for camera in cameras)
+        calibrations = {number: _calibration(sensors.get(number), where) for number in used}
+        rows = [calibrations[camera.get("sensor_id")] for camera in cameras]
         intrinsics, size = np.array([row[0] for row in rows]), np.array([row[1] for row in rows], dtype=np.int64)
         fitted = picture_folders.fitted(intrinsics, size, pictures.paths, where=where)
         return Views(
@@ -78,6 +82,7 @@ class MetashapeData(DataConfig):
             distortion=np.array([row[2] for row in rows]),
             lens=np.array([row[3] for row in rows], dtype=np.int64),
             up=np.array([0.0, 0.0, 1.0]),
+            folder=pictures.folder,
             georeference=georeference,
             pose_key="transform",
         )
@@ -108,17 +113,31 @@ def _chunk(root: Element, where: str) -> Element:
     return chunks[best]
 
 
-def _of_one_component(chunk: Element, cameras: list[Element], where: str) -> list[Element]:
-    """The cameras of the largest component: others are in frames of their own, where the chunk does not join them."""
+def _in_one_frame(placements: dict[str, Float64 | None], cameras: list[Element], where: str) -> list[Element]:
+    """All cameras where every component has its place; else those of the largest, since the others' frames are theirs.
+
+    placements: [4, 4] of each component, as of `_placements`.
+    """
     groups: dict[str, list[Element]] = {}
     for camera in cameras:
         groups.setdefault(camera.get("component_id", ""), []).append(camera)
-    if len(groups) < 2 or chunk.find("transform") is not None:
+    if len(groups) < 2 or all(placements[name] is not None for name in groups):
         return cameras
     largest = max(groups.values(), key=len)
     counts = ", ".join(str(len(group)) for group in groups.values())
     notice(f"{where}: {len(groups)} components with {counts} cameras, each in a frame of its own - taking the largest")
     return largest
+
+
+def _say_slaves(chunk: Element, where: str) -> None:
+    """A line about cameras of a rig whose place is only known by that of another one, their master."""
+    without = [camera for camera in chunk.iter("camera") if camera.find("transform") is None]
+    slaves = [camera for camera in without if camera.get("master_id") is not None]
+    if slaves:
+        notice(
+            f"{where} - warning: {len(slaves)} cameras of a rig have no transform of their own, but a master's: their"
+            " pictures are left out; export the poses for COLMAP, which has one for each picture"
+        )
 
 
 def _is_aligned(camera: Element) -> bool:
@@ -138,29 +157,49 @@ def _numbers(element: Element | None, count: int, where: str) -> Float64:
     return numbers
 
 
-def _world(chunk: Element, cameras: list[Element], where: str) -> tuple[Float64, Georeference | None]:
-    """Poses [C, 4, 4], in meters east, north, up where the chunk or the component is placed on Earth."""
+def _placements(chunk: Element, cameras: list[Element], where: str) -> dict[str, Float64 | None]:
+    """The similarity [4, 4] of each camera's component, by its id: its own, or the chunk's where none has one."""
+    components = list(chunk.iterfind("components/component"))
+    own = {component.get("id", ""): component.find("transform") for component in components}
+    # Older files tell of one component and do not say which cameras are its own.
+    own |= {"": components[0].find("transform")} if len(components) == 1 else {}
+    of_chunk = None if any(place is not None for place in own.values()) else chunk.find("transform")
+    names = dict.fromkeys(camera.get("component_id", "") for camera in cameras)
+    places = {name: own.get(name) for name in names}
+    return {name: _similarity(of_chunk if place is None else place, where) for name, place in places.items()}
+
+
+def _similarity(place: Element | None, where: str) -> Float64 | None:
+    """[4, 4] of a <transform>; None where it has no rotation, as without a coordinate system."""
+    if place is None or place.find("rotation") is None:
+        return None
+    matrix = np.eye(4)
+    matrix[:3, :3] = _numbers(place.find("rotation"), 9, where).reshape(3, 3)
+    matrix[:3, :3] *= _numbers(place.find("scale"), 1, where) if place.find("scale") is not None else 1.0
+    matrix[:3, 3] = _numbers(place.find("translation"), 3, where)
+    if not 0 < np.linalg.det(matrix[:3, :3]) < MOST_COORDINATE or not (np.abs(matrix) < MOST_COORDINATE).all():
+        raise InputError(f"{where}: transform - expected a rotation, a scale above zero and a translation")
+    return matrix
+
+
+def _world(
+    placements: dict[str, Float64 | None], cameras: list[Element], where: str
+) -> tuple[Float64, Georeference | None]:
+    """Poses [C, 4, 4], in meters east, north, up where the chunk or the components are placed on Earth."""
     poses = np.array([_numbers(camera.find("transform"), 16, where).reshape(4, 4) for camera in cameras])
     if not (np.abs(poses) < MOST_COORDINATE).all():
         raise InputError(f"{where}: transform - expected coordinates below {MOST_COORDINATE:g}")
-    placed = chunk.find("transform")
-    if placed is None:
-        number = cameras[0].get("component_id")  # all are of one component
-        components = [c for c in chunk.iterfind("components/component") if number in (None, c.get("id"))]
-        placed = next((c.find("transform") for c in components if c.find("transform") is not None), None)
-    if placed is None or placed.find("rotation") is None:
-        return poses, None
-    matrix = np.eye(4)
-    matrix[:3, :3] = _numbers(placed.find("rotation"), 9, where).reshape(3, 3)
-    matrix[:3, :3] *= _numbers(placed.find("scale"), 1, where) if placed.find("scale") is not None else 1.0
-    matrix[:3, 3] = _numbers(placed.find("translation"), 3, where)
-    if not 0 < np.linalg.det(matrix[:3, :3]) < MOST_COORDINATE or not (np.abs(matrix) < MOST_COORDINATE).all():
-        raise InputError(f"{where}: transform - expected a rotation, a scale above zero and a translation")
-    centers = poses[:, :3, 3] @ matrix[:3, :3].T + matrix[:3, 3]
-    if not NEAR_EARTH[0] < np.linalg.norm(np.median(centers, axis=0)) < NEAR_EARTH[1]:
-        return normalize.moved(poses, matrix), None  # a coordinate system of the project's own
-    origin = Georeference(*geodetic(np.median(centers, axis=0)[None])[0].tolist())
-    return normalize.moved(poses, origin.enu_from_ecef() @ matrix), origin
+    places = [placements[camera.get("component_id", "")] for camera in cameras]
+    moved = [
+        pose if place is None else normalize.moved(pose[None], place)[0]
+        for pose, place in zip(poses, places, strict=True)
+    ]
+    poses = np.array(moved)
+    middle = np.median(poses[:, :3, 3], axis=0)
+    if places[0] is None or not NEAR_EARTH[0] < np.linalg.norm(middle) < NEAR_EARTH[1]:
+        return poses, None  # the project's own frame, or a coordinate system of its own
+    origin = Georeference(*geodetic(middle[None])[0].tolist())
+    return normalize.moved(poses, origin.enu_from_ecef()), origin
 
 
 def _calibration(sensor: Element | None, where: str) -> tuple[list[float], tuple[int, int], Float64, Lens]:

@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from dataio.files import MAX_FRAMES, Float64, inside, need_folder, read_numbers, shown
+from dataio.checks.usable import pinhole
+from dataio.files import MAX_FRAMES, Float64, files_ending, inside, need_folder, read_numbers, shown
 from dataio.pictures import images
 from dataio.scene import DataConfig
 from dataio.views import Views
@@ -24,6 +25,7 @@ class NerfPlusPlusData(DataConfig):
     """A folder with train/rgb, train/pose and train/intrinsics, and perhaps test/ and validation/."""
 
     type: Literal["nerfpp"] = "nerfpp"
+    mask_place: ClassVar[str] = "mask/ beside rgb/"
     priority: ClassVar[int] = -2
 
     @classmethod
@@ -70,12 +72,13 @@ def _views_of(root: Path, split: str, allow_outside: bool) -> list[tuple[Path, P
         return inside(root, name, where=shown(root / split), allow_outside=allow_outside)
 
     def named(part: str, stem: str) -> Path | None:
-        tries = (find(f"{split}/{part}/{stem}{suffix}") for suffix in images.SUFFIXES)
-        return next((path for path in tries if path.is_file()), None)
+        where = shown(root / split)
+        path = images.named(root, f"{split}/{part}/{stem}.png", where=where, allow_outside=allow_outside)
+        return path if path.is_file() else None
 
     if not (root / split / "pose").is_dir():
         return []
-    poses = sorted((root / split / "pose").glob("*.txt"))
+    poses = files_ending(root / split / "pose", ".txt")
     if len(poses) > MAX_FRAMES:
         raise InputError(f"{shown(root / split)} - got {len(poses)} poses - expected at most {MAX_FRAMES}")
     return [
@@ -90,5 +93,4 @@ def _views_of(root: Path, split: str, allow_outside: bool) -> list[tuple[Path, P
 
 
 def _calibration(file: Path) -> Float64:
-    matrix = read_numbers(file, 16).reshape(4, 4)
-    return np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
+    return pinhole(read_numbers(file, 16).reshape(4, 4), shown(file))

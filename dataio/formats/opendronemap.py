@@ -12,7 +12,6 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, Field, RootModel
-from scipy.spatial.transform import Rotation
 
 from dataio import normalize
 from dataio.alignment import fit_similarity
@@ -94,6 +93,7 @@ class Cameras(RootModel[dict[str, Camera]]):
 
 class Properties(BaseModel):
     filename: str
+    camera: str | None = None  # its key in cameras.json
     focal: float
     width: int = Field(gt=0, lt=2**31)
     height: int = Field(gt=0, lt=2**31)
@@ -168,6 +168,7 @@ class OpenDroneMapData(DataConfig):
             lens=np.array(lenses, dtype=np.int64),
             points=found.points,
             up=np.array([0.0, 0.0, 1.0]),
+            folder=pictures.folder,
             georeference=found.georeference,
             pose_key="rotation",
         )
@@ -218,7 +219,7 @@ def _shots(file: Path, root: Path) -> Found:
         raise InputError(f"{shown(file)} - got {len(features)} photographs - expected three or more")
     shots = [feature.properties for feature in features]
     listed = root / "cameras.json"
-    lenses = list(parse_json(listed, Cameras).root.values()) if listed.is_file() else []
+    lenses = parse_json(listed, Cameras).root if listed.is_file() else {}
     places = np.array([feature.geometry.coordinates for feature in features])[:, [1, 0, 2]]
     on_earth = np.isfinite(places).all() and np.abs(places[:, 0]).max() <= 90 and np.abs(places).max() < 1e5
     grid = np.array([shot.translation for shot in shots])
@@ -230,19 +231,30 @@ def _shots(file: Path, root: Path) -> Found:
     # From single precision's reach to the origin first; then the grid's turn and scale against the true north.
     poses[:, :3, 3] = grid - grid.mean(axis=0)
     turned = fit_similarity(poses[:, :3, 3], origin.enu(places))
-    return Found([shot.filename for shot in shots], normalize.moved(poses, turned),
-                 [_camera_of(shot, lenses) for shot in shots], None, origin)  # fmt: skip
+    cameras = [_camera_of(shot, lenses) for shot in shots]
+    plain = sum(camera is None for camera in cameras)
+    if plain:
+        notice(f"{shown(file)} - {plain} of {len(shots)} photographs have no lens in cameras.json: read as undistorted")
+    found = [camera or _plain(shot) for camera, shot in zip(cameras, shots, strict=True)]
+    return Found([shot.filename for shot in shots], normalize.moved(poses, turned), found, None, origin)
 
 
-def _camera_of(shot: Properties, lenses: list[Camera]) -> Camera:
-    """The lens of the same size with the nearest focal length, else one without distortion."""
-    alike = [lens for lens in lenses if (lens.width, lens.height) == (shot.width, shot.height)]
-    plain = Camera(width=shot.width, height=shot.height, focal=shot.focal)
-    return min(alike, key=lambda lens: abs((lens.focal or lens.focal_x or 0.0) - shot.focal), default=plain)
+def _camera_of(shot: Properties, lenses: dict[str, Camera]) -> Camera | None:
+    """The lens that a shot names, else the one of its size with the nearest focal length; None without any."""
+    alike = [lens for lens in lenses.values() if (lens.width, lens.height) == (shot.width, shot.height)]
+    near = min(alike, key=lambda lens: abs((lens.focal or lens.focal_x or 0.0) - shot.focal), default=None)
+    named = lenses.get(shot.camera or "")
+    return named if named in alike else near
+
+
+def _plain(shot: Properties) -> Camera:
+    return Camera(width=shot.width, height=shot.height, focal=shot.focal)
 
 
 def _rotations(vectors: list[Triple]) -> Float64:
     """[C, 3, 3] of axis times angle; NaN where that is no number."""
+    from scipy.spatial.transform import Rotation  # takes longer to import than all formats
+
     table = np.array(vectors, dtype=np.float64).reshape(-1, 3)
     sound = (np.abs(table) < 1e6).all(axis=-1)
     result = np.full((len(table), 3, 3), np.nan)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from PIL import Image, ImageOps
 from pydantic import BaseModel, Field, ValidationError
@@ -20,7 +19,7 @@ from dataio.formats.colmap import ColmapData
 from dataio.formats.colmap_model import count_photos
 from dataio.pictures import cache, images
 from dataio.pictures.exif import BROKEN_EXIF, Exif, read_exif
-from dataio.scene import DataConfig, Scene
+from dataio.scene import DataConfig, Inspection, Scene
 from dataio.sfm.structure_from_motion import (
     Effort,
     Limits,
@@ -31,8 +30,9 @@ from dataio.sfm.structure_from_motion import (
     need_pycolmap,
 )
 from dataio.views import Views
+from utils.config.text import MEMORY
 from utils.errors import InputError, StorageError
-from utils.files import replacing, write_json
+from utils.files import link_or_copy, replacing, write_json
 
 VERSION = 1  # of what is made of photographs
 LEAST_PHOTOS = 3
@@ -100,8 +100,8 @@ class PhotosData(DataConfig):
     )
     size: int = Field(default=2000, ge=200, le=16_000, description="longer side in which features are found, pixels")
     features: int = Field(default=6000, ge=200, le=100_000, description="most features per photograph")
-    memory: str = Field(
-        default="auto", pattern=cache.SIZE_PATTERN, description="of the process that finds the poses; as data.ram"
+    memory: Annotated[str, MEMORY] = Field(
+        default="auto", description="of the process that finds the poses; as data.ram"
     )
     minutes: float = Field(default=120.0, gt=0, description="longest time for that process")
     threads: int = Field(default=0, ge=0, description="of that process; 0: all")
@@ -120,12 +120,14 @@ class PhotosData(DataConfig):
         inside = path / INSIDE
         return inside if _only_photographs(inside) and not _only_photographs(path) else path
 
-    def check(self) -> str:
-        """One line; no poses are looked for. Raises InputError."""
+    def inspect(self) -> Inspection:
+        """What is known before the poses, which are not looked for. Raises InputError."""
         photos = self.folder()
         source = read_source(photos)
         need_pycolmap()
-        return f"{shown(photos)}: {len(source.paths)} photographs, whose poses will be found first"
+        line = f"{shown(photos)}: {len(source.paths)} photographs, whose poses will be found first"
+        masked = self.masks != "off" and all(map(images.has_alpha, source.paths))
+        return Inspection(line, frozenset({"mask"} if masked else ()))
 
     def parse(self) -> Views:
         """Find the poses, unless they were found before. Raises InputError."""
@@ -141,6 +143,10 @@ class PhotosData(DataConfig):
         folder = Path(self.prepared).expanduser() if self.prepared else self._cached(photos)
         for line in prepare(self, folder).lines():
             notice(f"{shown(photos)}: {line}")
+        return self.found(folder)
+
+    def found(self, folder: Path) -> ColmapData:
+        """The config of a folder that was prepared, with the keys that both formats have."""
         common = self.model_dump(include=set(DataConfig.model_fields) | {"georeference", "min_track", "max_error"})
         return ColmapData(**{**common, "path": str(folder), "model": "sparse/0"})
 
@@ -182,8 +188,6 @@ def _prepare(config: PhotosData, source: Source, folder: Path, state: str) -> Pr
     copies = [upright(path, exif, folder / "images") for path, exif in zip(source.paths, exifs, strict=True)]
     sizes = [images.image_size(copy) for copy in copies]
     names = [copy.name for copy in copies]
-    if sorted(names) != names:
-        raise InputError(f"{shown(config.path)} - the names of the photographs are not in one order - rename them")
     models = find_models(
         folder / "images",
         camera_groups(names, exifs, sizes, config.lens),
@@ -214,16 +218,24 @@ def _only_photographs(folder: Path) -> bool:
 
 
 def read_source(photos: Path) -> Source:
-    """The photographs of a folder and what they say of themselves. Raises InputError for fewer than three."""
+    """The photographs of a folder, in the order of their names, and what they say of themselves.
+
+    Raises InputError for fewer than three, and for names that are no text.
+    """
     if not photos.is_dir():
         raise InputError(f"{shown(photos)} - not a folder - expected a folder of photographs")
     paths = images.pictures_in(photos)
     if not LEAST_PHOTOS <= len(paths) <= MAX_FRAMES:
         raise InputError(f"{shown(photos)} - got {len(paths)} photographs - expected {LEAST_PHOTOS} to {MAX_FRAMES}")
-    strange = next((path.name for path in paths if any(c.isspace() or not c.isprintable() for c in path.name)), None)
+    strange = next((path.name for path in paths if not _is_text(path.name)), None)
     if strange is not None:
-        raise InputError(f"{shown(photos)} - got the name {shown(repr(strange))} - expected names without spaces")
+        raise InputError(f"{shown(photos)} - got the name {shown(repr(strange))} - expected names in UTF-8")
     return Source(paths, [read_exif(path) for path in paths])
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is text: the bytes of one that is not stand in it as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def upright(path: Path, exif: Exif, folder: Path) -> Path:
@@ -234,10 +246,7 @@ def upright(path: Path, exif: Exif, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / path.name
     if exif.orientation == 1:
-        with suppress(OSError):  # another disk
-            os.link(path.resolve(), copy)
-            return copy
-        shutil.copyfile(path, copy)
+        link_or_copy(path, copy)
         return copy
     try:
         with images.opened(path) as picture:

@@ -22,6 +22,7 @@ class PictureFolder(NamedTuple):
     paths: list[Path]  # of the pictures that were asked for; some may not be there
     factor: int  # by how much it is smaller than the pictures that were calibrated, as its name says
     masks: Path | None  # the folder of masks beside it
+    folder: Path  # itself
 
 
 class Limits(NamedTuple):
@@ -61,7 +62,7 @@ def choose(
                 if any(path.is_file() for path in paths):
                     if factor not in (1, downscale):
                         notice(f"{where} - the pictures are those of {shown(folder.name)}, there are no larger ones")
-                    return PictureFolder(paths, factor, _masks_beside(base, factor, limits, where))
+                    return PictureFolder(paths, factor, _masks_beside(base, factor, limits, where), folder)
     full = ", ".join(shown(base) for base in bases)
     raise InputError(
         f"{where} - none of its pictures was found, the first is {shown(names[0])} - looked in {full}; "
@@ -101,10 +102,7 @@ def _find(folder: Path, name: str, where: str, allow_outside: bool) -> Path:
     """The picture, perhaps with another suffix: smaller copies are often written as PNG."""
     if PurePosixPath(name.replace("\\", "/")).name in ("", ".."):
         raise InputError(f"{where} - got the picture {shown(repr(name))} - expected the name of a file")
-    path = inside(folder, name, where=where, allow_outside=allow_outside)
-    if path.is_file():
-        return path
-    return images.beside(path) or path
+    return images.named(folder, name, where=where, allow_outside=allow_outside)
 
 
 def fitted(

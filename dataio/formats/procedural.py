@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import trimesh
 from pydantic import Field
 
 from dataio import normalize
 from dataio.cameras import Cameras
 from dataio.pictures import images
 from dataio.pictures.pictures import Pictures
-from dataio.scene import DataConfig, Scene, background_color
+from dataio.scene import DataConfig, Inspection, Scene, background_color
 from dataio.shapes import demo_object
 from dataio.views import Views
 from utils.errors import InputError
-from utils.meshing import mesh as meshes
+
+if TYPE_CHECKING:
+    import trimesh
 
 Float64 = npt.NDArray[np.float64]
 
@@ -66,9 +67,11 @@ class ProceduralData(DataConfig):
         """There is nothing to parse."""
         raise InputError("data.type: procedural - has no files to read - load it instead")
 
-    def check(self) -> str:
-        """One line about the data."""
-        return f"procedural: {self.views} + {self.test_views} views of {self.size} x {self.size}"
+    def inspect(self) -> Inspection:
+        """One line about the data, and what they will have."""
+        line = f"procedural: {self.views} + {self.test_views} views of {self.size} x {self.size}"
+        there = {"mask": self.masks != "off", "depth": self.depths}
+        return Inspection(line, frozenset(name for name, given in there.items() if given))
 
     def load(self) -> Scene:
         """Render the views."""
@@ -146,6 +149,10 @@ def reference_mesh(resolution: int) -> trimesh.Trimesh:
 
     resolution: lattice points per side.
     """
+    import trimesh  # takes longer to import than all formats
+
+    from utils.meshing import mesh as meshes
+
     mesh = meshes.extract_surface(
         lambda points: demo_object.distance(np.ascontiguousarray(points.T)), resolution=resolution, batch=8192
     )

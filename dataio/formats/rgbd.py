@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from dataio.checks.usable import pinhole
 from dataio.files import Float64, inside, notice, shown
 from dataio.pictures.registration import DepthCamera
 from dataio.scene import DataConfig
@@ -19,6 +21,8 @@ MAX_MATRIX_BYTES = 4096
 
 class RgbdData(DataConfig):
     """A recording of a room with a hand-held RGB-D camera."""
+
+    shows_all: ClassVar[bool] = False  # frames without a pose are the recorder's, and many may be passed over
 
     every: int = Field(default=1, ge=1, description="take every n-th frame of a recording")
 
@@ -51,9 +55,12 @@ def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> 
     return matrix
 
 
-def calibration(matrix: Float64) -> Float64:
-    """[4] fx fy cx cy in pixels, centers at +0.5, of a matrix [3, 3] or [4, 4] that has them at whole numbers."""
-    return np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2] + 0.5, matrix[1, 2] + 0.5])
+def calibration(matrix: Float64, where: str) -> Float64:
+    """[4] fx fy cx cy in pixels, centers at +0.5, of a matrix [3, 3] or [4, 4] that has them at whole numbers.
+
+    where: the place to name in the error. Raises InputError for a skew.
+    """
+    return pinhole(matrix, where) + np.array([0.0, 0.0, 0.5, 0.5])
 
 
 def depth_camera(intrinsics: Float64, size: tuple[int, int], color_from_depth: Float64, where: str) -> DepthCamera:
@@ -67,6 +74,12 @@ def depth_camera(intrinsics: Float64, size: tuple[int, int], color_from_depth: F
             f"{where} - focal length - got {intrinsics[0]:g}, {intrinsics[1]:g} - expected positive pixels"
         )
     return DepthCamera(intrinsics, size, color_from_depth)
+
+
+def say_without_pose(lacking: int, count: int, where: str) -> None:
+    """A line where some of `count` frames, `lacking`, have no file with a pose."""
+    if lacking:
+        notice(f"{where} - {lacking} of {count} frames have no file with a pose; they are left out")
 
 
 def tracked(poses: Float64, where: str) -> npt.NDArray[np.bool_]:

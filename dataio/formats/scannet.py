@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from dataio.files import MAX_FRAMES, Float64, need_folder, shown
-from dataio.formats.rgbd import RgbdData, calibration, depth_camera, read_matrix, tracked
+from dataio.files import MAX_FRAMES, Float64, files_ending, need_folder, shown
+from dataio.formats.rgbd import RgbdData, calibration, depth_camera, read_matrix, say_without_pose, tracked
 from dataio.formats.sens import read_sens
 from dataio.pictures import images
 from dataio.pictures.images import Source
@@ -56,6 +56,7 @@ class ScannetData(RgbdData):
             raise InputError(f"{shown(folder / 'pose')} - got {len(poses)} poses - expected 1 to {MAX_FRAMES}")
         numbers = sorted(poses)[:: self.every]
         colors = _numbered(folder / "color", images.SUFFIXES)
+        say_without_pose(len(colors.keys() - poses.keys()), len(colors), shown(folder))
         depths = _numbered(folder / "depth", images.SUFFIXES)
         files = [folder / "intrinsic" / f"{kind}_{camera}.txt" for kind in KINDS for camera in ("color", "depth")]
         files = self.within(folder, (file for file in files if file.is_file() or file.name.startswith(KINDS[0])))
@@ -85,16 +86,21 @@ class ScannetData(RgbdData):
 
 def _sens_file(folder: Path) -> Path | None:
     """The only .sens file of a folder."""
-    found = sorted(folder.glob("*.sens"))
+    found = files_ending(folder, ".sens") if folder.is_dir() else []
     return found[0] if len(found) == 1 else None
 
 
 def _numbered(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
-    """The files of a folder whose names are numbers."""
+    """The files of a folder whose names are numbers, by these. Raises InputError for two of one number."""
     if not folder.is_dir():
         raise InputError(f"{shown(folder)} - no such folder - expected {', '.join(FOLDERS)}")
-    paths = (path for path in folder.iterdir() if path.suffix in suffixes and path.stem.isdecimal())
-    return {int(path.stem): path for path in paths if len(path.stem) < 10}
+    files = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.stem.isdecimal())
+    paths = sorted(path for path in files if len(path.stem) < 10)
+    numbered = {int(path.stem): path for path in paths}
+    if len(numbered) < len(paths):
+        twice = next(path for path in paths if numbered[int(path.stem)] != path)
+        raise InputError(f"{shown(twice)} - {numbered[int(twice.stem)].name} has the same number - keep one of them")
+    return numbered
 
 
 def _views(
@@ -112,13 +118,14 @@ def _views(
     colors, depths = [colors[i] for i in known], [depths[i] for i in known]
     to_pose = {camera: _rigid(calibrations, f"extrinsic_{camera}", where) for camera in ("color", "depth")}
     color_from_depth = np.linalg.inv(to_pose["color"]) @ to_pose["depth"]
-    depth = calibration(calibrations["intrinsic_depth"])
+    names_of = ("intrinsic_color", "intrinsic_depth")
+    color, depth = (calibration(calibrations[name], f"{where}: {name}") for name in names_of)
     return Views(
         source=source,
         names=[names[i] for i in known],
         images=colors,
         camera_to_world=poses[known] @ to_pose["color"],
-        intrinsics=np.tile(calibration(calibrations["intrinsic_color"]), (len(known), 1)),
+        intrinsics=np.tile(color, (len(known), 1)),
         size=np.tile(np.array(_size(colors, where), dtype=np.int64), (len(known), 1)),
         depths=depths,
         depth_unit=depth_unit,

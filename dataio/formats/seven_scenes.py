@@ -8,14 +8,15 @@ calibration: `camera.txt` (one line: width height fx fy cx cy, both cameras) or 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from dataio.files import MAX_FRAMES, Float64, need_folder, notice, shown
-from dataio.formats.rgbd import RgbdData, calibration, depth_camera, read_matrix, tracked
+from dataio.files import MAX_FRAMES, Float64, need_folder, notice, say_twice, shown
+from dataio.formats.rgbd import RgbdData, calibration, depth_camera, read_matrix, say_without_pose, tracked
 from dataio.pictures import images
 from dataio.views import Views
 from utils.errors import InputError
@@ -48,7 +49,9 @@ class SevenScenesData(RgbdData):
     def parse(self) -> Views:
         """Read splits, poses and calibration. Raises InputError."""
         folder = need_folder(self.path)
-        found = [(split, stem) for split, seq in self._sequences(folder) for stem in _frames(seq)[:: self.every]]
+        sequences = self._sequences(folder)
+        found = [(split, stem) for split, seq in sequences for stem in _frames(seq)[:: self.every]]
+        say_without_pose(*_without_pose([sequence for _, sequence in sequences]), shown(folder))
         if not 0 < len(found) <= MAX_FRAMES:
             raise InputError(f"{shown(folder)} - got {len(found)} frames with a pose - expected 1 to {MAX_FRAMES}")
         files = self.within(folder, (Path(f"{stem}.pose.txt") for _, stem in found))
@@ -56,7 +59,7 @@ class SevenScenesData(RgbdData):
         known = np.flatnonzero(tracked(poses, shown(folder)))
         split, stems = [found[i][0] for i in known], [found[i][1] for i in known]
         colors, depths = (
-            self.within(folder, (Path(f"{stem}.{kind}.png") for stem in stems)) for kind in ("color", "depth")
+            self.within(folder, (_picture(Path(f"{stem}.{kind}.png")) for stem in stems)) for kind in ("color", "depth")
         )
         color_size, depth_size = _size(colors, folder), _size(depths, folder)
         color, depth = self._calibration(folder, color_size, depth_size)
@@ -83,7 +86,7 @@ class SevenScenesData(RgbdData):
             both = read_matrix(own, ((1, 6),))[0]
             color, depth = _resized(both, color_size), _resized(both, depth_size)
         if depth_only.is_file():
-            depth = calibration(read_matrix(depth_only, ((3, 3),)))
+            depth = calibration(read_matrix(depth_only, ((3, 3),)), shown(depth_only))
         if self.color_focal is not None:
             color[:2] = self.color_focal
         if self.depth_focal is not None:
@@ -94,9 +97,17 @@ class SevenScenesData(RgbdData):
         """Split and folder of each recording: as the split files say; without them all, with split ""."""
         paths = self.within(folder, (folder / name for name in SPLIT_FILES.values()))
         files = {split: file for split, file in zip(SPLIT_FILES, paths, strict=True) if file.is_file()}
+        there = [path for path in sorted(folder.glob("seq-*")) if path.is_dir()]
         if not files:
-            return [("", path) for path in sorted(folder.glob("seq-*")) if path.is_dir()]
-        listed = [(split, folder / f"seq-{number:02d}") for split, file in files.items() for number in _numbers(file)]
+            zips = [path.name for path in sorted(folder.glob("seq-*.zip")) if path.with_suffix("") not in there]
+            if zips:
+                notice(f"{shown(folder)} - {len(zips)} sequences are still packed, as {zips[0]}: left out")
+            return [("", path) for path in there]
+        numbers = {split: _numbers(file) for split, file in files.items()}
+        twice = sorted(set(numbers.get("train", ())) & set(numbers.get("test", ())))
+        say_twice({f"sequence{number}": "test" for number in twice}, shown(folder))
+        split_of = {number: split for split, named in numbers.items() for number in named}
+        listed = [(split, folder / f"seq-{number:02d}") for number, split in split_of.items()]
         missing = [path for _, path in listed if not path.is_dir()]
         if missing:
             first = missing[0].name
@@ -105,6 +116,10 @@ class SevenScenesData(RgbdData):
                 count = sum(path.is_file() for path in packed)
                 raise InputError(f"{shown(folder)} - {count} sequences are still packed, as {first}.zip: unpack them")
             notice(f"{shown(folder)} - {len(missing)} of {len(listed)} sequences are not there, first {first}")
+        known = [sequence for _, sequence in listed]
+        others = [path.name for path in there if path not in known]
+        if others:
+            notice(f"{shown(folder)} - {len(others)} sequences are in no split file, as {others[0]}: left out")
         return [(split, path) for split, path in listed if path.is_dir()]
 
 
@@ -139,6 +154,18 @@ def _frames(sequence: Path) -> list[Path]:
     """The frames that have a pose file, in order, as paths without `.pose.txt`."""
     names = sorted(path.name for path in sequence.iterdir() if POSE.fullmatch(path.name))
     return [sequence / name.removesuffix(".pose.txt") for name in names]
+
+
+def _without_pose(sequences: Sequence[Path]) -> tuple[int, int]:
+    """How many color pictures have no pose file, and how many there are."""
+    colors = [path for sequence in sequences for path in sequence.glob("frame-*.color.png")]
+    poses = [path.with_name(path.name.replace(".color.png", ".pose.txt")) for path in colors]
+    return sum(not pose.is_file() for pose in poses), len(colors)
+
+
+def _picture(path: Path) -> Path:
+    """The file, or one whose suffix is written otherwise."""
+    return path if path.is_file() else images.beside(path) or path
 
 
 def _size(paths: list[Path], where: Path) -> Size:

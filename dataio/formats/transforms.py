@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import math
 import os
-import posixpath
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import trimesh
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataio import normalize
@@ -33,6 +29,8 @@ from dataio.files import (
     shown,
 )
 from dataio.formats import picture_folders
+from dataio.formats.named_splits import split_labels
+from dataio.formats.transforms_dialects import lens_kind, look_over
 from dataio.lens import Lens
 from dataio.pictures import images
 from dataio.quantities.sources import named_in_frames
@@ -41,11 +39,6 @@ from dataio.views import Views, without_twins
 from utils.errors import InputError
 
 SPLIT_FILES = {split: f"transforms_{split}.json" for split in ("train", "test", "val")}
-# Keys of lenses that other programs write and that are not read here: NVIDIA's f-theta, panoramas, higher orders.
-OTHER_LENS = re.compile(r"ftheta_\w+|k[5-9]|p[3-9]|s[1-4]|tau[xy]|(is_)?(lat_?long|equirect\w*|omni\w*)")
-CAMERA_MODELS = (
-    "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE",
-)  # fmt: skip
 Row = tuple[float, float, float, float]
 
 
@@ -69,6 +62,8 @@ class CameraKeys(BaseModel):
     p1: float | None = None
     p2: float | None = None
     distortion_params: list[float] | None = Field(default=None, min_length=6, max_length=6)
+    camera_model: str | None = None
+    is_fisheye: bool | None = None
 
     def under(self, top: CameraKeys) -> CameraKeys:
         """This lens with the gaps filled from the top of the file."""
@@ -80,15 +75,15 @@ class Frame(CameraKeys):
     """One photograph; the files of its mask, depth and the like are named by further keys (`dataio.quantities`)."""
 
     file_path: str
+    is_bad: bool = False  # ScanNet++: blurred or otherwise spoiled
     transform_matrix: tuple[Row, Row, Row] | tuple[Row, Row, Row, Row]
 
 
 class TransformsFile(CameraKeys):
     """The keys that are understood; the many others of the dialects are left alone."""
 
-    camera_model: str | None = None
-    is_fisheye: bool = False
     frames: list[Frame] = Field(max_length=MAX_FRAMES)
+    test_frames: list[Frame] = Field(default=[], max_length=MAX_FRAMES)  # ScanNet++
     applied_transform: tuple[Row, Row, Row] | tuple[Row, Row, Row, Row] | None = None
     applied_scale: float = Field(default=1.0, gt=0)
     depth_unit_scale_factor: float = Field(default=1e-3, gt=0)
@@ -102,6 +97,7 @@ class TransformsData(DataConfig):
     """transforms.json: one file, or a folder with transforms.json or transforms_train.json and its like."""
 
     type: Literal["transforms"] = "transforms"
+    mask_place: ClassVar[str] = "mask_path of each frame"
     priority: ClassVar[int] = 2
 
     @classmethod
@@ -109,18 +105,21 @@ class TransformsData(DataConfig):
         """A .json file, or a folder with one that has the usual name."""
         if path.is_file():
             return path.suffix.lower() == ".json"
-        return any((path / name).is_file() for name in ("transforms.json", SPLIT_FILES["train"]))
+        return any((path / name).is_file() for name in ("transforms.json", *SPLIT_FILES.values()))
 
     def parse(self) -> Views:
         """Read the file or the files of the splits. Raises InputError."""
         path = need_folder(self.path)
         if path.is_file():
             return _parse_file(path, self.allow_outside, _split_of(path))
-        if (path / SPLIT_FILES["train"]).is_file():
-            files = {split: path / name for split, name in SPLIT_FILES.items() if (path / name).is_file()}
+        files = {split: path / name for split, name in SPLIT_FILES.items() if (path / name).is_file()}
+        both = (path / "transforms.json").is_file()
+        if "train" in files or (files and not both):
+            if both:
+                notice(f"{shown(path)}: read from transforms_train.json and its like, not from transforms.json")
             return _joined([_parse_file(file, self.allow_outside, split) for split, file in files.items()])
         if not (path / "transforms.json").is_file():
-            raise InputError(f"{shown(path)} - no transforms.json and no transforms_train.json in it")
+            raise InputError(f"{shown(path)} - no transforms.json and no {' or '.join(SPLIT_FILES.values())} in it")
         return _parse_file(path / "transforms.json", self.allow_outside, None)
 
 
@@ -134,14 +133,15 @@ def _parse_file(path: Path, allow_outside: bool, split: str | None) -> Views:
     where = shown(path)
     if not content.frames:
         raise InputError(f"{where}: frames - got no images - expected at least one")
-    fisheye = _is_fisheye(content, where)
-    _refuse_other_lenses(content, where)
-    folder = _Folder(path, allow_outside)
-    keys = [f"{where}: frames[{i}]" for i in range(len(content.frames))]
-    listed = [folder.image(frame.file_path, key) for frame, key in zip(content.frames, keys, strict=True)]
-    _say_suffixes(content, listed, where)
+    frames = _usable(content, where)
+    keys = [f"{where}: {name}" for name in frames]
+    extras = [frame.model_extra or {} for frame in frames.values()]
+    look_over({where: content.model_extra or {}, **dict(zip(keys, extras, strict=True))}, where)
+    folder, lenses = _Folder(path, allow_outside), [frame.under(content) for frame in frames.values()]
+    listed = [folder.image(frame.file_path, key) for frame, key in zip(frames.values(), keys, strict=True)]
+    _say_suffixes(frames.values(), listed, where)
     paths = _smaller(listed, path.parent, where)
-    lenses = [frame.under(content) for frame in content.frames]
+    kinds = [lens_kind(lens.camera_model, lens.is_fisheye, key) for lens, key in zip(lenses, keys, strict=True)]
     sizes = [_size(lens, image) for lens, image in zip(lenses, paths, strict=True)]
     intrinsics, size = np.array(list(map(_intrinsics, lenses, sizes, keys))), np.array(sizes, dtype=np.int64)
     if paths != listed:
@@ -152,42 +152,33 @@ def _parse_file(path: Path, allow_outside: bool, split: str | None) -> Views:
         source=path,
         names=[Path(os.path.relpath(image, path.parent)).as_posix() for image in paths],
         images=paths,
-        camera_to_world=_opencv_world(content.frames, world_from_saved),
+        camera_to_world=_opencv_world(list(frames.values()), world_from_saved),
         intrinsics=intrinsics,
         size=size,
-        split=[split] * len(paths) if split else _named_split(content, where),
-        distortion=np.array(list(map(partial(_distortion, fisheye=fisheye), lenses, keys))),
-        lens=np.full(len(paths), Lens.FISHEYE if fisheye else Lens.BROWN, dtype=np.int64),
+        split=[split] * len(paths) if split else _split(content, frames, where),
+        distortion=np.array(list(map(_distortion, lenses, keys, kinds))),
+        lens=np.array(kinds, dtype=np.int64),
         depth_unit=content.depth_unit_scale_factor * unit,
         points=folder.points(content.ply_file_path, f"{where}: ply_file_path", world_from_saved),
         up=world_from_saved[:3, 2] / unit,
-    ).with_files(named_in_frames([frame.model_extra or {} for frame in content.frames], folder.find, where))
+    ).with_files(named_in_frames(extras, folder.find, where))
 
 
-def _is_fisheye(content: TransformsFile, where: str) -> bool:
-    model = content.camera_model
-    if model is not None and model not in CAMERA_MODELS:
-        raise InputError(
-            f"{where}: camera_model - got {shown(model)} - expected one of {', '.join(CAMERA_MODELS)}"
-        )
-    return content.is_fisheye or model == "OPENCV_FISHEYE"
+def _usable(content: TransformsFile, where: str) -> dict[str, Frame]:
+    """The frames by their places in the file, those for tests behind the others; not those that are marked as bad."""
+    named = {f"frames[{i}]": frame for i, frame in enumerate(content.frames)}
+    named |= {f"test_frames[{i}]": frame for i, frame in enumerate(content.test_frames)}
+    sound = {name: frame for name, frame in named.items() if not frame.is_bad}
+    if len(sound) < len(named):
+        notice(f"{where}: is_bad - {len(named) - len(sound)} of {len(named)} frames are marked so: left out")
+    if not sound:
+        raise InputError(f"{where}: is_bad - all {len(named)} frames are marked so - expected at least one that is not")
+    return sound
 
 
-def _refuse_other_lenses(content: TransformsFile, where: str) -> None:
-    """Raises InputError for keys of a lens that is not understood: read without them, every ray would be wrong."""
-    for place, keys in ((where, content), *((f"{where}: frames[{i}]", f) for i, f in enumerate(content.frames))):
-        extra = keys.model_extra or {}
-        found = sorted(name for name, value in extra.items() if value and OTHER_LENS.fullmatch(name))
-        if found:
-            raise InputError(
-                f"{place}: {', '.join(found)} - a lens that is not read here - expected k1 to k4, p1, p2, or"
-                " camera_model OPENCV_FISHEYE; undistort the pictures first"
-            )
-
-
-def _say_suffixes(content: TransformsFile, paths: list[Path], where: str) -> None:
+def _say_suffixes(frames: Iterable[Frame], paths: list[Path], where: str) -> None:
     """A line where pictures have another suffix than the file lists; Blender's lists have none."""
-    listed = [Path(frame.file_path).suffix for frame in content.frames]
+    listed = [Path(frame.file_path).suffix for frame in frames]
     other = [path for path, suffix in zip(paths, listed, strict=True) if suffix and path.suffix != suffix]
     other = [path for path in other if path.is_file()]
     if other:
@@ -199,18 +190,19 @@ def _smaller(paths: list[Path], folder: Path, where: str) -> list[Path]:
     if any(path.is_file() for path in paths):
         return paths
     for factor in picture_folders.SMALLER:
-        others = [_in_place_of(path, folder, f"images_{factor}") for path in paths]
+        others = [_in_place_of(path, folder, f"images_{factor}", where) for path in paths]
         if any(other.is_file() for other in others):
             notice(f"{where} - none of its pictures is there - taking those of images_{factor}")
             return others
     return paths
 
 
-def _in_place_of(path: Path, folder: Path, name: str) -> Path:
+def _in_place_of(path: Path, folder: Path, name: str, where: str) -> Path:
     """A picture below images/ as it would be called in the folder `name`, perhaps with another suffix."""
     parts = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
-    other = folder.joinpath(name, *parts[1:]) if parts and parts[0] == "images" else path
-    return images.beside(other) or other
+    if parts[:1] != ("images",):
+        return path
+    return images.named(folder, "/".join((name, *parts[1:])), where=where)
 
 
 def _size(lens: CameraKeys, image: Path) -> tuple[int, int]:
@@ -234,7 +226,7 @@ def _intrinsics(lens: CameraKeys, size: tuple[int, int], key: str) -> list[float
     return [fx, fx if fy is None else fy, cx, cy]
 
 
-def _distortion(lens: CameraKeys, key: str, *, fisheye: bool) -> list[float]:
+def _distortion(lens: CameraKeys, key: str, kind: Lens) -> list[float]:
     """OpenCV's order; of `distortion_params` nerfstudio's order k1 k2 k3 k4 p1 p2."""
     if lens.distortion_params is not None:
         k1, k2, k3, k4, p1, p2 = lens.distortion_params
@@ -242,7 +234,7 @@ def _distortion(lens: CameraKeys, key: str, *, fisheye: bool) -> list[float]:
         k1, k2, k3, k4, p1, p2 = (
             value or 0.0 for value in (lens.k1, lens.k2, lens.k3, lens.k4, lens.p1, lens.p2)
         )
-    if fisheye:
+    if kind == Lens.FISHEYE:
         if p1 or p2:
             raise InputError(f"{key}: p1, p2 - got {p1:g}, {p2:g} - expected 0 for a fisheye camera")
         return [k1, k2, k3, k4, 0.0, 0.0, 0.0, 0.0]
@@ -272,26 +264,14 @@ def _opencv_world(frames: Sequence[Frame], world_from_saved: Float64) -> Float64
     return normalize.moved(poses, world_from_saved)
 
 
-def _named_split(content: TransformsFile, where: str) -> list[str] | None:
-    """Per frame the split that the file's *_filenames lists put it in, "" for none; None without lists."""
+def _split(content: TransformsFile, frames: Mapping[str, Frame], where: str) -> list[str] | None:
+    """Per frame, by its place, the split that the file's lists put it in, "" for none; None without lists."""
     lists = {"train": content.train_filenames, "val": content.val_filenames, "test": content.test_filenames}
-    if all(names is None for names in lists.values()):
-        return None
-    view_of = {posixpath.normpath(frame.file_path): view for view, frame in enumerate(content.frames)}
-    lost: list[str] = []
-    label = [""] * len(content.frames)
-    for split, names in lists.items():
-        for name in names or []:
-            view = view_of.get(posixpath.normpath(name))
-            if view is None:
-                lost.append(f"{split}_filenames: {shown(name)}")
-            else:
-                label[view] = split
-    if lost and not any(label):
-        raise InputError(f"{where}: {lost[0]} - expected the file_path of a frame; none of {len(lost)} names is one")
-    if lost:
-        notice(f"{where}: {len(lost)} names of its splits have no frame, the first is {lost[0]} - left out")
-    return label
+    given = {split: (f"{split}_filenames", names) for split, names in lists.items() if names is not None}
+    if given:
+        return split_labels([frame.file_path for frame in frames.values()], given, where=where)
+    named = ["test" if place.startswith("test_frames") else "train" for place in frames]
+    return named if content.test_frames else None
 
 
 def _joined(files: Sequence[Views]) -> Views:
@@ -331,8 +311,8 @@ class _Folder:
 
     def image(self, name: str, where: str) -> Path:
         """The picture; Blender's files leave the suffix out, and some name another one than their pictures have."""
-        path = self.find(name, f"{where}.file_path")
-        return path if path.is_file() else images.beside(path) or path
+        key = f"{where}.file_path"
+        return images.named(self.file.parent, name, where=key, allow_outside=self.allow_outside)
 
     def points(self, name: str | None, where: str, world_from_saved: Float64) -> Float64 | None:
         if name is None:
@@ -341,6 +321,8 @@ class _Folder:
         if not path.is_file():
             notice(f"{where} - {shown(path)} is missing, going on without its points")
             return None
+        import trimesh  # takes longer to import than all formats
+
         try:
             loaded: Any = trimesh.load(path, file_type="ply", process=False)
             points = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)

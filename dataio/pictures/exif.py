@@ -111,7 +111,7 @@ def _usual(focal: float, size: tuple[int, int]) -> float | None:
 
 
 def _position(gps: Mapping[int, Any]) -> Position | None:
-    latitude, longitude = _degrees(gps.get(2), gps.get(1), "S"), _degrees(gps.get(4), gps.get(3), "W")
+    latitude, longitude = _degrees(gps.get(2), gps.get(1), "NS"), _degrees(gps.get(4), gps.get(3), "EW")
     if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
         return None
     if latitude == longitude == 0:  # what receivers write that have no fix
@@ -123,15 +123,17 @@ def _position(gps: Mapping[int, Any]) -> Position | None:
     return Position(latitude, longitude, -altitude if below and altitude is not None else altitude)
 
 
-def _degrees(parts: Any, side: Any, negative: str) -> float | None:
-    """Degrees, minutes, seconds; minus in the `negative` hemisphere."""
-    if not isinstance(parts, tuple) or not 1 <= len(parts) <= 3:
+def _degrees(parts: Any, side: Any, sides: str) -> float | None:
+    """Degrees, minutes, seconds; minus in the second of the two hemispheres `sides`. A place in neither is none."""
+    side = side.decode("ascii", "replace") if isinstance(side, bytes) else side
+    side = side.strip("\0 ").upper()[:1] if isinstance(side, str) else ""
+    if not isinstance(parts, tuple) or not 1 <= len(parts) <= 3 or not side or side not in sides:
         return None
     numbers = [_number(part) for part in parts]
     if any(number is None or number < 0 for number in numbers):
         return None
     total = sum((number or 0.0) / 60**place for place, number in enumerate(numbers))
-    return -total if str(side).strip("\0 ").upper() == negative else total
+    return -total if side == sides[1] else total
 
 
 def _gimbal(xmp: bytes) -> Gimbal | None:

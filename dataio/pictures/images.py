@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from dataio.files import BROKEN_ARRAY, shown
+from dataio.files import BROKEN_ARRAY, inside, shown
 from dataio.pictures.packed import Packed, PackedNumbers
 from dataio.pictures.pfm import read_pfm
 from utils.errors import InputError
@@ -48,6 +48,19 @@ def beside(path: Path) -> Path | None:
         return None
     same = (other for other in sorted(path.parent.iterdir()) if other.stem.lower() == stem.lower())
     return next(filter(is_picture, same), None)
+
+
+def named(root: Path, name: str, *, where: str, allow_outside: bool = False) -> Path:
+    """The picture that a data set names, or one beside it as of `beside`; the name itself where there is none.
+
+    root, where, allow_outside, raises: as `dataio.files.inside`, also for the one beside it.
+    """
+    path = inside(root, name, where=where, allow_outside=allow_outside)
+    other = None if path.is_file() else beside(path)
+    if other is None:
+        return path
+    name = PurePosixPath(name.replace("\\", "/")).with_name(other.name).as_posix()
+    return inside(root, name, where=where, allow_outside=allow_outside)
 
 
 def has_alpha(path: Source) -> bool:
@@ -132,9 +145,9 @@ def stored_depth(path: Source) -> Depth:
     depth: npt.NDArray[np.generic]
     if isinstance(path, PackedNumbers):
         depth = path.numbers()
-    elif isinstance(path, Path) and path.suffix == ".npy":
+    elif isinstance(path, Path) and path.suffix.lower() == ".npy":
         depth = np.array(_npy_depth(path))
-    elif isinstance(path, Path) and path.suffix == ".pfm":
+    elif isinstance(path, Path) and path.suffix.lower() == ".pfm":
         depth = read_pfm(path)
     else:
         with opened(path) as picture:
@@ -152,7 +165,7 @@ def depth_is_short(path: Source) -> bool:
     """Whether `stored_depth` will give uint16, from the header. Raises InputError."""
     if isinstance(path, Packed):
         return isinstance(path, PackedNumbers)
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return _is_short(_npy_depth(path).dtype)
     if path.suffix.lower() not in SUFFIXES:
         return False

@@ -28,6 +28,7 @@ class GatheredPixels:
     end: int  # the stream's position after this batch
     weight: Tensor | None = None  # [R] float32
     bins: Tensor | None = None  # [R] int64, what a selection learns the errors of
+    importance: Tensor | None = None  # [R] float32, see `Chosen`
 
     def pinned(self) -> GatheredPixels:
         """The same in memory from which a GPU copies while the program goes on."""

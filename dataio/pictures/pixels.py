@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from dataio.files import notice, shown
 from dataio.pictures import cache, images
-from dataio.pictures.images import UInt8
+from dataio.pictures.images import Source, UInt8
 from dataio.pictures.packed import Packed
 from dataio.pictures.pictures import Pictures
 from dataio.quantities.base import Array, Photograph, Quantity, quantities
@@ -172,7 +172,7 @@ def have_masks(options: DecodeOptions, views: Views) -> bool:
     if options.masks == "off":
         return False
     if views.masks is not None:
-        return True
+        return not (options.masks == "auto" and _all_white(views.masks, views))
     lacking = [shown(path) for path in views.images if not images.has_alpha(path)]
     if options.masks in ("composite", "keep") and len(lacking) == len(views.images):
         raise InputError(f"data.masks: {options.masks} - {shown(views.source)} has neither masks nor alpha")
@@ -184,18 +184,30 @@ def have_masks(options: DecodeOptions, views: Views) -> bool:
     return not lacking
 
 
-def check_files(options: DecodeOptions, views: Views) -> None:
+def _all_white(masks: Sequence[Source], views: Views) -> bool:
+    """Whether every mask that is there is white everywhere, which says as little as none; a line where it is so."""
+    there = [path for path in masks if path.is_file()]
+    if not there or not all(images.read_mask(path).min() == 255 for path in there):
+        return False
+    notice(f"{shown(views.source)} - the masks are white everywhere: taken as no masks; data.masks=keep keeps them")
+    return True
+
+
+def check_files(options: DecodeOptions, views: Views) -> list[Quantity]:
     """Whether the files of masks, depths and the like are there and fit their pictures, by their headers.
 
-    Raises InputError for the first that does not, as decoding would.
+    Returns the quantities that the scene will have. Raises InputError for the first file that does not fit, as decoding
+    would.
     """
-    for quantity in present_quantities(options, views):
+    present = present_quantities(options, views)
+    for quantity in present:
         for picture, path in zip(views.images, views.files.get(quantity.name, ()), strict=False):
             if isinstance(path, Packed) or isinstance(picture, Packed) or not picture.is_file():
                 continue
             if not path.is_file():
                 raise InputError(f"{shown(path)} - no such file - expected it for {shown(picture)}")
             quantity.check(path, picture, views)
+    return present
 
 
 def _states(views: Views) -> list[tuple[str, int, int]]:

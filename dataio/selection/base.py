@@ -34,6 +34,7 @@ class Chosen:
     pixels: Int64  # [R] numbers of the store
     weight: npt.NDArray[np.float32] | None = None  # [R] factors of the rays in the losses
     bins: Int64 | None = None  # [R] what the errors of these rays are learned under
+    importance: npt.NDArray[np.float32] | None = None  # [R] times these, a mean is that of pixels drawn alike; None: is
 
 
 class Selection:

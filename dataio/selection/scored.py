@@ -42,10 +42,9 @@ class Scored(Selection):
         chance = inclusion(scores, self.config.uniform, self.rays)
         start = np.random.default_rng((self.seed % 2**64, first)).random()
         chosen = systematic(chance, start, self.rays)
-        weight = None
-        if self.config.unbiased:
-            weight = (self.rays / (len(candidates) * chance[chosen])).astype(np.float32)
-        return Chosen(candidates[chosen], weight, None if bins is None else bins[chosen])
+        importance = (self.rays / (len(candidates) * chance[chosen])).astype(np.float32)
+        weight = importance if self.config.unbiased else None
+        return Chosen(candidates[chosen], weight, None if bins is None else bins[chosen], importance)
 
 
 def inclusion(scores: Float64, uniform: float, count: int) -> Float64:

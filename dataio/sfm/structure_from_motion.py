@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from dataio.files import Float64, shown
 from dataio.formats.colmap_model import count_photos, suffix_of
-from dataio.georeference import Georeference
+from dataio.georeference import middle_of
 from dataio.pictures.exif import Exif
 from utils.errors import InputError
-from utils.files import write_json
+from utils.files import link_or_copy, write_json
 
 Matching = Literal["auto", "exhaustive", "sequential", "gps"]
 Pairs = set[tuple[int, int]]
@@ -91,9 +91,9 @@ def choose_pairs(exifs: Sequence[Exif], matching: Matching) -> Pairs:
 
 
 def _plan(exifs: Sequence[Exif]) -> Float64:
-    """[N, 2] meters east and north of the first; heights of receivers are too coarse to be of use."""
+    """[N, 2] meters east and north of their middle; heights of receivers are too coarse to be of use."""
     places = np.array([(e.position.latitude, e.position.longitude, 0.0) for e in exifs if e.position is not None])
-    return Georeference(*places[0]).enu(places)[:, :2]
+    return middle_of(places).enu(places)[:, :2]
 
 
 def _nearest(plan: Float64) -> np.ndarray:
@@ -128,17 +128,19 @@ def find_models(
 ) -> list[Path]:
     """Run pycolmap on pictures; returns the folders of the models, those with the most photographs first.
 
-    images: folder of the pictures. work: a folder for what is made, the models too. Raises InputError where
-    pycolmap fails, or takes more memory or time than it may.
+    images: folder of the pictures. pairs: by their numbers in the order of their names. work: a folder for what is
+    made, the models too. Raises InputError where pycolmap fails, or takes more memory or time than it may.
     """
-    work.mkdir(parents=True, exist_ok=True)
     models = work / "models"
-    models.mkdir(exist_ok=True)
+    models.mkdir(parents=True, exist_ok=True)
     names = sorted(name for group in groups for name in group.names)
+    numbered = _numbered(images, names, work / "pictures")
     job = {
-        "images": str(images.resolve()), "database": str((work / "database.db").resolve()),
-        "models": str(models.resolve()), "groups": [group._asdict() for group in groups],
-        "pairs": [[names[i], names[j]] for i, j in sorted(pairs)],
+        "images": str((work / "pictures").resolve()), "database": str((work / "database.db").resolve()),
+        "models": str(models.resolve()),
+        "groups": [[[numbered[name] for name in group.names], group.parameters] for group in groups],
+        "pairs": [[numbered[names[i]], numbered[names[j]]] for i, j in sorted(pairs)],
+        "names": {number: name for name, number in numbered.items()},
         "lens": effort.lens, "size": effort.size, "features": effort.features, "memory": limits.memory,
         "threads": limits.threads or len(os.sched_getaffinity(0)),
     }  # fmt: skip
@@ -146,6 +148,18 @@ def find_models(
     _watch([sys.executable, "-P", str(WORKER), str(work / "job.json")], work / "log.txt", limits)
     found = [folder for folder in models.iterdir() if suffix_of(folder)]
     return sorted(found, key=lambda folder: (-count_photos(folder, root=models), folder.name))
+
+
+def _numbered(images: Path, names: Sequence[str], folder: Path) -> dict[str, str]:
+    """The pictures as 000000.jpg and so on in a folder of their own; returns those names by the pictures' own.
+
+    COLMAP's lists hold no blanks and no line breaks, and a name may have all of that.
+    """
+    folder.mkdir(exist_ok=True)
+    numbered = {name: f"{number:06d}{Path(name).suffix}" for number, name in enumerate(names)}
+    for name, number in numbered.items():
+        link_or_copy(images / name, folder / number)
+    return numbered
 
 
 def _watch(command: list[str], log: Path, limits: Limits) -> None:

@@ -114,14 +114,14 @@ def _stars(
         matches = matches[(matches >= 0).sum(1) >= LEAST_VIEWS]
         views = np.array([view, *near])
         directions = np.zeros((*matches.shape, 3))
-        for slot, other in enumerate(views.tolist()):
+        for slot, other in enumerate([view, *near]):
             has = matches[:, slot] >= 0
             directions[has, slot] = features[other].directions[matches[has, slot]]
-        focal = np.array([features[other].focal for other in views.tolist()])
+        focal = np.array([features[other].focal for other in [view, *near]])
         position, agree = _triangulate(centers[views], directions, matches >= 0, focal)
         keep = agree.sum(1) >= LEAST_VIEWS
-        point, slot = np.nonzero(agree[keep])
-        yield position[keep], point, views[slot]
+        point, place = np.nonzero(agree[keep])
+        yield position[keep], point, views[place]
 
 
 def _neighbors(cameras: Cameras, train: list[int], view: int) -> list[int]:
@@ -141,7 +141,7 @@ def _neighbors(cameras: Cameras, train: list[int], view: int) -> list[int]:
 
 def _matched(a: _Features, b: _Features, cameras: Cameras, views: tuple[int, int]) -> Int64:
     """[N] for each feature of a the one of b that fits best along its epipolar line, -1 for none."""
-    none = np.full(len(a.directions), -1)
+    none = np.full(len(a.directions), -1, dtype=np.int64)
     if len(b.directions) < 2:
         return none
     centers = cameras.centers.double().numpy()

@@ -44,14 +44,14 @@ def extract(pycolmap: Any, job: dict[str, Any]) -> None:
     options = pycolmap.FeatureExtractionOptions()
     options.num_threads, options.use_gpu, options.max_image_size = job["threads"], False, job["size"]
     options.sift.max_num_features = job["features"]
-    done, total = 0, sum(len(group["names"]) for group in job["groups"])
-    for group in job["groups"]:
+    done, total = 0, len(job["names"])
+    for members, parameters in job["groups"]:
         reader = pycolmap.ImageReaderOptions()
         reader.camera_model = job["lens"]
-        if group["parameters"]:
-            reader.camera_params = ",".join(map(repr, group["parameters"]))
-        for start in range(0, len(group["names"]), AT_ONCE):
-            names = group["names"][start : start + AT_ONCE]
+        if parameters:
+            reader.camera_params = ",".join(map(repr, parameters))
+        for start in range(0, len(members), AT_ONCE):
+            names = members[start : start + AT_ONCE]
             pycolmap.extract_features(
                 job["database"], job["images"], image_names=names, camera_mode=pycolmap.CameraMode.SINGLE,
                 reader_options=reader, extraction_options=options, device=pycolmap.Device.cpu,
@@ -92,7 +92,7 @@ def build(pycolmap: Any, job: dict[str, Any]) -> None:
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads, options.random_seed, options.min_model_size = job["threads"], 0, LEAST_MODEL
     options.mapper.random_seed = options.triangulation.random_seed = 0
-    total = sum(len(group["names"]) for group in job["groups"])
+    total = len(job["names"])
     seen = 0
 
     def one_more() -> None:
@@ -104,7 +104,9 @@ def build(pycolmap: Any, job: dict[str, Any]) -> None:
         job["database"], job["images"], job["models"], options=options, next_image_callback=one_more
     )
     for number in models:
-        polish(pycolmap, Path(job["models"]) / str(number), job["threads"])
+        folder = Path(job["models"]) / str(number)
+        polish(pycolmap, folder, job["threads"])
+        rename(pycolmap, folder, job["names"])
 
 
 def polish(pycolmap: Any, folder: Path, threads: int) -> None:
@@ -121,6 +123,14 @@ def polish(pycolmap: Any, folder: Path, threads: int) -> None:
         x, y = camera.principal_point_x - before[number][0], camera.principal_point_y - before[number][1]
         if not max(abs(x), abs(y)) < MOST_WANDERING * max(camera.width, camera.height):
             return
+    model.write(folder)
+
+
+def rename(pycolmap: Any, folder: Path, names: dict[str, str]) -> None:
+    """Give the pictures of a model the names that they have outside."""
+    model = pycolmap.Reconstruction(folder)
+    for image in model.images.values():
+        image.name = names[image.name]
     model.write(folder)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
-from scipy.spatial import Delaunay, QhullError
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -56,7 +54,9 @@ class Carved:
 
 
 def _nearness(cameras: Cameras, view: int, points: Tensor) -> Float64 | None:
-    """[h, w] 1 / z depth over the picture, linear between the points [P, 3]; 0 where none are near; None for too few."""
+    """[h, w] 1 / z depth over the picture, linear between points [P, 3]; 0 where none are near; None for too few."""
+    from scipy.spatial import Delaunay, QhullError
+
     pixels, depth = (x.double().numpy() for x in cameras.project(points, view))
     pixels, depth = pixels[depth > 0], depth[depth > 0]
     if len(pixels) < FEWEST:
@@ -95,6 +95,8 @@ def _behind(cameras: Cameras, view: int, nearness: Float64, cells: Tensor) -> Fl
 
 def _signed_distance(solid: Bool) -> npt.NDArray[np.float32]:
     """[N, N, N] scene units, negative in solid cells; smoothed, since cells have corners."""
+    from scipy import ndimage
+
     outside, inside = (ndimage.distance_transform_edt(part) - 0.5 for part in (~solid, solid))
     cells = ndimage.gaussian_filter(np.where(solid, -inside, outside), SMOOTH)
     return np.asarray(cells * (2 / CELLS), dtype=np.float32)

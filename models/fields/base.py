@@ -36,7 +36,7 @@ class FieldConfig(Part):
         if not data.masks and not data.background:
             yield (
                 "these photographs have no masks and the model has no background; what lies behind the object will"
-                " spoil it - configs/neus_hash_open.yaml has one"
+                f" spoil it - {data.suited()} suits them"
             )
 
 

@@ -55,8 +55,8 @@ class SurfaceConfig(FieldConfig):
         SphereInit(),
         description="the surface at first: sphere; hull: that of the masks, the sphere where there are none; ground:"
         " what lies below the sparse points is solid, or below z = 0 of the scene without any, for pictures from the"
-        " air; relief: what lies behind the sparse points, for pictures from one side, the sphere for others; points: what"
-        " lies behind the sparse points, for pictures from any side",
+        " air; relief: what lies behind the sparse points, for pictures from one side, the sphere for others; points:"
+        " what lies behind the sparse points, for pictures from any side",
     )
     radius: float = Key(0.5, gt=0, lt=1, description="radius of the sphere")
     inside_out: bool = Key(False, description="true for rooms: the cameras are inside the surface")
@@ -71,7 +71,7 @@ class SurfaceConfig(FieldConfig):
         if not self.init.from_data and data.background and data.one_sided():
             yield (
                 "these photographs look from one side, where a background may explain the surface away - initialize it"
-                " by the sparse points: model.foreground.field.init=relief, or configs/neus_hash_relief.yaml"
+                f" by the sparse points: model.foreground.field.init=relief, or {data.suited()}"
             )
 
 

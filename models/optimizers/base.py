@@ -15,11 +15,13 @@ from models.optimizers.plateau import PlateauConfig
 from utils.config.mistakes import did_you_mean
 from utils.config.parts import CHOICE_MARK, Part, parts
 from utils.config.schedule import Schedule, constant
+from utils.config.schema import LATER
 
 OF_THE_RUN = ("parts", "reduce_on_plateau", "gradient_clip")  # keys that no entry of `parts` has
 # A learning rate, or a mapping with any of `type`, `lr`, `schedule` and the type's own keys, as it was written.
 Entry = Annotated[
-    float | dict[str, Any], WithJsonSchema({"anyOf": [{"type": "number"}, {CHOICE_MARK: "OptimizerConfig"}]})
+    float | dict[str, Any],
+    WithJsonSchema({"anyOf": [{"type": "number"}, {CHOICE_MARK: "OptimizerConfig"}], LATER: True}),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from dataio.checks import camera_checks, doctor_page, photo_checks
 from dataio.checks.doctor import admit, examine
 from dataio.checks.epipolar import MISTAKES, Pair, agreement, epipolar_findings, scene_poses
 from dataio.checks.findings import Finding, Patient, of_neighbors, unusual
+from dataio.formats.scannet import ScannetData
 from dataio.formats.transforms import TransformsData
 from dataio.views import Tracks
 from tests.conftest import shared_data
+from tests.support import made_rgbd
 from tests.support.made_data import opengl
 from tests.support.made_photos import COUNT, DISTANCE, FOCAL, SIZE, Photos, surface
 from tests.support.sources import ROOT
@@ -107,6 +110,27 @@ def test_poses_of_other_photographs(tmp_path) -> None:
     sick = patient(photos, tmp_path)
     (found,) = epipolar_findings(sick, agreement(sick))
     assert found.check == "poses" and found.severity == "warning" and "prepare.py" in found.fix
+
+
+def test_a_recorder_keeps_its_poses(tmp_path) -> None:
+    """Its depth is in their units: what is found anew from the photographs would fit no depth."""
+    photos = Photos(masks=False)
+    photos.poses = photos.poses[np.random.default_rng(1).permutation(COUNT)]
+    folder = photos.write(tmp_path / "data")
+    content = json.loads((folder / "transforms.json").read_text("utf-8"))
+    for view, frame in enumerate(content["frames"]):
+        frame["depth_file_path"] = f"{view}.npy"
+        np.save(folder / f"{view}.npy", np.full((SIZE, SIZE), 3.0, np.float32))
+    (folder / "transforms.json").write_text(json.dumps(content), "utf-8")
+    sick = admit(TransformsData(path=str(folder)))
+    (found,) = epipolar_findings(sick, agreement(sick))
+    assert found.check == "poses" and "prepare.py" not in found.fix and "model.poses.type=so3xr3" in found.fix
+
+
+def test_a_room_needs_no_sides_and_no_middle(tmp_path) -> None:
+    made_rgbd.scannet(tmp_path)
+    found = list(camera_checks.camera_findings(admit(ScannetData(path=str(tmp_path)))))
+    assert not {"coverage", "look elsewhere", "cameras inside"} & {finding.check for finding in found}
 
 
 def test_a_single_wrong_pose(tmp_path) -> None:

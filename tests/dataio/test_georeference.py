@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from dataio.alignment import fit_robustly, fit_similarity
-from dataio.georeference import E2, A, Georeference, ecef, geodetic, utm_of
+from dataio.georeference import E2, A, Georeference, ecef, geodetic, middle_of, utm_of
 from dataio.normalize import similarity
+from dataio.pictures.exif import Exif, Position
+from dataio.sfm.structure_from_motion import choose_pairs
 
 
 def test_ecef_at_places_that_need_no_formula():
@@ -64,6 +66,41 @@ def test_convergence_is_the_turn_of_the_grid():
         here, north = utm_of(latitude, longitude), utm_of(latitude + 1e-5, longitude)
         turn = math.degrees(math.atan2(here.easting - north.easting, north.northing - here.northing))
         assert abs(here.convergence - turn) < 1e-4
+
+
+CORNERS = [(47.2, 8.5), (-33.9, 151.2), (0.0, 0.0), (0.0, 180.0), (-17.0, -179.9999), (65.0, 179.9999), (90.0, 0.0),
+           (-90.0, 77.0), (89.9999, -120.0), (-89.9995, 10.0)]  # fmt: skip
+
+
+@pytest.mark.parametrize("corner", CORNERS, ids=str)
+@pytest.mark.parametrize("stray", [False, True])
+def test_the_middle_is_amid_the_places_wherever_they_are(corner: tuple[float, float], stray: bool):
+    """On the date line, at the poles, on the equator; a first photograph with a place on the other side or not."""
+    there = np.random.default_rng(0).uniform(-100, 100, (25, 3))
+    places = Georeference(*corner, 500.0).geodetic(there)
+    if stray:
+        places[0] = [-corner[0], corner[1] + 180, 0.0]
+    middle = middle_of(places)
+    assert -180 <= middle.longitude <= 180 and abs(middle.latitude) <= 90
+    found = middle.enu(places)[stray:]
+    assert np.abs(found).max() < 350 and abs(np.median(found[:, 2])) < 30
+    apart = np.linalg.norm(found[:, None] - found[None], axis=-1)
+    truth = np.linalg.norm(there[stray:, None] - there[None, stray:], axis=-1)
+    np.testing.assert_allclose(apart, truth, atol=1e-5)
+
+
+@pytest.mark.parametrize("latitude", [90.0, -90.0, 84.5, -81.0])
+def test_a_sidecar_near_a_pole_names_no_grid(latitude: float):
+    assert Georeference(latitude, 10.0, 0.0).described()["utm_of_origin"] is None
+    assert Georeference(latitude * 0.8, 10.0, 0.0).described()["utm_of_origin"]["epsg"] in (32632, 32732)
+
+
+def test_neighbors_are_near_also_on_the_date_line():
+    """Photographs along a line across it, of which the first has a place on the other side of the Earth."""
+    exifs = [Exif(position=Position(0.0, 0.0001, None))]
+    exifs += [Exif(position=Position(-17.0, (179.99 + 1e-4 * i + 180) % 360 - 180, None)) for i in range(200)]
+    pairs = choose_pairs(exifs, "gps")
+    assert all((i, i + 9) in pairs for i in range(20, 180)) and not any(1 <= i < j - 25 for i, j in pairs)
 
 
 def a_similarity(seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from dataio.shapes.relief import Relief, relief_of
-from engine import resume
+from engine import suits
 from engine.experiment import read_config
 from models.encodings.hash_grid import HashGridConfig
 from models.fields.sdf import SdfConfig
@@ -51,7 +51,7 @@ def scene_of(directions: np.ndarray, points: np.ndarray) -> Any:
     poses = np.tile(np.eye(4)[:3], (len(directions), 1, 1))
     poses[:, :, 2], poses[:, :, 3] = directions, -2 * directions
     cameras = SimpleNamespace(camera_to_world=torch.from_numpy(poses).float())
-    return SimpleNamespace(points=points, cameras=cameras, has=lambda name: False)
+    return SimpleNamespace(points=points, cameras=cameras, quantities={}, room=False, georeference=None)
 
 
 def test_cameras_before_a_wall_see_its_relief() -> None:
@@ -103,6 +103,5 @@ def test_a_sphere_before_a_background_is_warned_of_where_all_look_from_one_side(
         ("neus_hash_relief", [], before, False),
     ):
         scene = scene_of(looks, wall)
-        scene.masks = None
-        found = list(resume.warnings(read_config(ROOT / f"configs/{config}.yaml", changes), scene))
+        found = list(suits.warnings(read_config(ROOT / f"configs/{config}.yaml", changes), scene))
         assert any("look from one side" in line for line in found) == said

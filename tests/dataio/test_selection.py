@@ -170,6 +170,34 @@ def test_weighted_means_are_the_plain_ones(kind: str) -> None:
     assert abs(np.mean(plain, 0)[1] - truth[1]) > 20 * error[1]
 
 
+@pytest.mark.parametrize("kind", [GradientSelection, LossSelection])
+def test_the_mean_error_is_that_of_pixels_drawn_alike(kind: type[SelectionConfig]) -> None:
+    """In expectation, whether or not the losses weigh the rays; the plain mean of those that were chosen is higher."""
+    scene, keys = made_scene(), {"uniform": 0.2, "candidates": 3}
+    keys |= {"cell": 2, "every": 10} if kind is LossSelection else {}
+    store = store_of()
+    color = store.gather(np.arange(PIXELS), 0).color.float() / 255
+    truth = (color - 0.3).square().mean(-1).mean()
+    found, plain = [], []
+    with PixelSampler(scene, rays=10, seed=3, pixels=kind.model_validate(keys)) as sampler:
+        for batch in drawn(sampler, 1500):
+            assert batch.weight is None
+        for _ in range(1500):
+            error = (next(sampler).color - 0.3).square().mean(-1)
+            found.append(sampler.unbiased_mean(error) or 0.0)
+            plain.append(float(error.mean()))
+    deviation = np.std(found) / np.sqrt(len(found))
+    assert sampler.chooses and abs(np.mean(found) - float(truth)) < 4 * deviation
+    if kind is LossSelection:
+        assert np.mean(plain) - float(truth) > 10 * deviation
+
+
+def test_pixels_drawn_alike_need_no_other_mean() -> None:
+    with PixelSampler(made_scene(), rays=10, seed=3, pixels=UniformSelection()) as sampler:
+        next(sampler)
+        assert sampler.unbiased_mean(torch.ones(10)) is None and not sampler.chooses
+
+
 def drawn(sampler: PixelSampler, count: int) -> list[RayBatch]:
     """The next batches, after each of which the sampler learns a made-up error, a function of the batch."""
     batches = []

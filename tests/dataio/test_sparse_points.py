@@ -17,7 +17,6 @@ from dataio.shapes.carved import Carved, carved_by
 from dataio.views import Tracks
 from tests.support.made_data import ring_poses
 
-
 RADIUS, FOCAL, SIZE = 0.7, 300.0, 160
 
 

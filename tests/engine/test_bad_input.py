@@ -163,5 +163,5 @@ def test_a_run_without_a_checkpoint(run: Path, tmp_path: Path) -> None:
 
 def test_changes_of_the_config_may_stand_behind_options(run: Path) -> None:
     """A run that is not there is what is wrong, not the order of the arguments."""
-    refused(run, "evaluate.py", "nowhere", "--split", "test", "data.masks=keep", words=("nowhere", "not a run folder"))
+    refused(run, "evaluate.py", "nowhere", "--split", "test", "data.masks=keep", words=("nowhere", "no such folder"))
     refused(run, "train.py", CONFIG, "--check", "train.raiz=3", words=("train.raiz",))

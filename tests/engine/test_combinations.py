@@ -171,5 +171,5 @@ def test_a_medium_stays_in_its_place() -> None:
 def test_the_reason_comes_before_any_data_is_read(override: str, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         experiment.read_config(ROOT / "configs/neus_hash.yaml", ["data.path=/no/such/folder", override])
-    for word in ["neus_hash.yaml:", "model.foreground", *words]:
+    for word in ["command line: model.foreground", *words]:
         assert word in str(caught.value)

@@ -7,7 +7,8 @@ import yaml
 
 from engine import resume
 from engine.build import check_optimizer
-from engine.experiment import RENAMED, read_config
+from engine.experiment import read_config
+from engine.renames import RENAMED
 from tests.support.sources import ROOT
 from utils.config.loading import to_yaml
 from utils.errors import InputError

@@ -23,6 +23,7 @@ from tests.support import made_data
 from utils import distributed
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.errors import InputError
+from utils.log import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -70,6 +71,20 @@ def test_every_config_trains_two_steps(config: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "images").glob("*.png"))
     opened = Run.open(tmp_path)
     assert opened.step == 2 and len(opened.cameras) == 5
+
+
+@pytest.mark.parametrize(("pixels", "word"), [("loss", "loss of chosen pixels"), ("uniform", "loss")])
+def test_the_psnr_that_is_said_is_of_pixels_drawn_alike(
+    pixels: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the loss of others says so. A stand-in for the mean gives 20 dB, where it is asked."""
+    monkeypatch.setattr(trainer.PixelSampler, "unbiased_mean", lambda self, error: 1e-2 if self.chooses else None)
+    monkeypatch.setattr(Progress, "due", lambda self: True)
+    trained(tmp_path, 2, "train.rays=16", f"train.pixels={{type: {pixels}}}")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    said = [row["train/psnr"] for row in rows if "train/psnr" in row]
+    assert (said == [20.0, 20.0]) == (pixels == "loss") and all("train/loss" in row for row in rows if "opt/lr" in row)
+    assert f" %  {word} " in capsys.readouterr().err
 
 
 def state_of(folder: Path) -> dict[str, object]:

@@ -157,6 +157,6 @@ def test_a_toy_renderer() -> None:
         render.makable(config, ("rgb", "depth"))
     cameras = Cameras.make(torch.eye(4)[None].repeat(2, 1, 1), [10.0, 10.0, 4.5, 3.5], [9, 7])
     source = Source(Path("nowhere"), torch.device("cpu"), cameras, np.eye(4), np.array([0.0, 0.0, 1.0]))
-    pictures = list(render.panels(config.build(source), cameras, ("rgb",)))
+    pictures = list(render.frames(config.build(source), cameras, ("rgb",), columns=1))
     assert len(pictures) == 2 and pictures[0].shape == (7, 9, 3)
     assert pictures[0][3, 4].tolist() == [128, 128, 255], "the middle pixel looks along z"

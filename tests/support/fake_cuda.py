@@ -286,17 +286,17 @@ def main(configs: list[str]) -> None:
             keys = [*there, small, sphere, f"output={out}", f"train.steps={steps}", "train.validations=1"]
             found["codes"][f"train {steps}"] = run(train.main, config, *keys)
         for name, script, options in (
-            ("render", render, ("--frames", "2")),
-            ("render --surface", render, ("--frames", "2", "--surface")),
-            ("render --baked", render, ("--frames", "1", "--surface", "--baked", "--modes", "depth")),
+            ("render", render, ("--frames", "2", "--scale", "1")),
+            ("render --surface", render, ("--frames", "2", "--scale", "1", "--surface")),
+            ("render --baked", render, ("--frames", "1", "--scale", "1", "--surface", "--baked", "--modes", "depth")),
             ("render --renderer", render, ("--frames", "1", "--renderer", "{type: lattice, resolution: 24}")),
             ("extract_mesh", extract_mesh, ("--resolution", "24")),
             ("bake", bake, ("--resolution", "24")),
-            ("render asset", render, ("--frames", "1", "--renderer", "asset")),
+            ("render asset", render, ("--frames", "1", "--scale", "1", "--renderer", "asset")),
             ("evaluate", evaluate, ()),
         ):
             found["codes"][name] = run(script.main, out, *device, *options)
-        found["codes"]["render an asset"] = run(render.main, f"{out}/asset", *device, "--frames", "1")
+        found["codes"]["render an asset"] = run(render.main, f"{out}/asset", *device, "--frames", "1", "--scale", "1")
         for name in configs:
             path = f"configs/{name}.yaml"
             model = read_config(path, made).model

@@ -11,7 +11,15 @@ from PIL import Image
 
 from utils.errors import StorageError
 from utils.files import replacing, write_bytes, write_json
-from utils.pictures.images import color_depth, color_normal, depth_range, side_by_side, to_uint8, write_png
+from utils.pictures.images import (
+    color_depth,
+    color_normal,
+    depth_range,
+    shade_normal,
+    side_by_side,
+    to_uint8,
+    write_png,
+)
 
 
 def test_to_uint8_rounds_clips_and_shows_what_is_not_finite() -> None:
@@ -46,6 +54,15 @@ def test_normals() -> None:
     solid = np.array([[True, True, True, False]])
     expected = [[[128, 128, 255], [0, 128, 128], [255, 255, 255], [255, 255, 255]]]
     assert color_normal(normal, solid).tolist() == expected
+
+
+def test_shading_is_lit_from_the_camera() -> None:
+    """White light along the view: 0.2 + 0.7 cos, whatever the normals' length; 0.2 from behind."""
+    normal = np.array([[[0.0, 0.0, -3.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0], [0.0, 0.6, -0.8], [0.0] * 3, [np.nan] * 3]])
+    directions = np.broadcast_to([0.0, 0.0, 1.0], normal.shape)
+    gray = shade_normal(normal, directions, np.ones((1, 6), bool))
+    assert gray[0, :, 0].tolist() == [229, 51, 51, 194, 255, 255] and (gray == gray[..., :1]).all()
+    assert (shade_normal(normal, directions, np.zeros((1, 6), bool)) == 255).all(), "white where nothing is"
 
 
 def test_side_by_side() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from utils.config.mistakes import describe, did_you_mean
-from utils.config.parts import CHOICE_MARK, Origin, StrictModel, kind_named, parts
+from utils.config.mistakes import closest, describe, did_you_mean
+from utils.config.parts import Origin, StrictModel
+from utils.config.schema import Schema, json_schema
 from utils.config.yaml_text import MAX_BYTES, Node, Place, merge, parse, write
 from utils.errors import InputError
 
@@ -40,28 +40,45 @@ def load_config(
 
     Raises `InputError` with one line per mistake: `file:line:column: key: what (got X); did you mean 'y'?`.
     """
+    return _validated(read_tree(path, overrides, renamed=renamed, saved=saved), model)
+
+
+def read_tree(
+    path: str | Path, overrides: Sequence[str], *, renamed: Mapping[str, str] | None = None, saved: bool = False
+) -> Node:
+    """What `load_config` validates: files and overrides merged, keys by their names of today. Raises `InputError`."""
     mistakes: list[str] = []
     tree = _Files(mistakes).read(Path(path))
     tree = merge(tree, _parse_overrides(overrides, mistakes))
     for old, new in (renamed or {}).items():
         _rename(tree, old.split("."), new, None if saved else mistakes)
-    return _validated(tree, model, mistakes)
+    return _without(mistakes, tree)
 
 
 def from_command_line(overrides: Sequence[str], model: type[ModelT]) -> ModelT:
     """A `model` of nothing but `key.sub=value`, with values in YAML. Raises `InputError` as `load_config` does."""
+    return _validated(overrides_tree(overrides), model)
+
+
+def overrides_tree(overrides: Sequence[str]) -> Node:
+    """What `from_command_line` validates. Raises `InputError`."""
     mistakes: list[str] = []
-    return _validated(_parse_overrides(overrides, mistakes), model, mistakes)
+    return _without(mistakes, _parse_overrides(overrides, mistakes))
 
 
-def _validated(tree: Node, model: type[ModelT], mistakes: Sequence[str]) -> ModelT:
+def _without(mistakes: Sequence[str], tree: Node) -> Node:
     if mistakes:
         raise InputError("\n".join(mistakes))
+    return tree
+
+
+def _validated(tree: Node, model: type[ModelT]) -> ModelT:
     try:
         # JSON mode is strict about kinds (no "on" for true) and yet takes a list for a tuple.
         config = model.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
-        raise InputError("\n".join(describe(error, tree, model))) from None
+        schema = Schema(json_schema(model))
+        raise InputError("\n".join(describe(error, tree, schema))) from None
     config._origin = Origin(tree)
     return config
 
@@ -85,18 +102,6 @@ def differences(a: BaseModel, b: BaseModel) -> list[str]:
     keys = dict.fromkeys((*old, *new))
     shown = ((key, old.get(key, "(absent)"), new.get(key, "(absent)")) for key in keys)
     return [f"{key}: {before} -> {after}" for key, before, after in shown if before != after]
-
-
-def json_schema(model: type[StrictModel]) -> dict[str, Any]:
-    """JSON schema for editors: every part registered by now, and `base:`.
-
-    Nothing but a part's `type` is required in it, since a file may leave the rest to its base.
-    """
-    definitions: dict[str, Any] = {}
-    schema = _adopt(model.model_json_schema(), definitions)
-    schema["properties"]["base"] = {"type": ["string", "array"], "items": {"type": "string"}}
-    schema["$defs"] = dict(sorted(definitions.items()))
-    return schema
 
 
 class _Files:
@@ -155,8 +160,13 @@ class _Files:
 def _no_file(path: Path) -> str:
     if path.is_dir():
         return f"{_shown(path)}: a folder - expected a config file (.yaml)"
-    near = did_you_mean(path.name, [file.name for file in sorted(path.parent.glob("*.yaml"))])
-    return f"{_shown(path)}: no such config file{near}"
+    if "=" in str(path):
+        return f"{path}: stands where the config is expected, as in configs/neus_hash.yaml {path}"
+    files = (*CONFIGS.rglob("*.yaml"), *path.parent.glob("*.yaml"))
+    known = {file.stem: file for file in sorted(files, key=lambda file: (file.parent == path.parent, str(file)))}
+    near = closest(path.stem, known)
+    hint = "" if near is None else f"; did you mean {_shown(known[near])!r}?"
+    return f"{_shown(path)}: no such config file{hint}"
 
 
 def _read_text(path: Path) -> str:
@@ -268,46 +278,3 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         return
     for name, item in value.items():
         yield from _leaves(item, f"{key}.{name}" if key else str(name))
-
-
-def _adopt(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """`schema` with its own definitions moved to `definitions` and its choices written out there."""
-    for name, inner in schema.pop("$defs", {}).items():
-        if name not in definitions:
-            definitions[name] = {}
-            definitions[name] = _adopt(inner, definitions)
-    loosened: dict[str, Any] = _write_out(schema, definitions)
-    return loosened
-
-
-def _write_out(schema: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(schema, list):
-        return [_write_out(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    result = {k: _write_out(v, definitions) for k, v in schema.items() if k not in ("required", CHOICE_MARK)}
-    if result.get("default") in (math.inf, -math.inf):
-        del result["default"]  # JSON has no such number
-    if "required" in schema and not isinstance(schema["required"], list):
-        result["required"] = _write_out(schema["required"], definitions)  # a property of that name
-    if CHOICE_MARK in schema:
-        result["$ref"] = f"#/$defs/{_define_choice(schema[CHOICE_MARK], definitions)}"
-    return result
-
-
-def _define_choice(kind_name: str, definitions: dict[str, Any]) -> str:
-    if kind_name not in definitions:
-        definitions[kind_name] = {}
-        # A mapping without a type completes the one of the file's base.
-        options: list[Any] = [{"type": "object", "not": {"required": ["type"]}}]
-        for name, part in parts(kind_named(kind_name)).items():
-            definitions[f"{kind_name}.{name}"] = {}
-            schema = _adopt(part.model_json_schema(), definitions)
-            definitions[f"{kind_name}.{name}"] = {**schema, "required": ["type"]}
-            options.append({"$ref": f"#/$defs/{kind_name}.{name}"})
-            if name == kind_named(kind_name).default_type:  # ... or means this one: its keys are offered
-                keys = definitions[f"{kind_name}.{name}"]["properties"]
-                options[0]["properties"] = {key: value for key, value in keys.items() if key != "type"}
-        names = [{"enum": sorted(parts(kind_named(kind_name)))}]  # a name alone is the part with its defaults
-        definitions[kind_name] = {"oneOf": options + names}
-    return kind_name

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from types import NoneType
-from typing import Any, get_args
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from utils.config.parts import Part, StrictModel, parts
 from utils.config.yaml_text import Node
+
+
+class Outline(Protocol):
+    """What may stand in a config: `utils.config.schema.Schema`."""
+
+    def keys(self, tree: Node, path: Sequence[str]) -> list[str]: ...
+    def owners(self, tree: Node, path: Sequence[str]) -> list[str]: ...
+    def complete(self, tree: Node, path: Sequence[str]) -> str: ...
 
 _WORDING = {
     "missing": "required but missing",
@@ -28,26 +34,32 @@ _WORDING = {
 }
 
 
-def describe(error: ValidationError, tree: Node, model: type[StrictModel]) -> list[str]:
-    """One line for each key of `tree` that `error` (from validating it as `model`) complains about."""
+def describe(error: ValidationError, tree: Node, outline: Outline) -> list[str]:
+    """One line for each key of `tree` that `error`, from validating it, complains about."""
     found: dict[tuple[str, ...], list[Any]] = {}
     for detail in error.errors(include_url=False):
-        key = _key_of(tree, detail["loc"])
+        key = key_of(tree, detail["loc"])
         if detail["type"] == "missing":
             key = (*key, str(detail["loc"][-1]))
         found.setdefault(key, []).append(detail)
     # A union reports what each member says; what is said about the inside of a value is the closest.
     inner = [key for key in found if not any(k != key and k[: len(key)] == key for k in found)]
-    return [_line(key, found[key], tree, model) for key in inner]
+    return [_line(key, found[key], tree, outline) for key in inner]
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest of `known`, or nothing when none is close."""
-    close = get_close_matches(str(word), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = closest(str(word), known)
+    return "" if close is None else f"; did you mean {close!r}?"
 
 
-def _key_of(tree: Node, loc: Iterable[int | str]) -> tuple[str, ...]:
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that is most like a word; None when none is close."""
+    return next(iter(get_close_matches(word, list(known), n=1)), None)
+
+
+def key_of(tree: Node, loc: Iterable[int | str]) -> tuple[str, ...]:
+    """The key of `tree` that a place in one of pydantic's errors means."""
     key: tuple[str, ...] = ()
     for part in loc:
         child = tree.child(part)
@@ -56,24 +68,56 @@ def _key_of(tree: Node, loc: Iterable[int | str]) -> tuple[str, ...]:
     return key
 
 
-def _line(key: tuple[str, ...], details: list[Any], tree: Node, model: type[StrictModel]) -> str:
+def _line(key: tuple[str, ...], details: list[Any], tree: Node, outline: Outline) -> str:
     parent, node = tree, tree
     for part in key:
         parent, child = node, node.child(int(part) if isinstance(node.value, list) else part)
         node = child or node
     kind = details[0]["type"]
     what = " or ".join(dict.fromkeys(_what(detail) for detail in details)).replace(" or should be ", " or ")
-    got = "" if kind in ("missing", "misfit") else f" (got {_short(node.plain())})"
-    if kind == "extra_forbidden":
-        known = sorted(set(_names(model, tree, key[:-1])))
-        hint = did_you_mean(key[-1], known) or f"; known here: {', '.join(known)}"
-        place = node.key
-    else:
-        hint = did_you_mean(node.value, _choices(details)) if isinstance(node.value, str) else ""
-        if node.value is None:
-            hint = "; null removes an inherited key, and here none is inherited"
-        place = parent.key if kind == "missing" else node.place
+    got, hint, place = f" (got {_short(node.plain())})", "", node.place
+    if kind == "missing":
+        example = outline.complete(tree, key)
+        got, hint, place = "", f"; base: {example} has it" if example else "", parent.key
+    elif kind in ("misfit", "value_error"):
+        blamed = _blamed(what, tree, node)
+        got, place = got if kind == "value_error" else "", node.place if blamed is node else blamed.key
+    elif kind == "extra_forbidden":
+        hint, place = _known_instead(key, tree, outline), node.key
+    elif node.value is None:
+        hint = "; null removes an inherited key, and here none is inherited" + did_you_mean(key[-1], _others(parent))
+    elif isinstance(node.value, str):
+        hint = did_you_mean(node.value, _choices(details))
     return ": ".join(filter(None, (str(place), ".".join(key), f"{what}{got}{hint}")))
+
+
+def _known_instead(key: tuple[str, ...], tree: Node, outline: Outline) -> str:
+    """What could have been meant by a key that is not known where it stands."""
+    known, owners = outline.keys(tree, key[:-1]), outline.owners(tree, key)
+    if owners:
+        return f"; a key of type: {' or '.join(owners)}"
+    return did_you_mean(key[-1], known) or f"; known here: {', '.join(known)}"
+
+
+def _blamed(what: str, tree: Node, node: Node) -> Node:
+    """The value that a misfit's first word names by its key, in `node` or from the top; `node` where it names none."""
+    keys = what.partition(" ")[0].rstrip(":").split(".")
+    for found in (node, tree):
+        below = [found]
+        for key in keys:
+            child = below[-1].child(key)
+            if child is None:
+                break
+            below.append(child)
+        if len(below) > 1:
+            return below[-1]
+    return node
+
+
+def _others(parent: Node) -> list[str]:
+    """The keys of a mapping that are not null."""
+    entries = parent.value if isinstance(parent.value, dict) else {}
+    return [key for key, node in entries.items() if node.value is not None]
 
 
 def _what(detail: Any) -> str:
@@ -92,36 +136,3 @@ def _choices(details: list[Any]) -> list[str]:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _names(model: Any, node: Node | None, path: tuple[str, ...]) -> Iterator[str]:
-    """The field names that may stand in the mapping at `path` below `node`, a value of type `model`."""
-    for owner in _models(model, node):
-        if not path:
-            yield from owner.model_fields
-        elif path[0] in owner.model_fields:
-            annotation = owner.model_fields[path[0]].annotation
-            yield from _names(annotation, node.child(path[0]) if node else None, path[1:])
-    if path and node is not None and not isinstance(model, type):
-        # A list or mapping of models: one more step of the path, the same models.
-        child = node.child(int(path[0]) if isinstance(node.value, list) else path[0])
-        for argument in get_args(model):
-            yield from _names(argument, child, path[1:])
-
-
-def _models(annotation: Any, node: Node | None) -> Iterator[type[BaseModel]]:
-    """The models that a value of type `annotation` may be, alternatives included."""
-    if isinstance(annotation, type) and issubclass(annotation, Part) and Part in annotation.__bases__:
-        chosen = node.child("type") if node else None
-        name = chosen.plain() if chosen else annotation.default_type
-        yield from (part for type_, part in parts(annotation).items() if type_ == name)
-    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif not isinstance(annotation, (type, NoneType)) and not _is_container(annotation):
-        for argument in get_args(annotation):
-            yield from _models(argument, node)
-
-
-def _is_container(annotation: Any) -> bool:
-    origin = getattr(annotation, "__origin__", None)
-    return isinstance(origin, type) and hasattr(origin, "__contains__") and not issubclass(origin, BaseModel)

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import json
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
@@ -131,21 +131,32 @@ def choose(kind: type[Part], value: Any, info: core_schema.ValidationInfo) -> Pa
     """Validate `value` as the part of `kind` that its `type` names; raises pydantic's errors."""
     if isinstance(value, kind):
         return value
+    choices = parts(kind)
+    name, mapping = named_part(value, list(choices), kind.default_type)
+    if info.mode == "json":
+        # What comes from a file is checked strictly: no "on" for true, no "5" for 5.
+        return choices[name].model_validate_json(json.dumps(mapping), strict=True, context=info.context)
+    return choices[name].model_validate(mapping, context=info.context)
+
+
+def named_part(value: Any, choices: Sequence[str], default: str | None) -> tuple[str, Mapping[str, Any]]:
+    """Which part `value` means, and its keys; raises pydantic's errors. default: what is meant without a `type`."""
     if isinstance(value, str):
         value = {"type": value}
     if not isinstance(value, Mapping):
-        raise PydanticCustomError("not_a_part", "should be a mapping with a `type`")
-    choices = parts(kind)
+        raise not_a_part()
     listed = ", ".join(choices) or "none"
-    name = value.get("type", kind.default_type)
+    name = value.get("type", default)
     if name is None:
         raise PydanticCustomError("missing_type", "`type` is missing; choices: {listed}", {"listed": listed})
     if not isinstance(name, str) or name not in choices:
         context = {"listed": listed, "choices": list(choices)}
         error = PydanticCustomError("unknown_type", "unknown type; choices: {listed}", context)
         line = InitErrorDetails(type=error, loc=("type",), input=name)
-        raise ValidationError.from_exception_data(kind.__name__, [line])
-    if info.mode == "json":
-        # What comes from a file is checked strictly: no "on" for true, no "5" for 5.
-        return choices[name].model_validate_json(json.dumps(value), strict=True, context=info.context)
-    return choices[name].model_validate(value, context=info.context)
+        raise ValidationError.from_exception_data("part", [line])
+    return name, value
+
+
+def not_a_part() -> PydanticCustomError:
+    """The error for what is neither a mapping nor a name."""
+    return PydanticCustomError("not_a_part", "should be a mapping with a `type`")

@@ -127,7 +127,7 @@ def parse(text: str, source: str, mistakes: list[str], *, in_file: bool = True) 
         root = _Reader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise InputError(f"{builder.place(mark)}: not valid YAML: {error.problem or error.context}") from None
+        raise InputError(f"{builder.place(mark)}: not valid YAML: {_said(error, in_file)}") from None
     except yaml.reader.ReaderError as error:
         place = Place(source, text.count("\n", 0, error.position) + 1, 1) if in_file else Place(source)
         character = text[error.position]
@@ -135,6 +135,22 @@ def parse(text: str, source: str, mistakes: list[str], *, in_file: bool = True) 
     if root is None:
         return Node(None, builder.place(None), builder.place(None))
     return builder.build(root, (), key=builder.place(root.start_mark))
+
+
+def _said(error: yaml.MarkedYAMLError, in_file: bool) -> str:
+    """What is wrong, with what was opened and not closed."""
+    problem = error.problem or error.context or ""
+    if "'\\t'" in problem:
+        return "a tab - indent with blanks"
+    opened = next((sign for words, sign in _OPENED.items() if words in (error.context or "")), None)
+    if opened is not None and error.context_mark is not None:
+        mark = error.context_mark
+        at = f" at line {mark.line + 1}, column {mark.column + 1}," if in_file else ""
+        return f"{problem} - {opened}{at} is not closed"
+    return f"{problem} - a bracket is not closed" if "<stream end>" in problem else problem
+
+
+_OPENED = {"flow mapping": "the {", "flow sequence": "the [", "quoted scalar": "the quote"}
 
 
 class _Builder:

@@ -73,7 +73,7 @@ def reference_points(path: Path) -> Floats:
 
     Raises InputError for files without points.
     """
-    if path.suffix != ".npz":
+    if path.suffix.lower() != ".npz":
         return np.asarray(trimesh.sample.sample_surface(read_mesh(path), SAMPLES, seed=0)[0])
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

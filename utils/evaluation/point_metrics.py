@@ -27,7 +27,7 @@ def read_points(path: Path, *, least_views: int = 2) -> Floats:
     if not path.is_file():
         raise InputError(f"{path}: no such file, points were expected")
     try:
-        points = _from_npz(path, least_views) if path.suffix == ".npz" else _from_mesh_file(path)
+        points = _from_npz(path, least_views) if path.suffix.lower() == ".npz" else _from_mesh_file(path)
     except InputError:
         raise
     except Exception as error:  # trimesh's and numpy's readers raise whatever their parsing stumbles over
@@ -59,7 +59,7 @@ def _from_npz(path: Path, least_views: int) -> Floats:
 
 def has_faces(path: Path) -> bool:
     """Whether a reference file is a mesh rather than points, by its header."""
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return False
     if path.suffix.lower() != ".ply" or not path.is_file():
         return True

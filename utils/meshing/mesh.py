@@ -12,7 +12,10 @@ from scipy.sparse.csgraph import connected_components
 
 from utils.errors import InputError
 from utils.files import replacing
-from utils.meshing.lattice import Floats, Lattice, Values, lattice_surface
+from utils.meshing.glb import read_glb, write_glb, y_up
+from utils.meshing.lattice import Lattice, Values, lattice_surface
+from utils.meshing.ply import write_ply
+from utils.meshing.scales import extent, smooth_normals
 
 FORMATS = (".ply", ".obj", ".glb")
 Keep = str | float
@@ -114,24 +117,31 @@ def with_colors(mesh: trimesh.Trimesh, colors: NDArray[np.uint8] | None) -> trim
     return mesh
 
 
-def write_mesh(path: Path, mesh: trimesh.Trimesh, *, up: ArrayLike = (0.0, 0.0, 1.0)) -> None:
+def write_mesh(
+    path: Path, mesh: trimesh.Trimesh, *, up: ArrayLike = (0.0, 0.0, 1.0), meters_per_unit: float | None = None
+) -> None:
     """Write .ply (binary), .obj or .glb with vertex normals and colors (if any), whole or not at all.
 
-    up: [3], the direction of the mesh's frame that is up. GLB fixes +Y as up, so there the mesh is turned;
-    the other formats keep the frame. GLB also requires linear colors, so sRGB is converted. Raises InputError
-    for other suffixes and for vertices that are not finite, StorageError where the disk refuses.
+    Vertices keep their frame, and their precision wherever in the world and however small they are: a .ply has doubles
+    where it needs them, an .obj the digits, a .glb an offset (`glb.write_glb`). up: [3], the direction of the frame
+    that the node of a .glb turns into +Y. meters_per_unit: None where it is unknown; said in a .glb, which counts in
+    meters. Raises InputError for other suffixes and for vertices that are not finite, StorageError where the disk
+    refuses.
     """
     check_suffix(path)
     if not np.isfinite(mesh.vertices).all():
         raise InputError(f"{path}: the mesh has vertices that are not finite, nothing was written")
+    colors, normals = vertex_colors(mesh), smooth_normals(mesh)
+    whole = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=normals, process=False)
     kind = path.suffix.lower()[1:]
     with replacing(path) as temporary:
         if kind == "glb":
-            for_glb(mesh, up).export(temporary, file_type="glb", include_normals=True)
+            write_glb(temporary, whole, colors, up=up, meters_per_unit=meters_per_unit)
         elif kind == "obj":
-            mesh.export(temporary, file_type="obj", include_normals=True)
+            digits = max(8, 8 - int(np.floor(np.log10(extent(whole.vertices)))))
+            with_colors(whole, colors).export(temporary, file_type="obj", include_normals=True, digits=digits)
         else:
-            mesh.export(temporary, file_type="ply", vertex_normal=True)
+            write_ply(temporary, whole.vertices, whole.faces, normals, colors)
 
 
 def check_suffix(path: Path) -> None:
@@ -140,28 +150,16 @@ def check_suffix(path: Path) -> None:
         raise InputError(f"{path}: one of {', '.join(FORMATS)} expected, got '{path.suffix}'")
 
 
-def for_glb(mesh: trimesh.Trimesh, up: ArrayLike) -> trimesh.Trimesh:
-    """A copy turned so that `up` [3] becomes +Y, with linear colors: as glTF 2.0 (3.3, 3.7.2.1) requires."""
-    turned = transformed(mesh, _to_y_up(up))
-    colors = vertex_colors(turned)
-    if colors is None:
-        return turned
-    srgb = colors[:, :3] / 255.0
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    return with_colors(turned, np.column_stack([np.rint(255.0 * linear).astype(np.uint8), colors[:, 3]]))
-
-
 def read_mesh(path: Path, *, up: ArrayLike | None = None) -> trimesh.Trimesh:
-    """Read a triangle mesh from any format that trimesh reads, its vertices as they are in the file.
+    """Read a triangle mesh from any format that trimesh reads, its vertices as they are in the file, colors in sRGB.
 
-    up: [3], turns a .glb, whose up is +Y, back into the frame with this up, and its linear colors into sRGB: the
-    inverse of `write_mesh`. Raises InputError when the file is missing, unreadable, has no faces or vertices that are
-    not finite.
+    up: [3], turns a .glb, whose up is +Y, back into the frame with this up, and adds its offset: the inverse of
+    `write_mesh`. Raises InputError when the file is missing, unreadable, has no faces or vertices that are not finite.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file, a mesh was expected")
     try:
-        mesh = trimesh.load_mesh(path, process=False)
+        mesh = _read_glb(path, up) if path.suffix.lower() == ".glb" else trimesh.load_mesh(path, process=False)
     except Exception as error:  # trimesh's readers raise whatever their parsing stumbles over
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a readable mesh ({type(error).__name__}: {reason})") from error
@@ -171,37 +169,14 @@ def read_mesh(path: Path, *, up: ArrayLike | None = None) -> trimesh.Trimesh:
         raise InputError(f"{path}: the mesh has vertices that are not finite")
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         raise InputError(f"{path}: faces name vertices that do not exist")
-    if up is not None and path.suffix.lower() == ".glb":
-        return from_glb(mesh, up)
     return mesh
 
 
-def from_glb(mesh: trimesh.Trimesh, up: ArrayLike) -> trimesh.Trimesh:
-    """The inverse of `for_glb`: a copy turned so that +Y becomes `up` [3], with colors in sRGB."""
-    turned = transformed(mesh, _to_y_up(up).T)
-    colors = vertex_colors(turned)
-    if colors is None:
-        return turned
-    linear = colors[:, :3] / 255.0
-    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1.0 / 2.4) - 0.055)
-    return with_colors(turned, np.column_stack([np.rint(255.0 * srgb).astype(np.uint8), colors[:, 3]]))
-
-
-def _to_y_up(up: ArrayLike) -> Floats:
-    """The rotation [4, 4] that turns the direction `up` into +Y."""
-    turn = np.eye(4)
-    turn[:3, :3] = _rotation_between(np.asarray(up, np.float64), np.array([0.0, 1.0, 0.0]))
-    return turn
-
-
-def _rotation_between(start: Floats, end: Floats) -> Floats:
-    """The smallest rotation [3, 3] that turns the direction of `start` into that of `end`."""
-    from scipy.spatial.transform import Rotation
-
-    start, end = start / np.linalg.norm(start), end / np.linalg.norm(end)
-    axis = np.cross(start, end)
-    sine, cosine = np.linalg.norm(axis), start @ end
-    if sine < 1e-12:
-        axis = np.eye(3)[np.abs(start).argmin()]
-        axis = np.cross(start, axis)
-    return Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.arctan2(sine, cosine)).as_matrix()
+def _read_glb(path: Path, up: ArrayLike | None) -> trimesh.Trimesh:
+    mesh, colors, offset = read_glb(path)
+    with_colors(mesh, colors)
+    if up is None:
+        return mesh
+    back = y_up(up).T
+    back[:3, 3] = offset
+    return transformed(mesh, back)

@@ -65,7 +65,7 @@ def color_depth(depth: NDArray[np.floating], solid: NDArray[np.bool_], low: floa
         raise ValueError(f"low < high expected, got {low} and {high}")
     known = solid & np.isfinite(depth)
     share = np.where(known, (np.where(known, depth, low) - low) / (high - low), 0.0)
-    picture = _turbo()[np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8)]
+    picture = turbo()[np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8)]
     picture[~known] = BACKGROUND
     return picture
 
@@ -79,6 +79,19 @@ def color_normal(normal: NDArray[np.floating], solid: NDArray[np.bool_]) -> Pict
     known = solid & np.isfinite(length[..., 0]) & (length[..., 0] > 1e-6)
     unit = np.where(known[..., None], normal, 0.0) / np.where(known[..., None], length, 1.0)
     picture = to_uint8(0.5 * unit + 0.5)
+    picture[~known] = BACKGROUND
+    return picture
+
+
+def shade_normal(normal: NDArray[np.floating], directions: NDArray[np.floating], solid: NDArray[np.bool_]) -> Picture:
+    """A gray surface lit from the camera, [H, W, 3]; dark where it is seen from behind, white where nothing is.
+
+    normal, solid: as of `color_normal`. directions: [H, W, 3], unit, away from the camera, in the normals' frame.
+    """
+    length = np.linalg.norm(normal, axis=-1)
+    known = solid & np.isfinite(length) & (length > 1e-6)
+    facing = -(np.where(known[..., None], normal, 0.0) * directions).sum(-1) / np.where(known, length, 1.0)
+    picture = to_uint8(np.repeat(0.2 + 0.7 * np.clip(facing, 0.0, 1.0)[..., None], 3, axis=-1))
     picture[~known] = BACKGROUND
     return picture
 
@@ -99,7 +112,8 @@ def side_by_side(pictures: Sequence[Picture], gap: int = 0) -> Picture:
 
 
 @lru_cache(maxsize=1)
-def _turbo() -> Picture:
+def turbo() -> Picture:
+    """The 256 colors of depth, near to far, [256, 3]."""
     import cv2  # a quarter of a second, only for those who look at depths
 
     table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)

@@ -151,14 +151,25 @@ def test_a_colmap_model_without_points_keeps_its_poses(tmp_path, capsys, write):
     assert "going on with its poses, without sparse points" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("more", "said"), [(0, False), (7, False), (9, True)])
-def test_a_colmap_model_of_few_pictures_says_so(tmp_path, capsys, more, said):
+@pytest.mark.parametrize("write", [made_models.colmap_text, made_models.colmap_binary])
+def test_names_of_a_colmap_model_keep_their_blanks(tmp_path, write):
+    shot = made_models.ring(3)
+    shot.names = ["a  b, c.png", "ü 'x'.png", "b/~q  .png"]
+    write(shot, tmp_path)
+    views = ColmapData(path=str(tmp_path)).parse()
+    assert views.names == sorted(shot.names) and all(path.is_file() for path in views.images)
+
+
+@pytest.mark.parametrize("more", [0, 7, 9])
+def test_a_colmap_model_of_some_pictures_says_so(tmp_path, capsys, more):
     made_models.colmap_text(made_models.ring(8), tmp_path)
     first = sorted((tmp_path / "images").rglob("*.png"))[0]
     for i in range(more):
         shutil.copy(first, first.with_name(f"more_{i}.png"))
-    assert len(ColmapData(path=str(tmp_path)).parse().names) == 8
-    assert (f"8 of the {8 + more} pictures" in capsys.readouterr().err) == said
+    assert "8 views" in ColmapData(path=str(tmp_path)).check()
+    said = capsys.readouterr().err
+    assert (f"poses for 8 of the {8 + more} pictures" in said) == (more > 0)
+    assert ("warning: it has poses" in said) == (more == 9)
 
 
 def test_the_middle_of_places_on_both_sides_of_the_date_line():
@@ -212,7 +223,8 @@ def test_metashape_parts_with_frames_of_their_own(tmp_path, capsys, split):
         (["clip.MP4"], "a video, clip.MP4: take frames"),
         (["color/0", "depth/0", "pose/0", "intrinsics/0"], "scannet, of which intrinsic is missing; there is intr"),
         (["image/000.png", "camera_sphere.npz"], "dtu, of which cameras_sphere.npz or cameras.npz is missing"),
-        (["notes.txt"], "nothing in it has the name"),
+        (["notes.txt"], "nothing in it has the name of a part of one; looked for scannet: color, depth, pose"),
+        (["notes.txt", "fox/transforms.json"], "it has data in it: write data.path="),
         ([], "it is empty"),
     ],
 )
@@ -244,8 +256,8 @@ def test_lines_of_observations_that_are_missing_are_explained(tmp_path):
 
 def test_masks_in_a_folder_of_another_name_are_not_passed_over_in_silence(tmp_path, capsys):
     made_models.colmap_text(made_models.ring(), tmp_path)
-    (tmp_path / "mask").mkdir()
-    assert ColmapData(path=str(tmp_path)).parse().masks is None
+    made_data.mask(tmp_path / "mask/000.png")
+    ColmapData(path=str(tmp_path)).check()
     assert "mask is not read: masks are looked for in masks/" in capsys.readouterr().err
 
 

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dataio.formats.blendedmvs import BlendedMvsData
 from dataio.formats.llff import LlffData
@@ -14,7 +13,7 @@ from dataio.formats.transforms import TransformsData
 from dataio.pictures.images import read_depth
 from dataio.scene import AutoData
 from tests.conftest import shared_data
-from tests.support import made_models
+from tests.support import made_data, made_models
 from tests.support.made_data import FOCAL, HEIGHT, WIDTH
 from tests.support.made_models import Shot
 from utils.errors import InputError
@@ -85,7 +84,7 @@ def test_nerfpp_masks_are_for_all_or_none(tmp_path):
     for view in range(8):
         folder = tmp_path / ("train" if view < 6 else "test") / "mask"
         folder.mkdir(exist_ok=True)
-        Image.new("L", (WIDTH, HEIGHT), 255).save(folder / f"{view:06d}.png")
+        made_data.mask(folder / f"{view:06d}.png")
     assert NerfPlusPlusData(path=str(tmp_path)).load().masks is not None
     (tmp_path / "test/mask/000007.png").unlink()
     with pytest.raises(InputError, match="7 of 8 views"):

@@ -1,7 +1,10 @@
 """Raw photographs up to and after pycolmap: what is compared, what is copied, what is said, what is kept."""
 
+import json
+import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,7 +21,7 @@ from dataio.pictures.images import read_image
 from dataio.scene import AutoData
 from dataio.sfm import structure_from_motion
 from dataio.sfm.structure_from_motion import Effort, Limits, camera_groups, choose_pairs, find_models
-from tests.support import made_data
+from tests.support import made_data, made_models
 from tests.support.made_data import picture
 from utils.errors import InputError
 
@@ -106,6 +109,15 @@ def test_photographs_in_a_folder_called_images_are_found(tmp_path: Path, capsys:
     assert not PhotosData.recognizes(tmp_path)
 
 
+def test_prepared_needs_no_type(tmp_path: Path):
+    prepared = str(tmp_path / "new")
+    found = AutoData(path=str(make(tmp_path / "photos")), prepared=prepared).resolve()
+    assert isinstance(found, PhotosData) and found.prepared == prepared
+    made_data.transforms(tmp_path / "posed")
+    with pytest.raises(InputError, match="data.prepared: .* was read as transforms, .* expected raw photographs"):
+        AutoData(path=str(tmp_path / "posed"), prepared=prepared).resolve()
+
+
 def test_without_pycolmap_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     monkeypatch.setattr(structure_from_motion, "find_spec", lambda name: None)
@@ -119,9 +131,12 @@ class Finder:
 
     def __init__(self, counts: Sequence[int]) -> None:
         self.counts, self.calls = counts, 0
+        self.write: Callable[..., list[Path]] | None = None
 
     def __call__(self, images: Path, groups, pairs, *, work: Path, **options) -> list[Path]:
         self.calls += 1
+        if self.write is not None:
+            return self.write(images, groups, pairs, work=work, **options)
         names = [name for group in groups for name in group.names]
         folders = []
         for number, count in enumerate(self.counts):
@@ -189,9 +204,52 @@ def test_folders_that_cannot_be_used(tmp_path: Path, finder: Finder):
     with pytest.raises(InputError, match="got 2 photographs"):
         prepare(PhotosData(path=str(make(tmp_path / "two", 2))), tmp_path / "out")
     make(tmp_path / "odd")
-    picture(tmp_path / "odd/a b.png")
-    with pytest.raises(InputError, match="without spaces"):
+    picture(tmp_path / "odd" / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(InputError, match="expected names in UTF-8"):
         prepare(PhotosData(path=str(tmp_path / "odd")), tmp_path / "out")
+
+
+# What a camera, a phone, a person or another program may have called a photograph.
+NAMES = ["Photo 12-12-2019, 11 50 00.png", "-rf.png", "a  b.png", "größe “1”.png", "it's $HOME;.png", "line\nbreak.png",
+         "#1.png", "\ttab .png", "~me.png", "back\\slash.PNG", "猫.png", "a b.jpg"]  # fmt: skip
+
+
+def test_any_name_reaches_the_poses_by_a_plain_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The child's own lists hold plain names, and lead to the right pictures."""
+    for view, name in enumerate(NAMES):
+        picture(tmp_path / "in" / name, view)
+    paths = photos.read_source(tmp_path / "in").paths
+    names = [path.name for path in paths]
+    groups = camera_groups(names, [Exif(camera="A"), *[Exif()] * (len(names) - 1)], [(24, 16)] * len(names), "PINHOLE")
+    monkeypatch.setattr(structure_from_motion, "_watch", lambda *arguments: None)
+    find_models(tmp_path / "in", groups, {(0, 1), (3, 11)}, work=tmp_path / "work", effort=EFFORT,
+                limits=Limits(0, 1.0, 1))  # fmt: skip
+    job = json.loads((tmp_path / "work/job.json").read_text("utf-8"))
+    assert sorted(job["names"].values()) == sorted(NAMES) and [len(members) for members, _ in job["groups"]] == [1, 11]
+    for plain, name in job["names"].items():
+        assert (Path(job["images"]) / plain).read_bytes() == (tmp_path / "in" / name).read_bytes()
+    assert [[job["names"][one] for one in pair] for pair in job["pairs"]] == [names[:2], [names[3], names[11]]]
+    assert all(re.fullmatch(r"\d{6}\.[A-Za-z]{3}", plain) for plain in job["names"])
+
+
+def test_any_name_is_read_from_what_was_found(tmp_path: Path, finder: Finder):
+    """From a binary model, as COLMAP writes it: every picture is found and keeps its pose."""
+    for view, name in enumerate(NAMES):
+        picture(tmp_path / "in" / name, view)
+    ring = made_models.ring(len(NAMES))
+    ring.names = sorted(NAMES)
+
+    def found(images: Path, groups, pairs, *, work: Path, **options) -> list[Path]:
+        made_models.colmap_binary(ring, work, model="0")
+        return [work / "0"]
+
+    finder.write = found
+    config = PhotosData(path=str(tmp_path / "in"), prepared=str(tmp_path / "out"))
+    views = config.parse()
+    assert views.names == sorted(NAMES) and "\n" not in config.model().check()
+    np.testing.assert_allclose(views.camera_to_world, ring.poses, atol=1e-12)
+    for image, name in zip(views.images, views.names, strict=True):
+        assert isinstance(image, Path) and image.read_bytes() == (tmp_path / "in" / name).read_bytes()
 
 
 EFFORT = Effort("exhaustive", "SIMPLE_RADIAL", 400, 500)
@@ -269,12 +327,15 @@ def corner(folder: Path, count: int) -> np.ndarray:
 
 
 def test_made_photographs_end_where_they_were_taken(tmp_path: Path):
-    """The real thing, small, against the cameras that made the pictures."""
+    """The real thing, small, against the cameras that made the pictures, whatever their names."""
     pytest.importorskip("pycolmap")
     truth = corner(tmp_path / "in", 4)
+    names = ["-1 a, b.png", "2\nü.png", "3  'c'.png", "4.png"]
+    for view, name in enumerate(names):
+        (tmp_path / f"in/{view}.png").rename(tmp_path / "in" / name)
     config = PhotosData(path=str(tmp_path / "in"), prepared=str(tmp_path / "out"), threads=1, features=800)
     views = config.parse()
-    assert views.names == [f"{view}.png" for view in range(4)]
+    assert views.names == names
     centers = views.camera_to_world[:, :3, 3]
     fit = fit_similarity(centers, truth)
     error = np.linalg.norm(centers @ fit[:3, :3].T + fit[:3, 3] - truth, axis=1)

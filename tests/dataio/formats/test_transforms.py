@@ -218,3 +218,13 @@ def test_intrinsics_of_another_size_are_refused(tmp_path):
     folder = shared_data("fox")
     with pytest.raises(InputError, match="540 x 960 - expected 1080 x 1920"):
         TransformsData(path=str(folder / "transforms_original_1080x1920.json")).load()
+
+
+def test_a_folder_with_nothing_but_views_for_tests(tmp_path):
+    """It can be looked at by evaluate.py --data; --check says that there is nothing to train on."""
+    made_data.transforms(tmp_path)
+    (tmp_path / "transforms.json").rename(tmp_path / "transforms_test.json")
+    scene = TransformsData(path=str(tmp_path)).load()
+    assert len(scene.splits["test"]) == 10 and len(scene.splits["train"]) == 0
+    with pytest.raises(InputError, match="all 10 views are for tests"):
+        TransformsData(path=str(tmp_path)).check()

@@ -68,6 +68,22 @@ def test_a_place_without_sense_is_none(change: dict, tmp_path: Path):
     assert read_exif(path).position is None
 
 
+@pytest.mark.parametrize(("north", "latitude"), [("N", 47.25), ("S", -47.25), (b"S\0", -47.25), ("s", -47.25)])
+@pytest.mark.parametrize(("east", "longitude"), [("E", 8.51), ("W", -8.51), (b"W", -8.51), ("West", -8.51)])
+def test_every_quarter_of_the_earth(north: str | bytes, latitude: float, east: str | bytes, longitude: float):
+    """As text or as bytes, which some programs write."""
+    from dataio.pictures.exif import _position
+
+    assert _position({**PLACE, 1: north, 3: east}) == pytest.approx(Position(latitude, longitude, 480.5))
+
+
+@pytest.mark.parametrize("side", [None, "", "X", "E", 3])
+def test_a_place_in_no_hemisphere_is_none(side: object):
+    from dataio.pictures.exif import _position
+
+    assert _position({**PLACE, 1: side}) is None
+
+
 def test_below_the_sea(tmp_path: Path):
     found = read_exif(photo(tmp_path / "a.jpg", {}, gps={**PLACE, 5: b"\x01"})).position
     assert found is not None and found.altitude == -480.5

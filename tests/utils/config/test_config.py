@@ -12,9 +12,10 @@ from pydantic import Field, ValidationError
 
 import utils.config.loading
 from tests.support.sources import ROOT
-from utils.config.loading import differences, json_schema, load_config, to_yaml
+from utils.config.loading import differences, load_config, to_yaml
 from utils.config.parts import Choice, Part, StrictModel, discover, parts
 from utils.config.schedule import Schedule, constant
+from utils.config.schema import json_schema
 from utils.errors import InputError
 
 
@@ -99,7 +100,15 @@ def mistakes(folder: Path, text: str, *overrides: str) -> list[str]:
          "a.yaml:1:4: a: tag !!python/object/apply:os.getcwd is not allowed"),
         ("a: .nan", "a.yaml:1:4: a: not a number (got '.nan')"),
         ("[1]: 2", "a.yaml:1:1: a key must be a name"),
-        ("a: [", "a.yaml:1:5: not valid YAML: expected the node content, but found '<stream end>'"),
+        ("a: [", "a.yaml:1:5: not valid YAML: expected the node content, but found '<stream end>' - a bracket is not"
+         " closed"),
+        ("a:\n\tb: 1", "a.yaml:2:1: not valid YAML: a tab - indent with blanks"),
+        ("a: {b: 1\nc: 2", "a.yaml:2:2: not valid YAML: expected ',' or '}', but got ':' - the { at line 1, column 4,"
+         " is not closed"),
+        ("a: [1,\nb: 2", "a.yaml:2:5: not valid YAML: expected ',' or ']', but got '<stream end>' - the [ at line 1,"
+         " column 4, is not closed"),
+        ("a: 'b", "a.yaml:1:6: not valid YAML: found unexpected end of stream - the quote at line 1, column 4, is not"
+         " closed"),
         ("a: 1\n--- \nb: 2", "a.yaml:2:1: not valid YAML: but found another document"),
         ("a: 1\nb: \x01", "a.yaml:2:1: character '\\x01' is not allowed in YAML"),
         ("[" * 100_000, "a.yaml:1:65: not valid YAML: nested too deeply"),
@@ -126,7 +135,7 @@ def test_other_files_are_refused(folder: Path) -> None:
     (folder / "bytes.yaml").write_bytes(b"mine: {}\nx: \xff\n")
     (folder / "loop.yaml").symlink_to("loop.yaml")
     said = {}
-    for name in ("bytes.yaml", "loop.yaml", "byte.yaml", "configs"):
+    for name in ("bytes.yaml", "loop.yaml", "byte.yaml", "a.b=1", "configs"):
         with pytest.raises(InputError) as caught:
             load_config(name, [], Config)
         said[name] = str(caught.value)
@@ -134,6 +143,7 @@ def test_other_files_are_refused(folder: Path) -> None:
         "bytes.yaml": "bytes.yaml:2: not UTF-8 text",
         "loop.yaml": "loop.yaml: no such config file; did you mean 'loop.yaml'?",
         "byte.yaml": "byte.yaml: no such config file; did you mean 'bytes.yaml'?",
+        "a.b=1": "a.b=1: stands where the config is expected, as in configs/neus_hash.yaml a.b=1",
         "configs": "configs: a folder - expected a config file (.yaml)",
     }
 

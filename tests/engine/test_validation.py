@@ -1,0 +1,42 @@
+"""Pictures on the way: what they show, and what their captions say."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from dataio.cameras import Cameras
+from engine import validation
+from models.rendering.frames import Frame
+from utils.pictures.sheets import caption_strip
+
+
+def test_a_held_out_view_with_its_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """400 x 200 pixels are shown as 283 x 141: a rendering that is 0.1 too bright has 20 dB, depths are doubled."""
+    scene = SimpleNamespace(
+        images=[np.full((200, 400, 3), 51, np.uint8)],
+        names=["left/view_0"],
+        cameras=Cameras.make(np.eye(4)[None], [200.0, 200.0, 200.0, 100.0], [400, 200]),
+        world_from_scene=np.diag([2.0, 2.0, 2.0, 1.0]),
+    )
+
+    def rendered(model: Any, cameras: Cameras, view: int, *, photograph: bool) -> Frame:
+        assert photograph and cameras.size[view].tolist() == [283, 141]
+        depth = torch.linspace(1.0, 3.0, 283).expand(141, 283)
+        return Frame(torch.full((141, 283, 3), 0.3), depth, torch.ones(141, 283, 3), torch.ones(141, 283))
+
+    monkeypatch.setattr(validation, "render_image", rendered)
+    picture, quality = validation.validate(cast(Any, None), cast(Any, scene), 0, torch.device("cpu"), step=500)
+    assert quality == pytest.approx(20.0, abs=1e-4)
+    assert picture.shape == (4 + 16 + 141 + 4, 4 * (283 + 4) + 4, 3)
+    assert (picture[20:161, 4:287] == 51).all() and (picture[20:161, 291:574] == 76).all()
+    for number, text in enumerate(("left/view_0", "step 500, 20.00 dB")):
+        left = 4 + number * 287
+        np.testing.assert_array_equal(picture[4:20, left : left + 283], caption_strip(text, None, 283, 16))
+    low, high = 2 * np.percentile(np.linspace(1.0, 3.0, 283), (1, 99)) + np.array([-1, 1]) * 0.09
+    bar = caption_strip("depth", (low, high), 283, 16)
+    assert (picture[4:20, 578:861] == bar).mean() > 0.97, "2 to 6 world units"
