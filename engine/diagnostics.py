@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -16,6 +16,8 @@ HALFWAY = 0.5
 FEWEST_HITS = 0.005  # share of rays
 FAINT = 0.05  # opacity
 OFF_UNIT = 0.5  # mean distance of a gradient's length from one
+FITTED = 0.3  # share of the run from which on held-out views should be seen nearly as well as others
+APART = 4.0  # dB
 CENTRAL = 0.3  # scene units: rays that pass the center as near as this
 STUCK = 0.01  # relative change of the width
 SHARPEST, BLURRED = 1e-5, 0.3  # widths of the opacity's rise, scene units
@@ -44,6 +46,23 @@ class Diagnostics:
         if progress >= SETTLED:
             found += [*self._hits(model, report, batch), *self._gradients(report)]
         found += self._width(model, progress)
+        return self._new(found)
+
+    def apart(self, trained: float, held_out: float, model: Model, progress: float) -> list[str]:
+        """As `warnings`, of the PSNR of training pixels and that of held-out views, dB."""
+        if progress < FITTED or not trained - held_out > APART:
+            return []
+        what = (
+            "the background may show what is near, differently to each view"
+            " - try model.background.appearance.inputs=[], model.foreground.field.init=points"
+            if model.background is not None
+            else "what is learned fits the training views alone - try fewer model.foreground.field.encoding levels"
+        )
+        line = f"held-out views have {trained - held_out:.1f} dB less than training pixels: {what}, and check the poses"
+        return self._new([("apart", f"{line} (prepare.py --check)")])
+
+    def _new(self, found: Iterable[tuple[str, str]]) -> list[str]:
+        """The lines of a kind that was not said before."""
         new = [(kind, line) for kind, line in found if kind not in self._said]
         self._said |= {kind for kind, _ in new}
         return [line for _, line in new]

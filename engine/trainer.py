@@ -139,7 +139,7 @@ class Trainer:
         self._save_if_due()
         count = self.config.train.validations
         if int(before * count) < int(self.progress * count):
-            self._validate()
+            self._validate(self._quality(report)["psnr"])
 
     def _seed(self) -> None:
         """The random stream is a function of seed, step and rank: a resumed run draws what the unbroken one drew."""
@@ -302,8 +302,8 @@ class Trainer:
         """CPU seconds of training so far, this rank's."""
         return self.cpu_seconds + time.process_time() - self.cpu_clock
 
-    def _validate(self) -> None:
-        """Show a few held-out views, always the same, and their mean PSNR."""
+    def _validate(self, trained: float) -> None:
+        """Show a few held-out views, always the same, and their mean PSNR. trained: PSNR of the step's pixels, dB."""
         views = self.scene.splits["test"]
         if self.ranks.is_main and len(views):
             shown = handful(views)  # the same at each validation, so that its numbers compare
@@ -318,6 +318,8 @@ class Trainer:
             self.writer.image(self.step, "val/rgb_depth_normal", picture)
             self.writer.scalars(self.step, {"val/psnr": quality})
             self.line.message(f"step {self.step}: {len(shown)} held-out views: PSNR {quality:.2f} dB")
+            for warning in self.diagnostics.apart(trained, quality, model, self.progress):
+                self.line.message(f"step {self.step}: warning: {warning}")
         distributed.barrier()
 
     def _placed_scene(self) -> Scene:
