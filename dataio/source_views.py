@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +47,20 @@ class SourceViews:
         """Colors [N, 3] in [0, 1] that views [N] int64 have where they see points [N, 3], scene frame, and whether they
         see them, [N] bool: in front and within the picture. Bilinear; differentiable in points.
         """
+        return self._read(self._pixels, points, view)
+
+    def grays(self, points: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        """As `colors`, the mean of the channels [N]; a third of the work."""
+        gray, seen = self._read(self._gray, points, view)
+        return gray[:, 0], seen
+
+    @cached_property
+    def _gray(self) -> Tensor:
+        """[M, 1] uint8, as `_pixels`."""
+        return torch.cat([part.float().mean(1, keepdim=True).round().byte() for part in self._pixels.split(1 << 20)])
+
+    def _read(self, pixels: Tensor, points: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures of flat pixels [M, C] uint8 at points; see `colors`."""
         pixel, depth = self.cameras.project(points, view)
         size = self.cameras.size[view]
         at = pixel - 0.5
@@ -53,10 +68,10 @@ class SourceViews:
         at = torch.where(seen[:, None], at, torch.zeros_like(at))
         low = torch.minimum(at.detach().floor().long(), (size - 2).clamp_min(0))
         share = at - low
-        color = points.new_zeros(len(points), 3)
+        color = points.new_zeros(len(points), pixels.shape[1])
         for step in self._corners:
             corner = torch.minimum(low + step, size - 1)
             place = self._start[view] + corner[:, 1] * size[:, 0] + corner[:, 0]
             weight = torch.where(step > 0, share, 1 - share).prod(-1)
-            color = color + weight[:, None] * self._pixels[place].float() / 255
+            color = color + weight[:, None] * pixels[place].float() / 255
         return color, seen

@@ -114,10 +114,10 @@ def first_indices(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def surface_points(rendering: Rendering, most: int) -> tuple[Tensor, Tensor]:
-    """[P, 3] where rays meet the surface, P <= most, scene frame: at the mean distance by the weights of the
-    first medium, for rays of opacity above one half. Which ones, if there are more, is random. And which of the points
-    are valid, [P], as of `first_indices`. Not differentiable.
+def surface_hits(rendering: Rendering, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rays [P] int64 of opacity above one half, P <= most, the distances [P] where they meet the surface, the mean by
+    the weights of the first medium, and which are valid, [P], as of `first_indices`. Which rays, if there are more, is
+    random. Not differentiable.
     """
     part = rendering.media[0]
     weight = part.weight()
@@ -125,8 +125,15 @@ def surface_points(rendering: Rendering, most: int) -> tuple[Tensor, Tensor]:
     order = permutation(len(opacity), opacity.device)
     place, valid = first_indices(opacity[order] > 0.5, most)
     hit = order[place]
-    rays = part.samples.rays[hit]
-    return rays.origins + (distance[hit] / opacity[hit].clamp_min(0.5))[:, None] * rays.directions, valid
+    return hit, distance[hit] / opacity[hit].clamp_min(0.5), valid
+
+
+@torch.no_grad()
+def surface_points(rendering: Rendering, most: int) -> tuple[Tensor, Tensor]:
+    """[P, 3] where rays meet the surface, scene frame, and which of the points are valid, [P]; see `surface_hits`."""
+    hit, distance, valid = surface_hits(rendering, most)
+    rays = rendering.media[0].samples.rays[hit]
+    return rays.at(distance), valid
 
 
 def huber(predicted: Tensor, target: Tensor, reduction: str) -> Tensor:

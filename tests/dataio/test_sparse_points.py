@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from benchmarks.surroundings import noise
 from dataio.cameras import Cameras
 from dataio.formats.procedural import ProceduralData
 from dataio.scene import Scene
@@ -16,28 +15,13 @@ from dataio.sfm.triangulation import SparsePoints, triangulated
 from dataio.shapes.carved import Carved, carved_by
 from dataio.views import Tracks
 from tests.support.made_data import ring_poses
+from tests.support.textured_ball import FOCAL, RADIUS, textured_ball
 
-RADIUS, FOCAL, SIZE = 0.7, 300.0, 160
-
-
-def textured_ball(count: int = 20) -> tuple[Cameras, list[np.ndarray]]:
-    """A ring of views at distance 3 around a ball with noise on it, before gray."""
-    cameras = Cameras.make(ring_poses(count), [FOCAL, FOCAL, SIZE / 2, SIZE / 2], [SIZE, SIZE])
-    pictures = []
-    for view in range(count):
-        rays = cameras.rays(torch.full((SIZE * SIZE,), view), cameras.pixel_grid(view))
-        origin, direction = rays.origins.double().numpy(), rays.directions.double().numpy()
-        along = -(origin * direction).sum(-1)
-        under = RADIUS**2 - (origin**2).sum(-1) + along**2
-        at = origin + (along - np.sqrt(np.maximum(under, 0)))[:, None] * direction
-        shade = sum(noise(24 * at[:, axes], seed) for seed, axes in enumerate(([0, 1], [1, 2], [2, 0]))) / 3
-        gray = np.where(under > 0, shade, 0.5)
-        pictures.append(np.repeat((255 * gray).round().astype(np.uint8).reshape(SIZE, SIZE, 1), 3, -1))
-    return cameras, pictures
+SIZE = 160
 
 
 def test_points_lie_on_the_surface_and_three_views_saw_each() -> None:
-    cameras, pictures = textured_ball()
+    cameras, pictures = textured_ball(20, SIZE)
     train = np.arange(1, len(pictures))
     points = triangulated(cameras, pictures, None, train)
     assert len(points) > 300
@@ -49,13 +33,13 @@ def test_points_lie_on_the_surface_and_three_views_saw_each() -> None:
 
 
 def test_masks_keep_points_off_the_rest() -> None:
-    cameras, pictures = textured_ball(8)
+    cameras, pictures = textured_ball(8, SIZE)
     masks = [np.zeros((SIZE, SIZE), np.uint8) for _ in pictures]
     assert len(triangulated(cameras, pictures, masks, np.arange(8))) == 0
 
 
 def test_wrong_poses_leave_hardly_any_points() -> None:
-    cameras, pictures = textured_ball()
+    cameras, pictures = textured_ball(20, SIZE)
     every = np.arange(len(pictures))
     mixed = cameras[np.random.default_rng(0).permutation(len(pictures))]
     assert len(triangulated(mixed, pictures, None, every)) < 0.1 * len(triangulated(cameras, pictures, None, every))

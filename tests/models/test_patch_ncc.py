@@ -1,0 +1,120 @@
+"""The comparison of patches across photographs, on a ball whose photographs are known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dataio.batches import RayBatch
+from dataio.cameras import Rays
+from dataio.scene import Scene
+from dataio.source_views import SourceViews
+from models.losses.base import Step
+from models.losses.patch_ncc import PatchNccLoss, ncc, on_surface, unhidden
+from models.model import Model
+from tests.support.analytic import Sphere, sphere_model
+from tests.support.textured_ball import RADIUS, scene_of_ball
+
+COUNT = 24
+
+
+class Shifted(Sphere):
+    """A sphere whose center and radius are parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.center, self.grown = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(()))
+
+    def value(self, x: Tensor) -> Tensor:
+        return (x - self.center).norm(dim=-1) - RADIUS - self.grown
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(x - self.center, dim=-1)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return scene_of_ball(COUNT, 128)
+
+
+def shifted() -> tuple[Model, Shifted]:
+    model, field = sphere_model(s=2000.0), Shifted()
+    model.foreground.field = field
+    return model, field
+
+
+def step_of(model: Model, scene: Scene) -> Step:
+    """One of many rays from all views, near the middles of their pictures."""
+    pixels = 64 + 16 * (2 * torch.rand(600, 2, generator=torch.Generator().manual_seed(1)) - 1)
+    rays = scene.cameras.rays(torch.arange(600) % COUNT, pixels)
+    color = torch.zeros(600, 3)
+    return Step(model.render(rays), RayBatch(rays, color, None), model, SourceViews(scene, "cpu", least=4))
+
+
+def cost(scene: Scene, change: Callable[[Shifted], None], **keys: int) -> tuple[Tensor, Shifted]:
+    torch.manual_seed(0)
+    model, field = shifted()
+    with torch.no_grad():
+        change(field)
+        model.refresh(16)
+    return PatchNccLoss(points=600, sources=4, **keys)(step_of(model, scene)), field
+
+
+def grow(by: float) -> Callable[[Shifted], None]:
+    return lambda field: field.grown.add_(by)
+
+
+def test_patches_agree_on_the_true_surface_alone(scene: Scene) -> None:
+    right, near, far = (cost(scene, grow(by))[0].item() for by in (0.0, 0.01, 0.03))
+    assert right < 0.08 and right < 0.6 * near < near < far
+    assert cost(scene, grow(-0.02))[0].item() > 2 * right
+
+
+@pytest.mark.parametrize("by", [0.01, -0.01])
+def test_its_gradient_leads_to_the_true_surface(scene: Scene, by: float) -> None:
+    found, field = cost(scene, grow(by))
+    found.backward()
+    assert field.grown.grad is not None
+    assert field.grown.grad.sign() == torch.tensor(by).sign()
+    # As differences say, at fixed choices of points and sources; both change a little with the surface.
+    step = 2e-3
+    apart = cost(scene, grow(by + step))[0] - cost(scene, grow(by - step))[0]
+    assert field.grown.grad.item() == pytest.approx(apart.item() / (2 * step), rel=0.4)
+
+
+def test_exposure_changes_nothing() -> None:
+    a = torch.rand(5, 3, 49)
+    torch.testing.assert_close(ncc(a, 0.3 * a + 0.2), torch.ones(5, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(ncc(a, 1 - a), -torch.ones(5, 3), atol=1e-4, rtol=0)
+    assert torch.isfinite(ncc(a, torch.full_like(a, 0.5))).all()
+
+
+def test_points_on_rays_are_zeros_of_the_sdf() -> None:
+    model, _ = shifted()
+    origin = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1) * 2
+    one = torch.ones(50)
+    rays = Rays(origin, -origin / 2, 0 * one, 9 * one, torch.zeros(50, dtype=torch.long))
+    point, normal, sound = on_surface(model, rays, torch.full((50,), 2 - RADIUS) + 0.03 * (2 * torch.rand(50) - 1))
+    assert bool(sound.all())
+    torch.testing.assert_close(point.norm(dim=-1), RADIUS * one, atol=1e-4, rtol=0)
+    torch.testing.assert_close(normal, origin / 2, atol=1e-4, rtol=0)
+
+
+def test_a_view_on_the_other_side_does_not_see_a_point(scene: Scene) -> None:
+    model, _ = shifted()
+    views = SourceViews(scene, "cpu", least=1)
+    center = scene.cameras.centers[:1]
+    point = RADIUS * torch.nn.functional.normalize(center, dim=-1) * 1.001
+    seen = unhidden(model, views, point, torch.tensor([[0, 1, COUNT // 2]]))
+    assert seen.tolist() == [[True, True, False]]
+
+
+def test_a_plain_picture_says_nothing(scene: Scene) -> None:
+    model, _ = shifted()
+    step = step_of(model, scene)
+    assert step.views is not None
+    step.views._pixels.fill_(128)
+    assert PatchNccLoss(points=100, sources=4)(step).item() == 0
