@@ -22,7 +22,7 @@ from dataio.pictures import cache, images
 from dataio.pictures.cache import SIZE_PATTERN
 from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
-from dataio.pictures.pixels import DecodeOptions, check_files, read_pixels
+from dataio.pictures.pixels import DecodeOptions, check_files, have_masks, read_pixels
 from dataio.placement import placed
 from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
@@ -155,7 +155,8 @@ class DataConfig(Part):
         """One line about the data, without decoding images. Raises InputError."""
         views = further(self, checked(self.parse()))
         check_files(decode_options(self), views)
-        said = said_of_splits(views, make_splits(views, holdout=self.holdout))
+        splits = make_splits(views, holdout=self.holdout)
+        said = f"{said_of_splits(views, splits)}{said_of_points(self, views, splits['train'])}"
         return f"{shown(views.source)}: {len(views.names)} views, {said}"
 
 
@@ -261,6 +262,22 @@ def said_of_splits(views: Views, splits: dict[str, npt.NDArray[np.int64]]) -> st
     test = [views.names[view] for view in splits["test"]]
     shown_ = ", ".join(test[:MOST_NAMED]) + (", ..." if len(test) > MOST_NAMED else "")
     return f"{len(test)} of them for tests{f' ({shown_})' if test else ''}"
+
+
+def said_of_points(config: DataConfig, views: Views, train: npt.NDArray[np.int64]) -> str:
+    """How many of the sparse points that two views or more show the unit sphere holds.
+
+    Nothing is said where no point is shown twice, and where only pixels, of masks or depths, say where the sphere is.
+    """
+    if views.points is None or views.depths is not None or have_masks(decode_options(config), views):
+        return ""
+    to_scene = normalize.inverse(_frame(config, views, train, masks=None, depths=None))
+    points = views.points @ to_scene[:3, :3].T + to_scene[:3, 3]
+    points = points[normalize.seen_twice(views.cameras(to_scene), points)]
+    if len(points) == 0:
+        return ""
+    held = (np.linalg.norm(points, axis=1) < 1).mean()
+    return f"; the unit sphere holds {held:.1%} of {len(points)} sparse points that two views or more show"
 
 
 def decode_options(config: DataConfig) -> DecodeOptions:
