@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dataio.scene import Scene
     from engine.run import Run
 
-PIXELS = 1 << 23  # of all photographs together, at the most
+PIXELS = 1 << 22  # of all photographs together, at the most
 UNLIKE = 0.3  # a channel of a pixel is farther from what the model has there: the photograph shows something else
 
 
@@ -66,11 +66,14 @@ def colors_as_photographed(
 
 
 def _pixels(scene: Scene, view: int, most: int) -> tuple[Rays, Tensor]:
-    """Rays [R] through pixels of a photograph, within its mask and at most so many of all, and their colors [R, 3]."""
+    """Rays [R] through pixels of a photograph, wholly within its mask and so many at most; their colors [R, 3]."""
     grid = scene.cameras.pixel_grid(view)
-    chosen = torch.randperm(len(grid), generator=torch.Generator().manual_seed(view))[:most].sort().values
+    chosen = torch.arange(len(grid))
     if scene.masks is not None:
-        chosen = chosen[torch.from_numpy(np.array(scene.masks[view])).flatten()[chosen] == 255]
+        chosen = chosen[torch.from_numpy(np.array(scene.masks[view])).flatten() == 255]
+    if len(chosen) > most:
+        order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(view))
+        chosen = chosen[order[:most].sort().values]
     color = torch.from_numpy(np.array(scene.images[view])).view(-1, 3)[chosen]
     return scene.cameras.rays(torch.full_like(chosen, view), grid[chosen]), color.float() / 255
 

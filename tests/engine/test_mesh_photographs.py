@@ -79,10 +79,10 @@ def test_a_few_pixels_of_many_photographs_are_enough(monkeypatch: pytest.MonkeyP
         return color_at(points)
 
     run.surface_color = field
-    monkeypatch.setattr("engine.mesh_photographs.PIXELS", 30 * 200)
+    monkeypatch.setattr("engine.mesh_photographs.PIXELS", 30 * 50)
     found = colors_as_photographed(run, scene, BALL, np.full((len(BALL.vertices), 3), 0.7, np.float32))
-    assert 0 < max(asked) < 50  # of 200 pixels, those that show the ball
-    assert np.abs(found - color_at(torch.tensor(BALL.vertices)).numpy()).mean() < 0.1
+    assert 0 < max(asked) <= 50
+    assert np.abs(found - color_at(torch.tensor(BALL.vertices)).numpy()).mean() < 0.05
 
 
 def test_without_photographs_the_field_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
