@@ -32,8 +32,8 @@ EXAMPLE = """examples:
 
 FILE ends in .ply, .obj or .glb. The unit sphere of the scene is searched; what reaches beyond is
 cut off there and left open, with what no training view saw beside it, unless --close. Pieces with
-less than --keep of the largest one's area are dropped. Colors are those along the views that see a
-vertex."""
+less than --keep of the largest one's area are dropped. Colors are those of the photographs, where
+they are still there, else those of the field along the views that see a vertex."""
 
 
 def main() -> int:
@@ -136,6 +136,7 @@ def as_seen(
 
     mesh: scene frame, triangles of about `cell` scene units.
     """
+    from engine.mesh_photographs import colors_as_photographed, photographs_of
     from engine.mesh_views import colors_as_seen, views_of, without_caps
     from utils.meshing.mesh import with_colors
     from utils.pictures.images import to_uint8
@@ -149,7 +150,10 @@ def as_seen(
         )
     kept, opened = without_caps(run, mesh, seen)
     if color:
-        mesh = with_colors(mesh, to_uint8(colors_as_seen(run, mesh, seen)))
+        colors, scene = colors_as_seen(run, mesh, seen), photographs_of(run)
+        if scene is not None:
+            colors = colors_as_photographed(run, scene, mesh, colors)
+        mesh = with_colors(mesh, to_uint8(colors))
     said = f"{1 - seen.share:.0%} of it unseen"
     if not close and opened > 0 and kept.any():
         mesh.update_faces(kept)

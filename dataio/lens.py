@@ -135,11 +135,14 @@ def _lifted(plane: Tensor) -> Tensor:
 
 
 def brown_plane(points: Tensor, coefficients: Tensor) -> Tensor:
-    """Perspective projection, then `distort`.
+    """Perspective projection, then `distort`; far out, where that folds back over the picture, without it.
 
     points: [N, 3], camera frame. coefficients: [N, 8 or more]. Returns [N, 2]. Differentiable in both.
     """
-    return distort(_flat(points), coefficients)
+    plane = _flat(points)
+    image, (a, b, c, d) = _distort_with_jacobian(plane, coefficients)
+    folded = (a * d - b * c <= 0) | (a + d <= 0)  # no ray of the camera goes there: the polynomial was fitted within
+    return torch.where(folded.unsqueeze(-1), plane, image)
 
 
 def brown_directions(plane: Tensor, coefficients: Tensor) -> Tensor:

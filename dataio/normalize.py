@@ -171,7 +171,7 @@ def region(
             return _hull_sphere(*hull, center=center)
     if points is not None and len(points) >= 20:
         middle, radius = _point_sphere(points, around, reach, center=center)
-        seen = points[_seen(cameras, points)] if center is None and _one_way(cameras) else points[:0]
+        seen = points[seen_twice(cameras, points)] if center is None and _one_way(cameras) else points[:0]
         held = np.linalg.norm(seen - middle, axis=1) < radius
         if len(seen) >= 20 and (held.mean() < LEAST_HELD or not _looked_at(cameras, middle)):
             # Pictures that look one way do not say how far what they look at is; the points do.
@@ -199,7 +199,7 @@ def _before(cameras: Cameras) -> Float64:
     return np.asarray(middle + spread * forward / max(float(np.linalg.norm(forward)), 1e-9))
 
 
-def _seen(cameras: Cameras, points: Float64) -> npt.NDArray[np.bool_]:
+def seen_twice(cameras: Cameras, points: Float64) -> npt.NDArray[np.bool_]:
     """Which points [P, 3] lie in the pictures of two cameras or more, or in that of the only one; [P]."""
     times, place = np.zeros(len(points), dtype=np.int64), torch.from_numpy(points).float()
     for view in range(len(cameras)):

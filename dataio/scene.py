@@ -22,7 +22,7 @@ from dataio.held_out import held_out
 from dataio.pictures import cache, images
 from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
-from dataio.pictures.pixels import DecodeOptions, check_files, read_pixels
+from dataio.pictures.pixels import DecodeOptions, check_files, have_masks, read_pixels
 from dataio.placement import placed
 from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
@@ -197,8 +197,8 @@ class DataConfig(Part):
             raise InputError(f"{shown(views.source)} - no views to train on, of {len(views.names)} - see its splits")
         if _is_room(self, views) and "depth" not in views.files:
             outline(self, views)  # refuses a room of which no points are known
-        said = said_of_splits(views, splits)
-        line = f"{shown(views.source)}: {len(views.names)} views, {shown(said)}"
+        said = f"{shown(said_of_splits(views, splits))}{said_of_points(self, views)}"
+        line = f"{shown(views.source)}: {len(views.names)} views, {said}"
         return Inspection(line, frozenset(quantity.name for quantity in present), partial(outline, self, views))
 
 
@@ -360,6 +360,22 @@ def said_of_splits(views: Views, splits: dict[str, npt.NDArray[np.int64]]) -> st
     test = [views.names[view] for view in splits["test"]]
     shown_ = ", ".join(test[:MOST_NAMED]) + (", ..." if len(test) > MOST_NAMED else "")
     return f"{len(test)} of them for tests{f' ({shown_})' if test else ''}"
+
+
+def said_of_points(config: DataConfig, views: Views) -> str:
+    """How many of the sparse points that two views or more show the unit sphere holds.
+
+    Nothing is said where no point is shown twice, and where only pixels, of masks or depths, say where the sphere is.
+    """
+    if views.points is None or views.depths is not None or have_masks(decode_options(config), views):
+        return ""
+    found = outline(config, views)
+    assert found.points is not None
+    points = found.points[normalize.seen_twice(found.cameras, found.points.astype(np.float64))]
+    if len(points) == 0:
+        return ""
+    held = (np.linalg.norm(points, axis=1) < 1).mean()
+    return f"; the unit sphere holds {held:.1%} of {len(points)} sparse points that two views or more show"
 
 
 def decode_options(config: DataConfig) -> DecodeOptions:

@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     from dataio.scene import Scene
 
 
+SURE = 2.0  # pixels: the surface is that near to a sparse point, rarely farther
+
+
 @dataclass(frozen=True)
 class SeenPoints:
-    """Lines of sight that end on a surface within the unit sphere. point: [T, 3]. toward: [T, 3] unit. Scene frame."""
+    """Lines of sight that end on a surface within the unit sphere. Scene frame.
+
+    point: [T, 3]. toward: [T, 3] unit, from the view to the point. doubt: [T], the surface may be as far from the point.
+    """
 
     point: Tensor
     toward: Tensor
+    doubt: Tensor
 
     @staticmethod
     def of(scene: Scene, device: torch.device | str) -> SeenPoints | None:
@@ -28,12 +35,15 @@ class SeenPoints:
         sparse = scene.sparse_points
         if len(sparse) < ENOUGH:
             return None
-        point = torch.from_numpy(sparse.position)[torch.from_numpy(sparse.point)]
-        toward = torch.nn.functional.normalize(point - scene.cameras.centers[torch.from_numpy(sparse.view)], dim=-1)
+        point, view = torch.from_numpy(sparse.position)[torch.from_numpy(sparse.point)], torch.from_numpy(sparse.view)
+        line = point - scene.cameras.centers[view]
+        distance = line.norm(dim=-1)
+        doubt = SURE * distance / scene.cameras.intrinsics[view, :2].mean(-1)
         within = point.norm(dim=-1) < 1
-        return SeenPoints(point[within].to(device), toward[within].to(device)) if within.any() else None
+        every = point, line / distance.clamp_min(1e-9)[:, None], doubt
+        return SeenPoints(*(part[within].to(device) for part in every)) if within.any() else None
 
-    def drawn(self, count: int) -> tuple[Tensor, Tensor]:
-        """[N, 3] points and the directions [N, 3] in which a view looked at each, N = `count`, with repetition."""
+    def drawn(self, count: int) -> SeenPoints:
+        """N = `count` of them, with repetition."""
         chosen = (uniform((count,), self.point.device) * len(self.point)).long().clamp_max(len(self.point) - 1)
-        return self.point[chosen], self.toward[chosen]
+        return SeenPoints(self.point[chosen], self.toward[chosen], self.doubt[chosen])

@@ -121,9 +121,11 @@ class PhotosData(DataConfig):
         return inside if _only_photographs(inside) and not _only_photographs(path) else path
 
     def inspect(self) -> Inspection:
-        """What is known before the poses, which are not looked for. Raises InputError."""
+        """What is known; no poses are looked for, but those that were found before are looked at. Raises InputError."""
         photos = self.folder()
         source = read_source(photos)
+        if _known(self.place(photos), _state(source, self.effort())) is not None:
+            return self.model().inspect()
         need_pycolmap()
         line = f"{shown(photos)}: {len(source.paths)} photographs, whose poses will be found first"
         masked = self.masks != "off" and all(map(images.has_alpha, source.paths))
@@ -140,7 +142,7 @@ class PhotosData(DataConfig):
     def model(self) -> ColmapData:
         """The prepared folder's config. Raises InputError when the poses cannot be found."""
         photos = self.folder()
-        folder = Path(self.prepared).expanduser() if self.prepared else self._cached(photos)
+        folder = self.place(photos)
         for line in prepare(self, folder).lines():
             notice(f"{shown(photos)}: {line}")
         return self.found(folder)
@@ -153,7 +155,10 @@ class PhotosData(DataConfig):
     def effort(self) -> Effort:
         return Effort(matching=self.matching, lens=self.lens, size=self.size, features=self.features)
 
-    def _cached(self, photos: Path) -> Path:
+    def place(self, photos: Path) -> Path:
+        """The folder for what is found of these photographs."""
+        if self.prepared:
+            return Path(self.prepared).expanduser()
         name = cache.digest([VERSION, str(photos.resolve()), list(vars(self.effort()).values())])
         return cache.folder_of(self.cache) / f"photos-{name}"
 

@@ -14,6 +14,7 @@ Floats = npt.NDArray[np.floating]
 
 CELLS = 128  # of the map of heights over [-1, 1]^2
 FAR = 0.05  # scene units
+NEIGHBORS, MOST_SPREADS = 12, 4  # a point of which is off by more than FAR and so many median deviations is a stray
 FEWEST = 100  # points; with fewer there is no map
 ONE_SIDE = 0.7  # length of the mean of the cameras' directions from which on they look from one side
 UP = (0.0, 0.0, 1.0)
@@ -36,7 +37,7 @@ class Relief:
         turn = _axes(toward)
         self._turn = torch.from_numpy(turn.astype(np.float32))
         points = points @ turn.T
-        points = _thinned(points[(np.abs(points) < 1).all(axis=1)].astype(np.float64))
+        points = _thinned(_without_strays(points[(np.abs(points) < 1).all(axis=1)].astype(np.float64)))
         axis = (np.arange(CELLS) + 0.5) * (2 / CELLS) - 1
         x, y = np.meshgrid(axis, axis, indexing="xy")  # rows are y, as grid_sample has it
         heights = LinearNDInterpolator(points[:, :2], points[:, 2])(x, y)
@@ -55,8 +56,18 @@ class Relief:
         return above.sign() * torch.maximum(above.abs() * cosine, above.abs() - FAR)
 
 
+def _without_strays(points: Floats) -> Floats:
+    """The points [P, 3] whose height is not far from the middle height of their neighbors, as these spread."""
+    from scipy.spatial import cKDTree
+
+    _, near = cKDTree(points[:, :2]).query(points[:, :2], k=min(NEIGHBORS, len(points)))
+    off = points[near, 2] - np.median(points[near, 2], axis=1, keepdims=True)
+    spread = np.median(np.abs(off), axis=1)
+    return points[np.abs(off[:, 0]) <= np.maximum(FAR, MOST_SPREADS * spread)]  # the nearest is the point itself
+
+
 def _thinned(points: Floats) -> Floats:
-    """One point per cell of the map: that of middle height, so that neither a stray point nor a tree top decides."""
+    """One point per cell of the map: that of middle height, so that no tree top decides where there are several."""
     cell = ((points[:, :2] + 1) * (CELLS / 2)).astype(np.int64)
     number = cell[:, 1] * CELLS + cell[:, 0]
     order = np.lexsort((points[:, 2], number))

@@ -18,8 +18,9 @@ from utils.random_stream import uniform
 class PointsLoss(LossConfig):
     """The sdf at sparse points, and before them on the lines of sight that found them; within the unit sphere.
 
-    |sdf| at the points, Fu et al., "Geo-Neus" (2022), section 4.2; before them `in_front` of a surface. Sum of both
-    means over all ranks' points. Zero where the data have, or show, too few points.
+    |sdf| at the points, Fu et al., "Geo-Neus" (2022), section 4.2, as far as it exceeds what a point may be off: there
+    the pictures decide. Before the points `in_front` of a surface. Sum of both means over all ranks' points. Zero where
+    the data have, or show, too few points.
     """
 
     type: Literal["points"] = "points"
@@ -35,14 +36,16 @@ class PointsLoss(LossConfig):
         if step.points is None:
             return step.rendering.depth.new_zeros(())
         count = math.ceil(self.count * step.batch.share)
-        point, toward = step.points.drawn(count)
-        back = _to_sphere(point, -toward)
+        drawn = step.points.drawn(count)
+        point = drawn.point
+        back = _to_sphere(point, -drawn.toward)
         ahead = self.band + uniform((count,), point.device) * (back - self.band).clamp_min(0)
-        beside = point - ahead[:, None] * toward
+        beside = point - ahead[:, None] * drawn.toward
         value = step.model.foreground.value(torch.cat([point, beside]))
         on, before = value.split(count)
         valid = point.norm(dim=-1) < 1
-        return mean_of(on.abs(), valid) + mean_of(in_front(before, ahead), valid & (back > self.band))
+        off = (on.abs() - drawn.doubt).clamp_min(0)
+        return mean_of(off, valid) + mean_of(in_front(before, ahead), valid & (back > self.band))
 
 
 def _to_sphere(points: Tensor, directions: Tensor) -> Tensor:

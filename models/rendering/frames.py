@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -127,10 +127,19 @@ def size_of(cameras: Cameras, index: int) -> tuple[int, int]:
     return width, height
 
 
-def through(cameras: Cameras, index: int, pixels: Tensor, width: int) -> Rays:
-    """The rays of camera `index` through the centers of pixels [R], y * width + x."""
-    at = torch.stack([pixels % width, pixels // width], -1) + 0.5
+CENTER = ((0.5, 0.5),)
+
+
+def through(cameras: Cameras, index: int, pixels: Tensor, width: int, place: tuple[float, float] = CENTER[0]) -> Rays:
+    """The rays of camera `index` through pixels [R], y * width + x, at a place in them: (0, 0) to (1, 1)."""
+    at = torch.stack([pixels % width, pixels // width], -1) + torch.tensor(place, device=pixels.device)
     return cameras.rays(torch.full_like(pixels, index), at)
+
+
+def places_in_pixel(side: int) -> tuple[tuple[float, float], ...]:
+    """The middles of side x side equal parts of a pixel."""
+    steps = [(i + 0.5) / side for i in range(side)]
+    return tuple((x, y) for y in steps for x in steps)
 
 
 @torch.no_grad()
@@ -196,11 +205,38 @@ def _attempt(model: Model | Surface, rays: Rays) -> tuple[Seen | None, int]:
     return found, sum(part.tau.numel() for part in seen.media)
 
 
+def averaged(seen: Sequence[Seen]) -> Seen:
+    """What pixels [R] see of several rays each: the mean; of depth and normal, that of the rays that meet something."""
+    if len(seen) == 1:
+        return seen[0]
+    opacity = torch.stack([each.opacity for each in seen])
+    share = opacity / opacity.sum(0).clamp_min(1e-9)
+
+    def mean(parts: Sequence[Tensor | None], weight: Tensor) -> Tensor | None:
+        known = [part for part in parts if part is not None]
+        return (weight[..., None] * torch.stack(known)).sum(0) if known else None
+
+    return Seen(
+        depth=(share * torch.stack([each.depth for each in seen])).sum(0),
+        opacity=opacity.mean(0),
+        color=mean([each.color for each in seen], torch.full_like(share, 1 / len(seen))),
+        normal=mean([each.normal for each in seen], share),
+    )
+
+
 @torch.no_grad()
-def tiles_of(look: Callable[[Rays], Seen], cameras: Cameras, index: int, *, coarse: int = 1) -> Iterator[Tile]:
+def tiles_of(
+    look: Callable[[Rays], Seen],
+    cameras: Cameras,
+    index: int,
+    *,
+    coarse: int = 1,
+    places: tuple[tuple[float, float], ...] = CENTER,
+) -> Iterator[Tile]:
     """The image of camera `index` by a function of rays, in tiles of constant size; coarse as of `tiles`.
 
-    cameras: in the frame and on the device that the function expects. On a CPU as many threads call it at once as torch
+    cameras: in the frame and on the device that the function expects. places: where in a pixel its rays go through,
+    from (0, 0) to (1, 1); what they see is averaged. On a CPU as many threads call it at once as torch
     may use, and are ahead of the consumer by a few tiles: whoever stops iterating waits for those that have begun.
     """
     (width, height), device = size_of(cameras, index), cameras.size.device
@@ -209,7 +245,8 @@ def tiles_of(look: Callable[[Rays], Seen], cameras: Cameras, index: int, *, coar
     @torch.no_grad()
     def tile(part: Pass, start: int) -> Tile:
         pixels = part.pixels(start, start + chunk, device)
-        return Tile.of(pixels, part.step, look(through(cameras, index, pixels, width)))
+        seen = [look(through(cameras, index, pixels, width, place)) for place in places]
+        return Tile.of(pixels, part.step, averaged(seen))
 
     jobs = ((part, start) for part in passes(width, height, coarse) for start in range(0, len(part), chunk))
     threads = torch.get_num_threads() if device.type == "cpu" else 1

@@ -138,6 +138,19 @@ def test_rays_are_those_of_colmap(model):
     assert np.abs(np.array(theirs.img_from_cam(local)) - grid.numpy()).max() < 1e-3
 
 
+def test_what_is_far_aside_is_not_in_the_picture():
+    """r (1 + k r^2) with k = -0.1 turns back at r = 1.83 and is zero again at r = 3.16; the picture ends at r = 0.9."""
+    bend = [-0.1] + 7 * [0.0]
+    cameras = Cameras.make(np.eye(4)[None], [500.0, 500.0, 320.0, 240.0], [WIDTH, HEIGHT], distortion=bend)
+    aside = torch.tensor([0.6, 1.5, 2.0, 2.9, 3.1, 3.3, 4.0, 20.0])
+    for turn in np.linspace(0, 2 * np.pi, 9):
+        way = torch.stack([np.cos(turn) * aside, np.sin(turn) * aside, torch.ones(8)], dim=-1).float()
+        pixels, depth = cameras.project(way, 0)
+        radius = (pixels - torch.tensor([320.0, 240.0])).norm(dim=-1) / 500
+        assert (depth > 0).all() and (radius[1:] > 0.9).all()
+        torch.testing.assert_close(radius[:2], aside[:2] * (1 - 0.1 * aside[:2] ** 2), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("model", ["SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"])
 def test_perspective_models_are_those_of_opencv(model):
     camera, grid = camera_of(model), pixels()

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import trimesh
 from PIL import Image
 
 from dataio.formats.dtu import DtuData
@@ -36,6 +37,18 @@ def test_the_folder_tells_the_format(tmp_path, capsys):
     assert "data.type: dtu" in capsys.readouterr().err
     said = AutoData(path=str(tmp_path / "a")).check()
     assert re.search(r"10 views, 2 of them for tests \(images/00\d.png, images/00\d.png\)$", said)
+
+
+def test_a_check_says_what_the_unit_sphere_holds(tmp_path):
+    """Of 41 points 30 lie within it, 10 beyond, and one where no camera looks."""
+    near, far = np.random.default_rng(0).uniform(-0.2, 0.2, (30, 3)), [[0.0, 0.7, 0.1 * i] for i in range(-5, 5)]
+    made_data.transforms(tmp_path, ply_file_path="points.ply")
+    trimesh.PointCloud(np.concatenate([near, far, [[0.0, 0.0, 90.0]]])).export(tmp_path / "points.ply")
+    said = TransformsData(path=str(tmp_path), center=(0, 0, 0), radius=0.5).check()
+    assert said.endswith("; the unit sphere holds 75.0% of 40 sparse points that two views or more show")
+    for view in range(10):
+        made_data.picture(tmp_path / f"images/{view:03d}.png", view, mode="RGBA")
+    assert "sphere" not in TransformsData(path=str(tmp_path), masks="composite").check()  # pixels say where it is
 
 
 def test_every_nth_view_by_name_is_held_out(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import trimesh
 
+from benchmarks.nadir_flight import STRAYS, Flight, Ground
 from dataio import normalize
 from dataio.cameras import Cameras
 from dataio.formats.transforms import TransformsData
@@ -159,20 +160,9 @@ def test_the_sphere_of_the_head_meets_the_view_axes(tmp_path):
 @pytest.mark.parametrize("wobble", [0.0, 1.5])
 def test_a_flight_straight_down_holds_the_ground(wobble: float) -> None:
     """Axes that are nearly parallel meet anywhere, above the cameras too; the points say how far the ground is."""
-    random = np.random.default_rng(3)
-    rows, columns = np.meshgrid(np.arange(8.0), np.arange(6.0), indexing="ij")
-    centers = np.stack([20 * rows.ravel(), 25 * columns.ravel(), 100 + random.normal(0, 1, 48)], axis=-1)
-    poses = np.tile(np.eye(4), (48, 1, 1))
-    for pose, center in zip(poses, centers, strict=True):
-        tilt = np.radians(wobble) * random.normal(size=3)
-        turn = np.eye(3) + np.array([[0, -tilt[2], tilt[1]], [tilt[2], 0, -tilt[0]], [-tilt[1], tilt[0], 0]])
-        pose[:3, :3] = np.linalg.qr(np.diag([1.0, -1.0, -1.0]) @ turn)[0] @ np.diag([1.0, 1.0, 1.0])
-        pose[:3, :3] *= np.sign(np.diag(pose[:3, :3]) * [1, -1, -1])[None]
-        pose[:3, 3] = center
-    cameras = Cameras.make(poses, [500.0, 500.0, 320.0, 240.0], [640, 480])
-    ground = np.stack([random.uniform(-30, 170, 4000), random.uniform(-30, 155, 4000), random.normal(0, 3, 4000)], -1)
-    strays = random.uniform([-200, -200, -60], [300, 300, 90], (160, 3))
-    middle, radius = normalize.region(cameras, None, np.concatenate([ground, strays]))
+    flight = Flight.over(Ground(np.zeros((2, 2)), np.zeros((2, 2, 3))), wobble)
+    ground, centers = flight.points[:-STRAYS], flight.poses[:, :3, 3]
+    middle, radius = normalize.region(flight.cameras(), None, flight.points)
     held = np.linalg.norm(ground - middle, axis=1) < radius
     assert held.mean() >= 0.9 and abs(middle[2]) < 20 and radius < 200
     assert not (np.linalg.norm(centers - middle, axis=1) < 0.5 * radius).all()

@@ -116,8 +116,10 @@ def test_lines_of_sight_end_at_their_points() -> None:
     made.__dict__["sparse_points"] = points
     lines = SeenPoints.of(made, "cpu")
     assert lines is not None
-    point, toward = lines.drawn(64)
+    drawn = lines.drawn(64)
+    point, toward = drawn.point, drawn.toward
     torch.testing.assert_close(point, torch.tensor([0.0, 0.1, 0.2]).expand(64, 3))
     torch.testing.assert_close(toward.norm(dim=-1), torch.ones(64))
+    assert drawn.doubt.min() > 2 * 2.7 / 300 and drawn.doubt.max() < 2 * 3.3 / 300  # two pixels, at distance 3
     origin = point - toward * ((point * toward).sum(-1) + ((point * toward).sum(-1) ** 2 + 9 - 0.05).sqrt())[:, None]
     assert torch.cdist(origin, cameras.centers).min(1).values.max() < 0.01

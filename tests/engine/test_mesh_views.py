@@ -13,6 +13,7 @@ import trimesh
 import extract_mesh
 from dataio.cameras import Cameras
 from engine.mesh_views import colors_as_seen, views_of, without_caps
+from utils.errors import InputError
 from utils.meshing.mesh import extract_surface
 from utils.paths.camera_paths import look_at
 
@@ -26,7 +27,13 @@ def run_with(centers: np.ndarray) -> Any:
         splits={"train": np.arange(len(centers))},
         surface_value=lambda points: points[:, 2],
         surface_color=lambda points, directions: 0.5 + 0.5 * directions,
+        model=SimpleNamespace(media=[]),
+        load_scene=no_photographs,
     )
+
+
+def no_photographs() -> Any:
+    raise InputError("data: no such folder")
 
 
 def around(count: int, seed: int = 0) -> np.ndarray:

@@ -49,7 +49,7 @@ def made_up_run(folder: Path) -> Any:
         cameras=Cameras.make(poses, intrinsics, [60, 40]),
         splits={"train": np.arange(9), "test": np.array([9])},
         world_from_scene=WORLD,
-        model=None,
+        model=SimpleNamespace(media=[SimpleNamespace(per_image="tint")]),  # so no photographs are asked
         georeference=None,
         up=np.array([0.0, 0.0, 1.0]),
         surface_value=lambda points: points.norm(dim=1) - 0.5,

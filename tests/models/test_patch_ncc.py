@@ -54,7 +54,7 @@ def step_of(model: Model, scene: Scene) -> Step:
     return Step(model.render(rays), RayBatch(rays, color, None), model, SourceViews(scene, "cpu", least=4))
 
 
-def cost(scene: Scene, change: Callable[[Shifted], None], **keys: int) -> tuple[Tensor, Shifted]:
+def cost(scene: Scene, change: Callable[[Shifted], object], **keys: int) -> tuple[Tensor, Shifted]:
     torch.manual_seed(0)
     model, field = shifted()
     with torch.no_grad():
@@ -63,7 +63,7 @@ def cost(scene: Scene, change: Callable[[Shifted], None], **keys: int) -> tuple[
     return PatchNccLoss(points=600, sources=4, **keys)(step_of(model, scene)), field
 
 
-def grow(by: float) -> Callable[[Shifted], None]:
+def grow(by: float) -> Callable[[Shifted], object]:
     return lambda field: field.grown.add_(by)
 
 

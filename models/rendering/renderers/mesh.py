@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.kernels.rays.cast import Triangles
-from models.rendering.frames import Seen, Tile, tiles_of
+from models.rendering.frames import Seen, Tile, places_in_pixel, tiles_of
 from models.rendering.renderers.base import Renderer, RendererConfig, Source
 from utils.errors import InputError
 from utils.meshing.mesh import read_mesh, transformed, vertex_colors
@@ -30,6 +30,7 @@ class MeshRendererConfig(RendererConfig):
 
     type: Literal["mesh"] = "mesh"
     path: Path | None = Field(None, description="a .ply, .obj or .glb; default RUN/meshes/mesh.ply")
+    rays: int = Field(2, ge=1, le=8, description="per pixel along each of its sides, averaged")
 
     def build(self, source: Source) -> MeshRenderer:
         path = self.path or source.meshes / "mesh.ply"
@@ -37,15 +38,18 @@ class MeshRendererConfig(RendererConfig):
             raise InputError(f"{path}: no such file - run extract_mesh.py, or name one: {{type: mesh, path: FILE}}")
         mesh = transformed(read_mesh(path, up=source.up), np.linalg.inv(source.world_from_scene))
         behind = torch.tensor(WHITE) if source.model is None else source.model.background_color
-        return MeshRenderer(mesh, behind.to(source.device))
+        return MeshRenderer(mesh, behind.to(source.device), self.rays)
 
 
 class MeshRenderer(Renderer):
-    """Rays cast at a mesh in the scene frame; a color [3], whose device it uses, where they miss it."""
+    """Rays cast at a mesh in the scene frame; a color [3], whose device it uses, where they miss it.
 
-    def __init__(self, mesh: trimesh.Trimesh, background: Tensor) -> None:
+    rays: per pixel along each of its sides. What an edge covers of a pixel is seen by some of them, as by a photograph.
+    """
+
+    def __init__(self, mesh: trimesh.Trimesh, background: Tensor, rays: int = 1) -> None:
         device, own = background.device, vertex_colors(mesh)
-        self.background = background
+        self.background, self.places = background, places_in_pixel(rays)
         self.faces = torch.from_numpy(np.array(mesh.faces, np.int32)).to(device)
         self.triangles = Triangles(torch.from_numpy(np.array(mesh.vertices, np.float32)).to(device), self.faces)
         colors = np.full((len(mesh.vertices), 3), GRAY) if own is None else own[:, :3] / 255.0
@@ -53,7 +57,7 @@ class MeshRenderer(Renderer):
         self.attributes = torch.from_numpy(both).to(device)  # [V, 6] color and normal
 
     def tiles(self, cameras: Cameras, index: int, *, coarse: int = 1) -> Iterator[Tile]:
-        return tiles_of(self.look, cameras, index, coarse=coarse)
+        return tiles_of(self.look, cameras, index, coarse=coarse, places=self.places)
 
     def look(self, rays: Rays) -> Seen:
         """What rays [R] see of the mesh, from either side: colors and normals between those of the vertices."""

@@ -166,6 +166,7 @@ def test_poses_are_found_once(tmp_path: Path, finder: Finder, capsys: pytest.Cap
         assert "10 of 10 registered" in capsys.readouterr().err
     assert finder.calls == 1
     assert "10 photographs" in AutoData(path=str(source), cache=str(tmp_path / "other")).check()
+    assert "10 views" in config.check()  # found before
     assert finder.calls == 1  # a check does not look for poses
     picture(source / "3.png", 77, size=(24, 16))
     config.parse()

@@ -60,7 +60,7 @@ def sphere_mesh(path: Path, *, colors: bool = True) -> Path:
 @pytest.mark.parametrize("suffix", [".ply", ".glb"])
 def test_a_mesh_of_the_sphere(tmp_path: Path, device: str, suffix: str) -> None:
     path = sphere_mesh(tmp_path / "meshes" / f"mesh{suffix}")
-    text = "mesh" if suffix == ".ply" else f"{{type: mesh, path: {path}}}"
+    text = "{type: mesh, rays: 1}" if suffix == ".ply" else f"{{type: mesh, rays: 1, path: {path}}}"
     frame = read_renderer(text).build(source(tmp_path, device=device))(camera().to(device), 0)
     hit, clear, depth, points = truth()
     assert ((frame.opacity > 0) != hit).float().mean() < 0.01 and clear.sum() > 2000
@@ -69,6 +69,25 @@ def test_a_mesh_of_the_sphere(tmp_path: Path, device: str, suffix: str) -> None:
     torch.testing.assert_close(frame.color[clear], color_at(points)[clear], atol=2e-2, rtol=0)
     missed = frame.opacity == 0
     assert (frame.color[missed] == 1).all() and (frame.depth[missed] == 0).all() and (frame.normal[missed] == 0).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_edge_covers_a_part_of_a_pixel(tmp_path: Path, device: str) -> None:
+    """A red plane before the camera, right of the middle of column 70: half of this column's rays meet it."""
+    left = (70.5 - 64) / 160 * 2.5  # at the plane's distance
+    corners = [[left, -5.0, 0.0], [9.0, -5.0, 0.0], [left, 5.0, 0.0], [9.0, 5.0, 0.0]]
+    plane = trimesh.Trimesh(corners, [[0, 1, 2], [1, 3, 2]], process=False)
+    red = np.tile([255, 0, 0], (4, 1)).astype(np.uint8)
+    write_mesh(tmp_path / "meshes/mesh.ply", transformed(colored(plane, red), WORLD))
+    frame = read_renderer("mesh").build(source(tmp_path, device=device))(camera().to(device), 0)
+    for column, share in ((69, 0.0), (70, 0.5), (71, 1.0)):
+        assert (frame.opacity[:, column] == share).all()
+        torch.testing.assert_close(frame.color[:, column], torch.tensor([1.0, 1 - share, 1 - share]).expand(96, 3))
+    across = torch.tensor([[70.75, 71.5], [70.75, 71.5]])  # where the mean ray of the two columns meets the plane
+    rays = camera().rays(torch.zeros(2, dtype=torch.long), torch.stack([across[0], torch.full((2,), 48.0)], -1))
+    torch.testing.assert_close(frame.depth[47:49, 70:72].mean(0), 2.5 / rays.directions[:, 2], atol=1e-4, rtol=0)
+    normal = frame.normal[:, 70:].abs()
+    torch.testing.assert_close(normal, torch.tensor([0.0, 0.0, 1.0]).expand_as(normal))
 
 
 def test_behind_a_mesh_is_the_models_background(tmp_path: Path) -> None:
