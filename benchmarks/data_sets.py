@@ -82,7 +82,7 @@ def main() -> int:
 def measure(path: str, keys: list[str], steps: int, rays: int) -> Found:
     """Load a set, train on it. Raises InputError for unusable data."""
     from dataio.checks.reprojection import reprojection
-    from dataio.scene import AutoData
+    from dataio.recognition import AutoData
     from engine import resume
     from engine.experiment import read_config
     from utils import distributed

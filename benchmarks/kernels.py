@@ -13,8 +13,8 @@ from utils.errors import InputError, run_script
 if TYPE_CHECKING:
     import torch
 
-    from benchmarks.case import Case, Roofs
-    from benchmarks.cases import Sizes
+    from benchmarks.kernel_cases.case import Case, Roofs
+    from benchmarks.kernel_cases.cases import Sizes
 
 GOAL = 10.0  # times the baseline
 ROUNDS = 4
@@ -44,7 +44,7 @@ def main() -> int:
     add("--threads", type=count, default=1, metavar="N", help="of the CPU; default: 1")
     args = parser.parse_intermixed_args()
 
-    from benchmarks.cases import Sizes
+    from benchmarks.kernel_cases.cases import Sizes
     from benchmarks.train_step import overrides_of
 
     sizes = Sizes(rays=args.rays, samples=args.samples, pixels=args.pixels, lattice=args.lattice)
@@ -66,7 +66,7 @@ def measure(
 
     warmup, steps: training steps before those whose kernels are timed, and those. gemm: see `machine.roofs`.
     """
-    from benchmarks.cases import cases, make_inputs
+    from benchmarks.kernel_cases.cases import cases, make_inputs
     from engine.build import choose_device, use_threads
     from engine.experiment import read_config
     from models.encodings.hash_grid import HashGridConfig
@@ -91,7 +91,7 @@ def measure(
 
 def measure_roofs(device: torch.device, rows: int, gemm: tuple[int, int, int] = GEMM) -> tuple[dict[str, float], Roofs]:
     """The machine's rates, as printed and as the cases ask for them. rows: of a level of the table."""
-    from benchmarks.case import Roofs
+    from benchmarks.kernel_cases.case import Roofs
     from benchmarks.micro import rates
 
     found = machine.roofs(device, gemm) | rates(device, rows=rows)
@@ -106,7 +106,7 @@ def measure_roofs(device: torch.device, rows: int, gemm: tuple[int, int, int] = 
 
 def compare(case: Case, roofs: Roofs, device: torch.device) -> dict[str, Any]:
     """A line of the table."""
-    from benchmarks.cases import largest_difference
+    from benchmarks.kernel_cases.cases import largest_difference
 
     difference = (case.differ or largest_difference)(*(form() for form in case.forms))
     least = case.least.seconds(roofs) if case.least else None

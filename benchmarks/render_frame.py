@@ -30,7 +30,7 @@ EXAMPLE = """examples:
 volume and surface: one frame of --size; px_per_s is per CPU-second, on CUDA per second. depth: one
 of --depth-size from a baked lattice, on all cores. Then the view in small, against its photograph:
 through the occupancy grid; with all cells occupied; with every step evaluated as well; and in
-PyTorch alone (benchmarks/baseline.py for the kernels). db: the PSNR through the grid minus that one."""
+PyTorch alone (benchmarks/kernel_cases/baseline.py for the kernels). db: the PSNR through the grid minus that one."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def compared(subject: Subject, longer: int) -> list[dict[str, Any]]:
     """The view in small, several ways: cost, PSNR, and how much of it the occupancy grid costs."""
     import torch
 
-    from benchmarks.baseline import instead_of_kernels
+    from benchmarks.kernel_cases.baseline import instead_of_kernels
     from engine.validation import resize
     from models.rendering.frames import render_image
     from utils.evaluation.image_metrics import psnr

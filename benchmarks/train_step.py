@@ -30,7 +30,7 @@ EXAMPLE = """examples:
 The timed steps are the last ones of a run of WARMUP + STEPS steps: every schedule is near its end,
 all levels of a hash grid are in use. Pictures and checkpoints are left out, the log is not. On a
 GPU where they were replayed from a graph, as many steps without one follow. Then some in
-PyTorch alone: the same model, losses and optimizer, benchmarks/baseline.py for the kernels."""
+PyTorch alone: the same model, losses and optimizer, benchmarks/kernel_cases/baseline.py for the kernels."""
 
 
 def main() -> int:
@@ -154,7 +154,7 @@ def train(config: ExperimentConfig, warmup: int, steps: int, baseline: int) -> d
 
 def baseline_step(run: Trainer, steps: int) -> float:
     """Mean cost of a step in PyTorch alone: CPU seconds, on CUDA wall seconds; one step before does not count."""
-    from benchmarks.baseline import instead_of_kernels
+    from benchmarks.kernel_cases.baseline import instead_of_kernels
 
     with instead_of_kernels():
         run.step_once()

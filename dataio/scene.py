@@ -15,8 +15,7 @@ from pydantic import Field
 from dataio import normalize
 from dataio.cameras import Cameras
 from dataio.checks.unread import say_masks, say_pictures
-from dataio.checks.unrecognized import nearest_miss
-from dataio.files import Float64, need_folder, notice, shown
+from dataio.files import Float64, notice, shown
 from dataio.georeference import Georeference
 from dataio.held_out import held_out
 from dataio.pictures import cache, images
@@ -28,7 +27,7 @@ from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
 from dataio.sfm.triangulation import ENOUGH, SparsePoints, triangulated
 from dataio.views import OWN_FIELDS, Tracks, Views, checked
-from utils.config.parts import Part, discover, parts
+from utils.config.parts import Part
 from utils.config.text import MEMORY
 from utils.errors import InputError
 
@@ -39,7 +38,6 @@ Color = tuple[float, float, float]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Vector = tuple[float, float, float]
 
-MOST_FOLDERS = 100  # entries that are looked at for data
 MOST_NAMED = 8  # views that are named in a line
 MASK_SIZE = 1024  # larger masks are looked at in this size when the region of interest is found
 
@@ -202,53 +200,6 @@ class DataConfig(Part):
         return Inspection(line, frozenset(quantity.name for quantity in present), partial(outline, self, views))
 
 
-class AutoData(DataConfig):
-    """The format is recognized from the files."""
-
-    type: Literal["auto"] = "auto"
-
-    prepared: str | None = Field(default=None, description="of raw photographs: folder for what is found")
-
-    @classmethod
-    def recognizes(cls, path: Path) -> bool:
-        """Never: this one only tries the others."""
-        return False
-
-    def resolve(self) -> DataConfig:
-        """The config of the recognized format, with the same common keys. Raises InputError."""
-        discover("dataio.formats")
-        path = need_folder(self.path)
-        found = _recognized(path)
-        if not found:
-            inner = next((entry for entry in _folders(path) if _recognized(entry)), None)
-            reason = f"it has data in it: write data.path={shown(inner)}" if inner else nearest_miss(path)
-            known = ", ".join(name for name in parts(DataConfig) if name != "auto")
-            raise InputError(f"data.path: {shown(path)} - not recognized: {reason} - expected files of one of: {known}")
-        found = {name: part for name, part in found.items() if not part.last_resort} or found
-        best = max(found, key=lambda name: found[name].priority)
-        if len(found) > 1:
-            others = ", ".join(name for name in found if name != best)
-            notice(f"{shown(path)}: read as {best} (also possible with data.type: {others})")
-        keys = self.model_dump(exclude={"type"} if self.prepared else {"type", "prepared"})
-        if not keys.keys() <= found[best].model_fields.keys():
-            raise InputError(
-                f"data.prepared: {shown(path)} was read as {best}, which has its poses - expected raw photographs"
-            )
-        return found[best](**keys)
-
-    def parse(self) -> Views:
-        """As the recognized format does."""
-        return self.resolve().parse()
-
-    def load(self) -> Scene:
-        """As the recognized format does."""
-        return self.resolve().load()
-
-    def inspect(self) -> Inspection:
-        """As the recognized format does."""
-        return self.resolve().inspect()
-
-
 def usable(config: DataConfig, views: Views) -> Views:
     """The views that are sound, with the further quantities that the config wants. Raises InputError.
 
@@ -259,17 +210,6 @@ def usable(config: DataConfig, views: Views) -> Views:
     if config.shows_all:
         say_pictures(views)
     return further(config, checked(views))
-
-
-def _recognized(path: Path) -> dict[str, type[DataConfig]]:
-    """The formats that a folder or file looks like."""
-    return {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
-
-
-def _folders(path: Path) -> list[Path]:
-    """The first few folders in a folder."""
-    entries = sorted(path.iterdir())[:MOST_FOLDERS] if path.is_dir() else []
-    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def further(config: DataConfig, views: Views) -> Views:

@@ -22,7 +22,7 @@ SURE = 2.0  # pixels: the surface is that near to a sparse point, rarely farther
 class SeenPoints:
     """Lines of sight that end on a surface within the unit sphere. Scene frame.
 
-    point: [T, 3]. toward: [T, 3] unit, from the view to the point. doubt: [T], the surface may be as far from the point.
+    point: [T, 3]. toward: [T, 3] unit, from the view to it. doubt: [T], the surface may be as far from the point.
     """
 
     point: Tensor

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dataio.scene import AutoData, DataConfig
+from dataio.recognition import AutoData
+from dataio.scene import DataConfig
 from dataio.selection.base import SelectionConfig
 from dataio.selection.uniform import UniformSelection
 from engine.renames import RENAMED

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dataio.cameras import Cameras
 from dataio.georeference import Georeference
-from dataio.scene import AutoData, DataConfig, Scene
+from dataio.recognition import AutoData
+from dataio.scene import DataConfig, Scene
 from engine.build import choose_device, renamed
 from engine.early import run_folder
 from engine.experiment import ExperimentConfig, read_config

@@ -14,7 +14,8 @@ from dataio.checks.findings import SEVERITIES, Finding, Patient
 from dataio.checks.photo_checks import brightness, photo_findings, sharpness
 from dataio.files import Float64, shown
 from dataio.pictures.pixels import have_masks
-from dataio.scene import AutoData, DataConfig, assemble, decode_options
+from dataio.recognition import AutoData
+from dataio.scene import DataConfig, assemble, decode_options
 from dataio.views import checked
 
 EXAMINED_SIZE = 1200  # pixels of the longer side of the pictures that are looked at

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from dataio.cameras import Cameras
-from dataio.sfm.triangulation import SparsePoints
+from dataio.sfm.triangulation import ENOUGH, SparsePoints
 
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -103,6 +103,8 @@ def _signed_distance(solid: Bool) -> npt.NDArray[np.float32]:
 
 
 def carved_by(cameras: Cameras, points: SparsePoints) -> Carved | None:
-    """The shape; None where the points leave nothing of the unit ball, or everything."""
+    """The shape; None where the points are too few, or leave nothing of the unit ball, or everything."""
+    if len(points) < ENOUGH:
+        return None
     found = Carved(cameras, points)
     return found if 0.0 < found.share < 1.0 else None

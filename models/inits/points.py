@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from dataio.sfm.triangulation import ENOUGH
 from dataio.shapes.carved import carved_by
 from models.inits.base import Distance, InitConfig
 
@@ -20,5 +19,4 @@ class PointsInit(InitConfig):
 
     def distance(self, scene: Scene) -> Distance | None:
         """Of what is left, by the scene's photographs; None where too few points are found in them."""
-        points = scene.sparse_points
-        return carved_by(scene.cameras, points) if len(points) >= ENOUGH else None
+        return carved_by(scene.cameras, scene.sparse_points)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from dataio.cameras import Rays
-from dataio.source_views import SourceViews
 from models.capabilities import GRADIENT, SDF, Offer
 from models.losses.base import DataNeeds, LossConfig, Step, mean_of, surface_hits
 from models.model import Model
 
+if TYPE_CHECKING:
+    from dataio.cameras import Rays
+    from dataio.source_views import SourceViews
+
 NEWTON = 2  # steps along the ray, from the mean distance to the zero
 LONGEST = 0.02  # of a step, scene units
 CONVERGED = 2e-3  # scene units
-GRAZING = 0.1  # cosine of ray and normal
+GRAZING = 0.2  # cosine of ray and normal
+FLAT = 0.2  # of half a patch's diagonal: as far from its plane the surface may be at its corners
 CONTRAST = 0.01  # standard deviation of a patch that says anything
 BETWEEN = 6  # values on the way to another view, which tell whether it sees the point
 
@@ -69,7 +72,8 @@ class PatchNccLoss(LossConfig):
         chosen = cost.topk(self.best, dim=1, largest=False).values
         enough = chosen.isfinite().all(1) & (here.std(-1)[:, 0] > CONTRAST)
         chosen = torch.where(enough[:, None], chosen, 0.0)
-        return mean_of(chosen.mean(1), valid & sound & whole & within & enough)
+        flat = lies_on(step.model, patch.detach(), self.side)
+        return mean_of(chosen.mean(1), valid & sound & whole & within & enough & flat)
 
     def _patch(self, views: SourceViews, rays: Rays, point: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
         """[P, A, 3] where the pixels around a point's own meet its tangent plane, and whether all do, [P].
@@ -105,6 +109,19 @@ def on_surface(model: Model, rays: Rays, distance: Tensor) -> tuple[Tensor, Tens
     moved = (value - value.detach()) / slope.clamp_max(-GRAZING)
     facing = (normal * rays.directions).sum(-1) < -GRAZING
     return x - moved[:, None] * rays.directions, normal, (value.detach().abs() < CONVERGED) & facing
+
+
+@torch.no_grad()
+def lies_on(model: Model, patch: Tensor, side: int) -> Tensor:
+    """[P] whether the surface is near the corners and the middles of the sides of patches [P, side * side, 3].
+
+    It is not where a patch reaches over a silhouette, onto what lies behind.
+    """
+    last, middle = side - 1, side // 2
+    places = [row * side + column for row in (0, middle, last) for column in (0, middle, last)]
+    rim = patch[:, places]
+    half = (rim[:, 0] - rim[:, 8]).norm(dim=-1, keepdim=True) / 2
+    return (model.foreground.value(rim).abs() < FLAT * half).all(1)
 
 
 @torch.no_grad()

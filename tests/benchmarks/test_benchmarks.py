@@ -17,8 +17,6 @@ import torch
 import warp as wp
 
 from benchmarks import (
-    baseline,
-    cases,
     data_sets,
     kernels,
     launches,
@@ -32,6 +30,7 @@ from benchmarks import (
     time_to_quality,
     train_step,
 )
+from benchmarks.kernel_cases import baseline, cases
 from dataio.cameras import Cameras
 from dataio.formats import procedural
 from engine import experiment

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import mesh_colors, nadir_flight
 from benchmarks.nadir_flight import Flight, Ground
-from dataio.scene import AutoData
+from dataio.recognition import AutoData
 from models.rendering.frames import Frame
 from utils.errors import InputError
 

@@ -373,7 +373,7 @@ def test_the_command(tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["synthetic/figure", "dtu_scan65"])
 def test_real_sets_agree_with_their_poses(name) -> None:
-    from dataio.scene import AutoData
+    from dataio.recognition import AutoData
 
     sick = admit(AutoData(path=str(shared_data(name))).resolve())
     found = agreement(sick)

@@ -11,7 +11,8 @@ from PIL import Image
 from dataio.formats.dtu import DtuData
 from dataio.formats.transforms import TransformsData
 from dataio.pictures.images import composited
-from dataio.scene import AutoData, DataConfig
+from dataio.recognition import AutoData
+from dataio.scene import DataConfig
 from tests.conftest import shared_data
 from tests.support import made_data
 from utils.config.parts import discover, parts

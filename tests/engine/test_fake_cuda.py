@@ -36,7 +36,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         if "kernels" in path.parts:
             text = in_form(path.stem, text, one_point=True)
         if not path.name.startswith("fake_"):
-            text = text.replace('"cuda"', f'"{NAME}"').replace("(auto|cpu|cuda(", f"(auto|cpu|{NAME}(")
+            text = text.replace('"cuda"', f'"{NAME}"').replace("auto|cpu|cuda(", f"auto|cpu|{NAME}(")
         path.write_text(text, "utf-8")
     command = [sys.executable, "fake_cuda.py", *CONFIGS]
     done = subprocess.run(

@@ -14,7 +14,8 @@ from dataio.formats import photos
 from dataio.formats.scannet import ScannetData
 from dataio.formats.transforms import TransformsData
 from dataio.georeference import Georeference
-from dataio.scene import AutoData, DataConfig, Scene, outline
+from dataio.recognition import AutoData
+from dataio.scene import DataConfig, Scene, outline
 from dataio.views import Views
 from engine import resume, suits
 from engine.experiment import read_config

@@ -260,7 +260,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     read = experiment.read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, "train.steps=50"])
     run = resume.open_trainer(read, tmp_path, distributed.setup("cpu"), allow_config_change=False)
     assert run is not None
-    run.rate_scale = trainer.ROLLED_BACK  # it went back to a checkpoint before: tests/engine/test_faults
+    run.rate_scale = trainer.ROLLED_BACK  # it went back to a checkpoint before: tests/scripts/test_faults
     with torch.no_grad():
         weights = [p.clone() for p in run.objective.model.parameters()]
         run.objective.model.get_parameter("foreground.appearance.network.layers.0.bias").fill_(float("nan"))

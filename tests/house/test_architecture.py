@@ -23,7 +23,9 @@ ALLOWED = {
 PARTS = ("models.fields", "models.samplers", "models.opacities")
 # Types that may be named in annotations, but not imported when the program runs.
 TYPES_ONLY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("models.losses", "models.objective"), ("dataio.batches", "dataio.source_views")),
+    **dict.fromkeys(
+        ("models.losses", "models.objective"), ("dataio.batches", "dataio.seen_points", "dataio.source_views")
+    ),
     **dict.fromkeys(("models.fields", "models.inits", "models.model"), ("dataio.scene",)),
 }
 

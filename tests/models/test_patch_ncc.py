@@ -13,7 +13,7 @@ from dataio.cameras import Rays
 from dataio.scene import Scene
 from dataio.source_views import SourceViews
 from models.losses.base import Step
-from models.losses.patch_ncc import PatchNccLoss, ncc, on_surface, unhidden
+from models.losses.patch_ncc import PatchNccLoss, lies_on, ncc, on_surface, unhidden
 from models.model import Model
 from tests.support.analytic import Sphere, sphere_model
 from tests.support.textured_ball import RADIUS, scene_of_ball
@@ -110,6 +110,17 @@ def test_a_view_on_the_other_side_does_not_see_a_point(scene: Scene) -> None:
     point = RADIUS * torch.nn.functional.normalize(center, dim=-1) * 1.001
     seen = unhidden(model, views, point, torch.tensor([[0, 1, COUNT // 2]]))
     assert seen.tolist() == [[True, True, False]]
+
+
+def test_a_patch_that_reaches_over_the_edge_does_not_lie_on_the_surface() -> None:
+    """Patches across the pole: a small one lies on the ball, a large one and one off it do not."""
+    model, _ = shifted()
+    reach = torch.linspace(-1, 1, 3)
+    square = torch.cartesian_prod(reach, reach)
+    square = torch.column_stack([square, torch.zeros(9)])
+    pole = torch.tensor([0.0, 0.0, RADIUS])
+    patches = torch.stack([pole + 0.05 * square, pole + 0.4 * square, pole + 0.05 * square + 0.05])
+    assert lies_on(model, patches, 3).tolist() == [True, False, False]
 
 
 def test_a_plain_picture_says_nothing(scene: Scene) -> None:

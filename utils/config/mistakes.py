@@ -100,8 +100,17 @@ def _known_instead(key: tuple[str, ...], tree: Node, outline: Outline) -> str:
 
 
 def _blamed(what: str, tree: Node, node: Node) -> Node:
-    """The value that a misfit's first word names by its key, in `node` or from the top; `node` where it names none."""
-    keys = what.partition(" ")[0].rstrip(":").split(".")
+    """The value that a misfit names by its key, in `node` or from the top; `node` where it names none.
+
+    Of several one that stands on the command line, where what does not fit came last, else the first.
+    """
+    words = [word for word in what.split() if word is what.split()[0] or word.endswith(":")]
+    named = [found for word in words if (found := _named(word.strip("(:").split("."), tree, node)) is not None]
+    return next((found for found in named if not found.key.line), named[0] if named else node)
+
+
+def _named(keys: Sequence[str], tree: Node, node: Node) -> Node | None:
+    """What keys lead to as far as they are known, in `node` or from the top; None where the first is in neither."""
     for found in (node, tree):
         below = [found]
         for key in keys:
@@ -111,7 +120,7 @@ def _blamed(what: str, tree: Node, node: Node) -> Node:
             below.append(child)
         if len(below) > 1:
             return below[-1]
-    return node
+    return None
 
 
 def _others(parent: Node) -> list[str]:

@@ -19,7 +19,8 @@ from dataio import files
 from dataio.formats.dtu import DtuData
 from dataio.formats.transforms import TransformsData
 from dataio.pictures import images
-from dataio.scene import AutoData, DataConfig
+from dataio.recognition import AutoData
+from dataio.scene import DataConfig
 from tests.support import made_data
 from utils.errors import InputError
 

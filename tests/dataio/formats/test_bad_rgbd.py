@@ -16,7 +16,8 @@ from PIL import Image
 
 from dataio.formats.scannet import ScannetData
 from dataio.formats.seven_scenes import SevenScenesData
-from dataio.scene import AutoData, DataConfig, Scene
+from dataio.recognition import AutoData
+from dataio.scene import DataConfig, Scene
 from tests.dataio.formats.test_bad_data import png_header, refused
 from tests.support import made_rgbd
 from utils.errors import InputError

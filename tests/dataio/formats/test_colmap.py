@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataio.checks.reprojection import reprojection
 from dataio.formats.colmap import ColmapData
-from dataio.scene import AutoData
+from dataio.recognition import AutoData
 from dataio.views import Views
 from engine.experiment import ExperimentConfig
 from tests.conftest import shared_data

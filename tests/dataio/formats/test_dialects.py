@@ -13,7 +13,7 @@ from dataio.formats.dtu import DtuData
 from dataio.formats.opendronemap import OpenDroneMapData
 from dataio.formats.transforms import TransformsData
 from dataio.georeference import middle_of
-from dataio.scene import AutoData
+from dataio.recognition import AutoData
 from tests.support import made_data, made_models
 from utils.errors import InputError
 

@@ -11,7 +11,8 @@ import pytest
 
 from dataio.formats.blendedmvs import BlendedMvsData
 from dataio.formats.seven_scenes import SevenScenesData
-from dataio.scene import AutoData, DataConfig
+from dataio.recognition import AutoData
+from dataio.scene import DataConfig
 from tests.support import made_data, made_models, made_rgbd
 from utils.errors import InputError
 
@@ -70,7 +71,8 @@ def test_a_picture_in_two_lists_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     names = [frame["file_path"] for frame in content["frames"]]
     made_data.write(tmp_path / "transforms.json", {**content, "train_filenames": names, "test_filenames": names[:2]})
     assert AutoData(path=str(tmp_path)).parse().split == ["test"] * 2 + ["train"] * 8
-    assert f"2 named in more than one split, the first is {names[0]}: taken for test" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"2 pictures are listed for training and for tests: taken for tests, as {names[0]}" in said
 
 
 def test_pictures_in_two_of_colmaps_lists_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +82,8 @@ def test_pictures_in_two_of_colmaps_lists_are_said(tmp_path: Path, capsys: pytes
     (tmp_path / "test_list.txt").write_text("\n".join(shot.names[:3]))
     views = AutoData(path=str(tmp_path)).parse()
     assert views.split == ["test" if name in shot.names[:3] else "train" for name in views.names]
-    assert f"3 named in more than one split, the first is {shot.names[0]}: taken for test" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"3 pictures are listed for training and for tests: taken for tests, as {shot.names[0]}" in said
 
 
 LINKS = {

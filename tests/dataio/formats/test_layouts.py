@@ -11,7 +11,7 @@ from dataio.formats.llff import LlffData
 from dataio.formats.nerfpp import NerfPlusPlusData
 from dataio.formats.transforms import TransformsData
 from dataio.pictures.images import read_depth
-from dataio.scene import AutoData
+from dataio.recognition import AutoData
 from tests.conftest import shared_data
 from tests.support import made_data, made_models
 from tests.support.made_data import FOCAL, HEIGHT, WIDTH

@@ -18,7 +18,7 @@ from dataio.formats.photos import PhotosData, prepare, upright
 from dataio.formats.transforms import TransformsData
 from dataio.pictures.exif import ORIENTATION, Exif, Position, read_exif
 from dataio.pictures.images import read_image
-from dataio.scene import AutoData
+from dataio.recognition import AutoData
 from dataio.sfm import structure_from_motion
 from dataio.sfm.structure_from_motion import Effort, Limits, camera_groups, choose_pairs, find_models
 from tests.support import made_data, made_models

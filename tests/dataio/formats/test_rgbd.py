@@ -8,7 +8,8 @@ import torch
 
 from dataio.formats.scannet import ScannetData
 from dataio.formats.seven_scenes import SevenScenesData
-from dataio.scene import AutoData, Scene
+from dataio.recognition import AutoData
+from dataio.scene import Scene
 from tests.conftest import shared_data
 from tests.support import made_rgbd
 

@@ -16,7 +16,8 @@ from dataio.formats.transforms import TransformsData
 from dataio.georeference import Georeference, camera_turn, ecef, utm_of
 from dataio.pictures.exif import GPS
 from dataio.placement import moved, placed
-from dataio.scene import AutoData, DataConfig, assemble
+from dataio.recognition import AutoData
+from dataio.scene import DataConfig, assemble
 from dataio.views import Views, checked
 from engine.run import scene_state
 from tests.conftest import shared_data

@@ -19,7 +19,7 @@ from dataio.formats.scannet import ScannetData
 from dataio.formats.seven_scenes import SevenScenesData
 from dataio.formats.transforms import TransformsData
 from dataio.lens import Lens
-from dataio.scene import AutoData
+from dataio.recognition import AutoData
 from tests.dataio.formats import test_uav
 from tests.support import made_data, made_models, made_rgbd
 from utils.errors import InputError

@@ -8,7 +8,7 @@ import torch
 from scipy.special import sph_harm_y
 from torch.nn import functional as F
 
-from benchmarks import baseline
+from benchmarks.kernel_cases import baseline
 from models.kernels.networks.color_inputs import harmonics
 
 

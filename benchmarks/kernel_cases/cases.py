@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks import baseline
-from benchmarks.case import FLOAT, Case, Inputs, Least, Results, backward, both
-from benchmarks.sample_cases import depth_cases, sample_cases, view_cases
+from benchmarks.kernel_cases import baseline
+from benchmarks.kernel_cases.case import FLOAT, Case, Inputs, Least, Results, backward, both
+from benchmarks.kernel_cases.sample_cases import depth_cases, sample_cases, view_cases
 from dataio.cameras import Rays
 from models.bounds.sphere import Sphere
 from models.encodings.hash_grid import HashGridConfig

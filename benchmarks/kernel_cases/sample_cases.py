@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks import baseline
-from benchmarks.case import FLOAT, Case, Inputs, Least, Results, backward, both, share_that_differs
+from benchmarks.kernel_cases import baseline
+from benchmarks.kernel_cases.case import FLOAT, Case, Inputs, Least, Results, backward, both, share_that_differs
 from models.kernels.networks import color_inputs
 from models.kernels.rays import logistic, march, packed, sums
 

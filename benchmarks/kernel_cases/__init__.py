@@ -1,0 +1,1 @@
+"""Each kernel beside its PyTorch baseline on the same inputs."""
