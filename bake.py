@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.arguments import between
 from utils.errors import InputError, run_script
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def main() -> int:
     )
     add = parser.add_argument
     add("run", help="run folder or checkpoint folder")
-    add("--resolution", type=resolution, default=128, metavar="N", help="points per side; default: 128")
+    add("--resolution", type=between(int, 16, 1024), default=128, metavar="N", help="points per side; default: 128")
     add("--float32", action="store_true", help="values in 32 bits instead of 16")
     add("--out", type=Path, metavar="FOLDER", help="default: RUN/asset")
     add("--device", default="auto", help="auto, cpu, cuda")
@@ -64,14 +65,6 @@ def baked_asset(run: Run, resolution: int, *, halves: bool = True) -> Asset:
         up=run.up,
         units="unknown" if run.georeference is None else "m",
     )
-
-
-def resolution(text: str) -> int:
-    """A number of lattice points per side."""
-    value = int(text)
-    if not 16 <= value <= 1024:
-        raise argparse.ArgumentTypeError(f"16 to 1024 expected, got {text}")
-    return value
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.arguments import between
 from utils.errors import InputError, run_script
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ def main() -> int:
     parser.add_argument(
         "--reference", type=Path, metavar="FILE", help="true surface, or points on it (.npz, .ply), same frame"
     )
+    count, share = between(int, 0, 10**6), between(float, 0, 10**6)
     parser.add_argument(
-        "--min-views", type=int, default=2, metavar="N", help="of points, those that N training views saw; default: 2"
+        "--min-views", type=count, default=2, metavar="N", help="of points, those that N training views saw; default: 2"
     )
-    parser.add_argument("--crop", type=float, metavar="C", help="drop what is C radii outside its box")
+    parser.add_argument("--crop", type=share, metavar="C", help="drop what is C radii outside its box")
     parser.add_argument("--heights", type=Path, metavar="FILE", help="points (.npz) or a mesh: errors in z")
     parser.add_argument("--data", metavar="PATH", help="other photographs in the same world frame")
     parser.add_argument("--background", choices=("white", "black"), help="behind masked photographs")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.arguments import between
 from utils.errors import run_script
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def main() -> int:
     )
     parser.add_argument("run", help="run folder or checkpoint folder")
     add = parser.add_argument
-    add("--resolution", type=resolution, default=256, metavar="N", help="points per side; default: 256")
+    add("--resolution", type=between(int, 16, 4096), default=256, metavar="N", help="points per side; default: 256")
     add("--out", type=Path, action="append", metavar="FILE", help="default: RUN/meshes/mesh.ply")
     add("--color", action=argparse.BooleanOptionalAction, default=True, help="vertex colors; default: yes")
     add("--keep", type=keep, default=0.01, metavar="K", help="all, largest or least share; default: 0.01")
@@ -127,14 +128,6 @@ def as_seen(
         mesh.remove_unreferenced_vertices()
         said += f", {opened:.0%} of the area left open (--close keeps it)"
     return mesh, said
-
-
-def resolution(text: str) -> int:
-    """A number of lattice points per side."""
-    value = int(text)
-    if not 16 <= value <= 4096:
-        raise argparse.ArgumentTypeError(f"16 to 4096 expected, got {text}")
-    return value
 
 
 def keep(text: str) -> str | float:

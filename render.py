@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.arguments import between
 from utils.errors import InputError, run_script
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from models.rendering.renderers.base import Renderer, RendererConfig, Source
 
 MODES = ("rgb", "depth", "normal")
+MOST_FRAMES, MOST_PIXELS = 100_000, 1 << 15  # of a video; of a side of it, as in files of paths
 EXAMPLE = """examples:
   python render.py runs/demo
   python render.py runs/demo --path interpolate --frames 240 --modes rgb --scale 2 --out flight.mp4
@@ -38,13 +40,13 @@ def main() -> int:
     add = parser.add_argument
     add("run", help="run folder, checkpoint folder or asset folder")
     add("--path", default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
-    add("--frames", type=positive(int), default=60, metavar="N", help="default: 60")
-    add("--fps", type=positive(float), default=30.0, metavar="F", help="default: 30")
+    add("--frames", type=between(int, 1, MOST_FRAMES), default=60, metavar="N", help="default: 60")
+    add("--fps", type=between(float, 0.01, 1000.0), default=30.0, metavar="F", help="default: 30")
     add("--modes", type=modes, metavar="M,...", help="of rgb,depth,normal; default: all that it makes")
     add("--renderer", metavar="R", help="volume, surface, lattice, mesh or YAML; default: volume")
     add("--surface", action="store_true", help="the same as --renderer surface")
     add("--baked", action="store_true", help="with --surface --modes depth: by a lattice of values")
-    add("--scale", type=positive(float), default=1.0, metavar="S", help="of the image size")
+    add("--scale", type=between(float, 1e-4, 100.0), default=1.0, metavar="S", help="of the image size")
     add("--out", type=Path, metavar="FILE", help="default: RUN/videos/PATH.mp4")
     add("--device", default="auto", help="auto, cpu, cuda")
     add("--debug", action="store_true", help="show tracebacks of user errors")
@@ -58,6 +60,8 @@ def main() -> int:
     wanted = makable(config, args.modes)
     source, renderer = open_shown(args.run, config if named else None, args.device)
     cameras = path_cameras(source, args.path, args.frames).scaled(args.scale)
+    if (side := int(cameras.size.max())) > MOST_PIXELS:
+        raise InputError(f"--scale: {args.scale:g} - gives pictures of {side} pixels - expected up to {MOST_PIXELS}")
     out = args.out or source.folder / "videos" / f"{Path(args.path).stem}.mp4"
     count = write_video(out, panels(renderer, cameras, wanted), fps=args.fps)
     print(f"{out}: {count} frames, {count / args.fps:.1f} s, {', '.join(wanted)}")
@@ -164,18 +168,6 @@ def modes(text: str) -> tuple[str, ...]:
         if name not in MODES:
             raise argparse.ArgumentTypeError(f"unknown mode {name!r}, expected some of {','.join(MODES)}")
     return wanted
-
-
-def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
-    """An argparse type: a number above zero."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < 1e6:
-            raise argparse.ArgumentTypeError(f"a number above 0 expected, got {text}")
-        return value
-
-    return parse
 
 
 if __name__ == "__main__":

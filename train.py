@@ -33,6 +33,7 @@ def main() -> int:
     args = parser.parse_intermixed_args()
 
     from engine import build, experiment
+    from utils import distributed
     from utils.config.loading import to_yaml
 
     config = experiment.read_config(args.config, args.overrides)
@@ -40,7 +41,7 @@ def main() -> int:
         print(to_yaml(config), end="")
         return 0
     if args.check:
-        build.choose_device(config.device)
+        distributed.choose_device(config.device)
         build.check_optimizer(config)
         print(f"{args.config}: fits; {config.data.check()}")
         return 0

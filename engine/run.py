@@ -15,12 +15,13 @@ from torch import Tensor
 from dataio.cameras import Cameras
 from dataio.georeference import Georeference
 from dataio.scene import AutoData, Scene
-from engine.build import choose_device, renamed
+from engine.build import renamed
 from engine.experiment import ExperimentConfig, read_config
 from engine.poses import Placed, place_cameras, placed_scene
 from models.model import Model
 from models.samples import Points
 from utils.checkpoint import load_checkpoint, newest_checkpoint
+from utils.distributed import choose_device
 from utils.errors import InputError
 
 

@@ -17,9 +17,11 @@ from utils.config.parts import CHOICE_MARK, Part, parts
 from utils.config.schedule import Schedule, constant
 
 OF_THE_RUN = ("parts", "reduce_on_plateau", "gradient_clip")  # keys that no entry of `parts` has
+Beta = Annotated[float, Field(ge=0, lt=1)]  # share of a moment that a step keeps
 # A learning rate, or a mapping with any of `type`, `lr`, `schedule` and the type's own keys, as it was written.
 Entry = Annotated[
-    float | dict[str, Any], WithJsonSchema({"anyOf": [{"type": "number"}, {CHOICE_MARK: "OptimizerConfig"}]})
+    Annotated[float, Field(gt=0)] | dict[str, Any],
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {CHOICE_MARK: "OptimizerConfig"}]}),
 ]
 
 

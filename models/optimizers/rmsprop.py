@@ -10,14 +10,14 @@ from pydantic import Field
 from torch.autograd.graph import increment_version
 
 from models.kernels.networks.optimizers import rmsprop_step
-from models.optimizers.base import OptimizerConfig, UpdateRule, found_inf_flag
+from models.optimizers.base import Beta, OptimizerConfig, UpdateRule, found_inf_flag
 
 
 class RmspropConfig(OptimizerConfig):
     """Fridovich-Keil et al., "Plenoxels" (2022), section 3.3 and its published code."""
 
     type: Literal["rmsprop"] = "rmsprop"
-    beta: float = Field(0.95, ge=0, lt=1, description="share of the mean square that a step keeps")
+    beta: Beta = Field(0.95, description="share of the mean square that a step keeps")
     eps: float = Field(1e-8, gt=0)
     lazy: bool = Field(False, description="numbers whose gradient is exactly zero keep their mean square")
 

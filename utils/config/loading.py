@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -286,8 +285,6 @@ def _write_out(schema: Any, definitions: dict[str, Any]) -> Any:
     if not isinstance(schema, dict):
         return schema
     result = {k: _write_out(v, definitions) for k, v in schema.items() if k not in ("required", CHOICE_MARK)}
-    if result.get("default") in (math.inf, -math.inf):
-        del result["default"]  # JSON has no such number
     if "required" in schema and not isinstance(schema["required"], list):
         result["required"] = _write_out(schema["required"], definitions)  # a property of that name
     if CHOICE_MARK in schema:

@@ -64,7 +64,7 @@ class Config(StrictModel):
     gems: list[Choice[GemConfig]] = []
     work: Work = Work()
     weights: dict[str, Schedule] = {}
-    far: float = float("inf")
+    far: float = 1e9
 
 
 @pytest.fixture
