@@ -58,14 +58,14 @@ def choose_device(name: str, local_rank: int = 0, world: int = 1) -> torch.devic
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    known = re.fullmatch(r"cpu|cuda(?::(\d{1,9}))?", name)
-    if not known:
-        raise InputError(f"device: expected auto, cpu, cuda or cuda:N (got {printable(repr(name[:60]))})")
     if name == "cpu":
         return torch.device(name)
+    kind, colon, number = name.partition(":")
+    if kind != "cuda" or bool(colon) != bool(re.fullmatch(r"[0-9]{1,9}", number)):
+        raise InputError(f"device: expected auto, cpu, cuda or cuda:N (got {printable(repr(name[:60]))})")
     if not torch.cuda.is_available():
         raise InputError(f"device: {name} - no CUDA device was found - expected cpu or auto, or check the driver")
-    index = local_rank if world > 1 or known[1] is None else int(known[1])
+    index = local_rank if world > 1 or not number else int(number)
     if index >= torch.cuda.device_count():
         raise InputError(f"device: cuda:{index} - this machine has {torch.cuda.device_count()} CUDA devices")
     return torch.device("cuda", index)

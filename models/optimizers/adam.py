@@ -62,11 +62,15 @@ class Adam(torch.optim.Adam):
                 if parameter.grad is not None:
                     move(parameter, parameter.grad, group)
 
+    def fresh_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """See `UpdateRule.fresh_state`."""
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        return {"step": torch.zeros((), device=parameter.device), **moments}
+
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state.update(self.fresh_state(parameter))
         return state
 
     def _move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:

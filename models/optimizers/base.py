@@ -120,6 +120,10 @@ class UpdateRule(torch.optim.Optimizer):
 
     found_inf: Tensor | None = None
 
+    def fresh_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What is kept of a parameter [*N] before its first step, by name, on its device."""
+        raise TypeError("an update rule says what it keeps")
+
 
 def found_inf_flag(found_inf: Tensor | None, device: torch.device) -> Tensor:
     """[1] float32 on `device`, as kernels read it: `found_inf` [], or zero for None."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from models.kernels.networks.optimizers import rmsprop_step
@@ -36,13 +37,17 @@ class Rmsprop(UpdateRule):
         super().__init__(groups, {"lr": lr, "beta": beta, "eps": eps})
         self.lazy = lazy
 
+    def fresh_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """See `UpdateRule.fresh_state`."""
+        return {"square_avg": torch.zeros_like(parameter)}
+
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # nothing here is evaluated twice
         for group in self.param_groups:
             for parameter in (parameter for parameter in group["params"] if parameter.grad is not None):
                 state = self.state[parameter]
                 if not state:
-                    state["square_avg"] = torch.zeros_like(parameter)
+                    state.update(self.fresh_state(parameter))
                 rmsprop_step(
                     parameter,
                     parameter.grad.contiguous(),

@@ -99,7 +99,10 @@ class OccupancyGrid(Sampler):
         return {"step": float(self.steps[0])}
 
     def set_extra_state(self, state: Any) -> None:
-        self.steps[0] = float(state["step"])
+        step, (shortest, longest) = float(state["step"]), sorted(self.config.step)
+        if not 0.5 * shortest <= step <= 2 * longest:  # rounded, or of a config that was changed on purpose
+            raise ValueError(f"a step of {step:g} through the occupancy grid - expected {shortest:g} to {longest:g}")
+        self.steps[0] = step
         self.coarse.copy_(blocks(self.grids()))  # the occupied cells have been loaded by now
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from dataio.pictures.exif import GPS
 from dataio.placement import moved, placed
 from dataio.scene import AutoData, DataConfig, assemble
 from dataio.views import Views, checked
-from engine.run import scene_state
+from engine.saved import scene_state
 from tests.conftest import shared_data
 from tests.support.made_data import HEIGHT, WIDTH, picture, ring_poses
 from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
