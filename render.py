@@ -99,6 +99,8 @@ def path_cameras(source: Source, path: str, frames: int) -> Cameras:
     if path.endswith(".json"):
         return file_cameras(source, Path(path))
     shot = source.cameras
+    if len(shot) < 2:
+        raise InputError(f"--path: {path} - leads past {len(shot)} view - expected at least 2, or a .json file")
     poses = shot.camera_to_world.cpu().numpy()
     if path == "spiral":
         along = spiral_path(poses, frames, up=source.world_from_scene[:3, :3].T @ source.up)

@@ -256,3 +256,21 @@ def test_a_resumption_says_what_is_wrong(
     main, arguments = scripts(folder, run.parent)["train"]
     plateau = ["optimizer.reduce_on_plateau={}", "--allow-config-change"] if "plateau" in fault else []
     check(main, [*arguments, *plateau], words, (monkeypatch, capsys))
+
+
+def test_a_step_beyond_the_end_and_other_ranks_are_no_fault(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = rewritten(run, tmp_path / "run", stated(step=10**6, info={"world": 7}))
+    main, arguments = scripts(folder, run.parent)["train"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    assert main() == 0
+    assert "complete, 1000000 steps" in capsys.readouterr().out
+
+
+def test_a_path_needs_two_views(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = rewritten(run, tmp_path / "run", replaced("scene", "splits", "train", by=torch.tensor([0])))
+    main, arguments = scripts(alone, run.parent)["render"]
+    check(main, arguments, ("--path", "1 view", "at least 2"), (monkeypatch, capsys))
