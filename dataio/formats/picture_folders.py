@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dataio.files import Float64, inside, notice, shown
+from dataio.files import Float64, inside, notice, shown, within
 from dataio.pictures import images
 from utils.errors import InputError
 
@@ -104,7 +104,8 @@ def _find(folder: Path, name: str, where: str, allow_outside: bool) -> Path:
     path = inside(folder, name, where=where, allow_outside=allow_outside)
     if path.is_file():
         return path
-    return images.beside(path) or path
+    other = images.beside(path)
+    return path if other is None else within(folder, other, allow_outside=allow_outside)
 
 
 def fitted(

@@ -31,6 +31,7 @@ from dataio.files import (
     notice,
     parse_json,
     shown,
+    within,
 )
 from dataio.formats import picture_folders
 from dataio.lens import Lens
@@ -115,13 +116,17 @@ class TransformsData(DataConfig):
         """Read the file or the files of the splits. Raises InputError."""
         path = need_folder(self.path)
         if path.is_file():
-            return _parse_file(path, self.allow_outside, _split_of(path))
+            return self._parse_file(path, _split_of(path))
         if (path / SPLIT_FILES["train"]).is_file():
             files = {split: path / name for split, name in SPLIT_FILES.items() if (path / name).is_file()}
-            return _joined([_parse_file(file, self.allow_outside, split) for split, file in files.items()])
+            return _joined([self._parse_file(file, split) for split, file in files.items()])
         if not (path / "transforms.json").is_file():
             raise InputError(f"{shown(path)} - no transforms.json and no transforms_train.json in it")
-        return _parse_file(path / "transforms.json", self.allow_outside, None)
+        return self._parse_file(path / "transforms.json", None)
+
+    def _parse_file(self, path: Path, split: str | None) -> Views:
+        file = within(path.parent, path, allow_outside=self.allow_outside)
+        return _parse_file(file, self.allow_outside, split)
 
 
 def _split_of(path: Path) -> str | None:
@@ -332,7 +337,10 @@ class _Folder:
     def image(self, name: str, where: str) -> Path:
         """The picture; Blender's files leave the suffix out, and some name another one than their pictures have."""
         path = self.find(name, f"{where}.file_path")
-        return path if path.is_file() else images.beside(path) or path
+        return path if path.is_file() else self.own(images.beside(path)) or path
+
+    def own(self, path: Path | None) -> Path | None:
+        return None if path is None else within(self.file.parent, path, allow_outside=self.allow_outside)
 
     def points(self, name: str | None, where: str, world_from_saved: Float64) -> Float64 | None:
         if name is None:

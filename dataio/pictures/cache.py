@@ -26,7 +26,7 @@ VERSION = 1  # of the files' layout
 SUFFIX = ".pixels"
 DAYS_KEPT = 30
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-SIZE_PATTERN = r"^(auto|\d+(\.\d+)?[KMGT])$"
+SIZE_PATTERN = r"^(auto|[0-9]{1,9}(\.[0-9]{1,9})?[KMGT])$"
 AUTO_SHARE = 0.6
 
 

@@ -109,7 +109,9 @@ class _Files:
     def read(self, path: Path) -> Node:
         if not path.is_file():
             raise InputError(_no_file(path))
-        self.roots.append(_real(path).parent)
+        self.roots.append(_real(path.parent))
+        if not self.is_ours(path):
+            raise InputError(f"{_shown(path)}: a link that leads out of its folder - expected the file itself")
         return self.complete(path, ())
 
     def complete(self, path: Path, chain: tuple[Path, ...]) -> Node:
@@ -132,6 +134,10 @@ class _Files:
             merged = merge(merged, self.complete(found, chain))
         return merge(merged, Node(entries, tree.place, tree.key))
 
+    def is_ours(self, path: Path) -> bool:
+        """Whether a file lies, links followed, in the config's folder or in the project's."""
+        return any(_real(path).is_relative_to(root) for root in self.roots)
+
     def base_names(self, base: Node) -> list[Node]:
         names = base.value if isinstance(base.value, list) else [base]
         wrong = [name for name in names if not isinstance(name.value, str) or not name.value.isprintable()]
@@ -142,8 +148,7 @@ class _Files:
         """The file that `name`, written in the file `path`, means; it must lie in a folder of configs."""
         folders = (path.parent, CONFIGS, CONFIGS / "data")
         for candidate in (folder / name for folder in folders):
-            inside = any(_real(candidate).is_relative_to(root) for root in self.roots)
-            if not inside:
+            if not self.is_ours(candidate):
                 raise InputError(f"{place}: base: {name!r} lies outside the config's folder and configs/")
             if candidate.is_file():
                 return candidate

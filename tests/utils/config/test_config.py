@@ -270,6 +270,11 @@ def test_links_do_not_lead_outside(folder: Path, tmp_path_factory: pytest.TempPa
     secret.write_text("far: 1")
     (folder / "link.yaml").symlink_to(secret)
     assert "lies outside" in mistakes(folder, "base: link.yaml")[0]
+    with pytest.raises(InputError, match=r"^link\.yaml: a link that leads out of its folder"):
+        load_config("link.yaml", [], Config)
+    (folder / "near.yaml").symlink_to("a.yaml")
+    (folder / "a.yaml").write_text("mine: {}")
+    assert load_config("near.yaml", [], Config).mine == OpenMineConfig()
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
