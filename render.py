@@ -173,4 +173,4 @@ def modes(text: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, memory="a smaller --scale or a smaller model may help")

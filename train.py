@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.errors import run_script
+from utils.errors import MEMORY, memory_line, out_of_memory, run_script
 
 if TYPE_CHECKING:
     from engine.experiment import ExperimentConfig
@@ -18,6 +18,8 @@ EXAMPLE = """examples:
   torchrun --nproc-per-node=2 train.py configs/neus_hash.yaml data.path=DATA
 
 exit codes: 0 done, 2 bad input, 3 loss not finite, 4 storage, 5 memory, 75 or 130 after a signal"""
+
+SMALLER = "a smaller train.micro_batch, fewer train.rays, a smaller data.ram or a larger data.downscale may help"
 
 
 def main() -> int:
@@ -50,8 +52,6 @@ def main() -> int:
 
 def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> int:
     """Train until the budget is used or a signal comes; returns the exit code."""
-    import torch
-
     from engine import resume, signals, step_guard
     from utils import distributed
 
@@ -68,11 +68,11 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
         except step_guard.NumbersError as error:
             print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
             return 3
-        except torch.OutOfMemoryError as error:
-            reason = str(error).splitlines()[0]
-            advice = "a smaller train.micro_batch, on several ranks, or fewer train.rays may help"
-            print(f"error: {reason} - the checkpoints before are kept; {advice}", file=sys.stderr)
-            return 5
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            print(f"error: {memory_line(error, f'the checkpoints before are kept; {SMALLER}')}", file=sys.stderr)
+            return MEMORY
         finally:
             run.close()
         return stop.exit_code if run.progress < 1 else 0
@@ -81,4 +81,4 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, memory=SMALLER)

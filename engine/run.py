@@ -21,6 +21,7 @@ from engine.saved import SavedScene, read_saved
 from models.model import Model
 from models.optimizers.together import Optimizers
 from models.samples import Points
+from utils import memory
 from utils.checkpoint import newest_checkpoint
 from utils.distributed import choose_device
 from utils.entries import Entry, described, is_plain
@@ -55,13 +56,15 @@ class Run:
     def open(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> Run:
         """A run folder (its newest sound checkpoint) or a checkpoint folder. Raises InputError."""
         folder, checkpoint = _find(Path(path))
+        on = choose_device(device)
+        if on.type == "cpu":
+            memory.limit()
         config = read_config(folder / "config.yaml", overrides, saved=True)
         saved = read_saved(checkpoint)
         kept = saved.scene
         model = Model(config.model, data_color=kept.background, cameras=len(kept.cameras))
         load_model(model, saved.model)
         model.update(saved.progress)
-        on = choose_device(device)
         poses = model.poses
         placed = place_cameras(poses, kept.cameras, kept.splits["train"]) if poses is not None else None
         model.poses = None

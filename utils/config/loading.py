@@ -16,6 +16,7 @@ from utils.config.yaml_text import MAX_BYTES, Node, Place, merge, parse, write
 from utils.errors import InputError
 
 ModelT = TypeVar("ModelT", bound=StrictModel)
+MOST_BASES = 100
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -105,6 +106,7 @@ class _Files:
         self.mistakes = mistakes
         self.done: dict[Path, Node] = {}
         self.roots = [_real(CONFIGS)]
+        self.named = 0  # bases so far
 
     def read(self, path: Path) -> Node:
         if not path.is_file():
@@ -139,9 +141,13 @@ class _Files:
         return any(_real(path).is_relative_to(root) for root in self.roots)
 
     def base_names(self, base: Node) -> list[Node]:
+        """The names in `base`. Raises InputError when there are more in all than any config has."""
         names = base.value if isinstance(base.value, list) else [base]
         wrong = [name for name in names if not isinstance(name.value, str) or not name.value.isprintable()]
         self.mistakes += [f"{name.place}: base: should be a file or a list of files" for name in wrong]
+        self.named += len(names)
+        if self.named > MOST_BASES:
+            raise InputError(f"{base.place}: base: more than {MOST_BASES} files in all, which no config has")
         return [name for name in names if name not in wrong]
 
     def find(self, name: str, path: Path, place: Place) -> Path:

@@ -257,12 +257,21 @@ def test_another_type_replaces_all_options(folder: Path) -> None:
         ("base: /etc/passwd",
          "a.yaml:1:7: base: '/etc/passwd' lies outside the config's folder and configs/"),
         ("base: 3", "a.yaml:1:7: base: should be a file or a list of files"),
+        (f"base: [{', '.join(['b.yaml'] * 101)}]", "a.yaml:1:7: base: more than 100 files in all, which no config has"),
+        (f"base: [{', '.join(['b.yaml'] * 30_000)}]",
+         "a.yaml:1:79984: not valid YAML: more than 10000 values, which no config has"),
         ('base: "b\\0.yaml"', "a.yaml:1:7: base: should be a file or a list of files"),
     ],
 )  # fmt: skip
 def test_bad_bases_are_one_line(folder: Path, text: str, line: str) -> None:
     (folder / "b.yaml").write_text("base: a.yaml")
     assert mistakes(folder, text) == [line]
+
+
+def test_a_long_chain_of_bases_has_an_end(folder: Path) -> None:
+    for i in range(200):
+        (folder / f"c{i}.yaml").write_text(f"base: c{i + 1}.yaml")
+    assert mistakes(folder, "base: c0.yaml") == ["c99.yaml:1:7: base: more than 100 files in all, which no config has"]
 
 
 def test_links_do_not_lead_outside(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
