@@ -67,4 +67,4 @@ def baked_asset(run: Run, resolution: int, *, halves: bool = True) -> Asset:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, memory="a smaller --resolution may help")

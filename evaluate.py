@@ -298,4 +298,4 @@ def shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, memory="a smaller data.ram or a larger data.downscale may help")

@@ -176,4 +176,4 @@ def keep(text: str) -> str | float:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, memory="a smaller --resolution may help")

@@ -82,4 +82,4 @@ def check(data: str, overrides: Sequence[str], out: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, memory="a smaller data.memory, data.size or data.ram may help")

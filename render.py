@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MODES = ("rgb", "shape", "normal", "depth")
 PATHS = ("spiral", "interpolate")
 LABELS = {"rgb": "color", "shape": "shape", "normal": "normals", "depth": "depth"}
+MOST_FRAMES, MOST_PIXELS = 100_000, 1 << 15  # of a video; of a side of it, as in files of paths
 EXAMPLE = """examples:
   python render.py runs/demo
   python render.py runs/demo --path interpolate --frames 240 --modes rgb --scale 2 --out flight.mp4
@@ -43,8 +44,8 @@ def main() -> int:
     add = parser.add_argument
     add("run", help="run folder, checkpoint folder or asset folder")
     add("--path", type=path, default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
-    add("--frames", type=number(int, 1, 1_000_000), default=80, metavar="N", help="default: 80")
-    add("--fps", type=number(float, 0.001, 1000), default=20.0, metavar="F", help="default: 20")
+    add("--frames", type=number(int, 1, MOST_FRAMES), default=80, metavar="N", help="default: 80")
+    add("--fps", type=number(float, 0.01, 1000), default=20.0, metavar="F", help="default: 20")
     add("--modes", type=modes, metavar="M,...", help="of rgb,shape,normal,depth; default: all that it makes")
     add("--renderer", metavar="R", help="volume, surface, lattice, mesh or YAML; default: volume")
     add("--surface", action="store_true", help="the same as --renderer surface")
@@ -70,6 +71,8 @@ def main() -> int:
     cameras = path_cameras(source, args.path, args.frames)
     columns = columns_for(len(wanted), *size_of(cameras, 0))
     cameras = cameras.scaled(args.scale or own_scale(cameras, args.path, len(wanted), columns))
+    if (side := int(cameras.size.max())) > MOST_PIXELS:
+        raise InputError(f"--scale: {args.scale:g} - gives pictures of {side} pixels - expected up to {MOST_PIXELS}")
     out = args.out or video(source.folder, args.path)
     unit = float(np.cbrt(np.linalg.det(source.world_from_scene[:3, :3])))
     count = write_video(out, frames(renderer, cameras, wanted, columns=columns, unit=unit), fps=args.fps)
@@ -129,6 +132,8 @@ def path_cameras(source: Source, path: str, frames: int) -> Cameras:
     if path.endswith(".json"):
         return file_cameras(source, Path(path))
     shot = source.cameras
+    if len(shot) < 2:
+        raise InputError(f"--path: {path} - leads past {len(shot)} view - expected at least 2, or a .json file")
     poses = shot.camera_to_world.cpu().numpy()
     if path == "spiral":
         along = spiral_path(poses, frames, up=source.world_from_scene[:3, :3].T @ source.up)
@@ -253,4 +258,4 @@ def path(text: str) -> str:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, memory="a smaller --scale or a smaller model may help")

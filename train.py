@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine import early
 from utils.command_line import Parser, override
-from utils.errors import run_script
+from utils.errors import MEMORY, memory_line, out_of_memory, run_script
 
 if TYPE_CHECKING:
     from engine.experiment import ExperimentConfig
@@ -19,6 +19,8 @@ EXAMPLE = """examples:
   torchrun --nproc-per-node=2 train.py configs/neus_hash.yaml data.path=DATA
 
 exit codes: 0 done, 2 bad input, 3 loss not finite, 4 storage, 5 memory, 75 or 130 after a signal"""
+
+SMALLER = "a smaller train.micro_batch, fewer train.rays, a smaller data.ram or a larger data.downscale may help"
 
 
 def main() -> int:
@@ -36,6 +38,7 @@ def main() -> int:
         early.check_places(tree, folder)
 
     from engine import build, experiment, suits
+    from utils import distributed
     from utils.config.loading import to_yaml
 
     config = experiment.read_config(args.config, args.overrides)
@@ -43,7 +46,7 @@ def main() -> int:
         print(to_yaml(config), end="")
         return 0
     if args.check:
-        build.choose_device(config.device)
+        distributed.choose_device(config.device)
         build.check_optimizer(config)
         found = config.data.inspect()
         for warning in suits.warnings_before(config, found):
@@ -55,8 +58,6 @@ def main() -> int:
 
 def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> int:
     """Train until the budget is used or a signal comes; returns the exit code."""
-    import torch
-
     from engine import resume, signals, step_guard
     from utils import distributed
 
@@ -73,11 +74,11 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
         except step_guard.NumbersError as error:
             print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
             return 3
-        except torch.OutOfMemoryError as error:
-            reason = str(error).splitlines()[0]
-            advice = "a smaller train.micro_batch, on several ranks, or fewer train.rays may help"
-            print(f"error: {reason} - the checkpoints before are kept; {advice}", file=sys.stderr)
-            return 5
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            print(f"error: {memory_line(error, f'the checkpoints before are kept; {SMALLER}')}", file=sys.stderr)
+            return MEMORY
         finally:
             run.close()
         return stop.exit_code if run.progress < 1 else 0
@@ -86,4 +87,4 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, memory=SMALLER)

@@ -67,9 +67,10 @@ def measure(
     warmup, steps: training steps before those whose kernels are timed, and those. gemm: see `machine.roofs`.
     """
     from benchmarks.kernel_cases.cases import cases, make_inputs
-    from engine.build import choose_device, use_threads
+    from engine.build import use_threads
     from engine.experiment import read_config
     from models.encodings.hash_grid import HashGridConfig
+    from utils.distributed import choose_device
 
     read = read_config(config, overrides)
     field: Any = read.model.foreground.field

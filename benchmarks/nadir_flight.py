@@ -265,8 +265,8 @@ def measure(config: str, flight: Flight, folder: Path, budget: list[str], resolu
 
     Raises InputError for a wrong config, and when a script ends with an error.
     """
-    from engine.build import choose_device
     from engine.run import Run
+    from utils.distributed import choose_device
 
     origin = write_flight(flight, folder / "data")
     places = [f"data.path={json.dumps(str(folder / 'data'))}", f"output={json.dumps(str(folder / 'run'))}"]

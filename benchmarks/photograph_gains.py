@@ -51,8 +51,8 @@ def measure(config: str, data: Sequence[str], folder: Path, stops: float, budget
     Raises InputError for a wrong config or data, and when training ends with an error.
     """
     from dataio.export import write_transforms
-    from engine.build import choose_device
     from engine.experiment import read_config
+    from utils.distributed import choose_device
 
     read = read_config(config, [*data, *budget])
     scene = read.data.load()

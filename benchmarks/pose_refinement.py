@@ -89,8 +89,8 @@ def measure(
     a wrong config or data, and when training ends with an error.
     """
     from dataio.export import write_transforms
-    from engine.build import choose_device
     from engine.experiment import read_config
+    from utils.distributed import choose_device
 
     read = read_config(next(iter(configs.values())), [*data, *budget])
     truth = read.data.load()

@@ -86,8 +86,8 @@ def measure(
 
     Raises InputError for a wrong config, and when training or evaluation ends with an error.
     """
-    from engine.build import choose_device
     from engine.experiment import read_config
+    from utils.distributed import choose_device
 
     device = choose_device(read_config(config, overrides).device)
     found = {**machine.describe(device), "config": Path(config).stem, "overrides": list(overrides)}

@@ -73,7 +73,7 @@ def measure(
     warmup, steps: numbers of training steps, >= 1. baseline: steps in PyTorch alone, 0 for none. gemm: rows, inner and
     columns of the matrix product.
     """
-    from engine.build import choose_device
+    from utils.distributed import choose_device
 
     read = short_run(config, overrides, warmup + steps, log_every=steps)
     device = choose_device(read.device)

@@ -19,6 +19,7 @@ from dataio.scene import Scene
 from dataio.selection.base import SelectionConfig
 from dataio.selection.uniform import UniformSelection
 from dataio.views import OWN_FIELDS
+from utils.entries import Entry
 from utils.errors import InputError
 
 __all__ = ["PixelSampler", "PixelStore", "RayBatch"]
@@ -215,12 +216,13 @@ class PixelSampler:
         learned = self._selection.state_dict()
         return {"position": self.position, **({"selection": learned} if learned else {})}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there, whatever was prefetched."""
+    def load_state_dict(self, state: dict[str, Any], *, source: str = "a stream of pixels") -> None:
+        """Go on from there, whatever was prefetched. Raises InputError, with its source, for what is no such state."""
         self.close()
-        self.position = int(state["position"])
-        if "selection" in state:
-            self._selection.load_state_dict(state["selection"], main=self._rank == 0)
+        saved = Entry(state, "sampler", source)
+        self.position = saved["position"].whole()
+        if not saved["selection"].missing:
+            self._selection.load_state_dict(saved["selection"], main=self._rank == 0)
 
     def close(self) -> None:
         """Stop the thread. The sampler can be used again after it."""

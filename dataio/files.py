@@ -68,6 +68,16 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
     return path
 
 
+def within(root: Path, path: Path, *, allow_outside: bool) -> Path:
+    """A path of a file that was found in the folder `root`, refused when it is a link that leads out of it.
+
+    Raises InputError.
+    """
+    if allow_outside:
+        return path
+    return inside(root, path.relative_to(root).as_posix(), where=shown(root))
+
+
 def _nameable(name: str) -> bool:
     """Whether a file system can have a file of this name at all."""
     try:
@@ -118,13 +128,19 @@ def read_json(path: Path) -> Any:
         return result
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        return json.loads(text, object_pairs_hook=unique, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise InputError(f"{shown(path)}:{error.lineno}:{error.colno}: broken JSON: {error.msg}") from error
     except RecursionError as error:
         raise InputError(f"{shown(path)} - nested too deeply for a camera file") from error
     except ValueError as error:
         raise InputError(f"{shown(path)} - broken JSON: {error}") from error
+
+
+def _whole(text: str) -> int | float:
+    """The number of JSON's digits; beyond 64 bits a float, which no key that wants a whole number takes."""
+    value = float(text)
+    return int(text) if abs(value) < 2**63 else value
 
 
 def read_text(path: Path) -> str:

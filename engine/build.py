@@ -31,15 +31,6 @@ RENAMED_PARAMETERS = (
 )
 
 
-def choose_device(wanted: str) -> torch.device:
-    """auto: the first CUDA device, else the CPU. Raises InputError for a device that is not there."""
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device: {wanted} - no CUDA device is available - expected cpu or auto")
-    return torch.device(wanted)
-
-
 def use_threads(count: int) -> None:
     """Let torch and the kernels use `count` threads of the CPU (0: as torch finds), and treat denormals as zero.
 

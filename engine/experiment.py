@@ -32,14 +32,20 @@ for package in ("dataio.formats", "dataio.selection", *(f"models.{kind}" for kin
     discover(package)  # a part is found by lying in its folder
 
 
+MOST_RAYS = 1 << 24  # of a step and rank
+
+
 class TrainConfig(StrictModel):
     """How long, on how many rays, and what is written on the way."""
 
     steps: int = Field(20_000, ge=1, description="length of the run, unless `minutes` is given")
     minutes: float | None = Field(None, gt=0, description="length of the run in wall time; schedules follow it")
-    rays: int = Field(2048, ge=1, description="rays per step and rank")
+    rays: int = Field(2048, ge=1, le=MOST_RAYS, description="rays per step and rank")
     micro_batch: int | None = Field(
-        None, ge=1, description="rays whose graph is in memory at a time: gradients are accumulated. Null: all"
+        None,
+        ge=1,
+        le=MOST_RAYS,
+        description="rays whose graph is in memory at a time: gradients are accumulated. Null: all",
     )
     pixels: Choice[SelectionConfig] = UniformSelection()
     precision: Literal["float32", "mixed"] = Field(
@@ -48,7 +54,7 @@ class TrainConfig(StrictModel):
     cuda_graph: bool = Field(
         True, description="on one GPU, record steps that wait for nothing and replay them as one launch"
     )
-    threads: int = Field(0, ge=0, description="of the CPU, which share a step's rays; 0: as torch finds")
+    threads: int = Field(0, ge=0, le=512, description="of the CPU, which share a step's rays; 0: as torch finds")
     validations: int = Field(5, ge=0, description="pictures of a held-out view, evenly spread over the run")
     log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
     checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: by time")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from engine.recording import Recording, settings
 from models.kernels.runtime.launch import set_own_threads
 from models.networks.mlp import Mlp
 from models.objective import Objective, Report
+from utils.errors import out_of_memory
 from utils.precision import fast_products
 from utils.random_stream import random_stream
 
@@ -31,7 +33,7 @@ class Gradients:
     micro-batch with a graph of its own, which shares the products of wide networks best; gradients are added up in
     order, and the random numbers of a micro-batch are a function of the seed and its index, so that the order of
     threads changes nothing. A single micro-batch is shared kernel by kernel (`models.kernels.runtime.thread_pool`). A
-    step that does not fit a GPU's memory is repeated in micro-batches of half the size, and so are those after it. On
+    step that does not fit into memory is repeated in micro-batches of half the size, and so are those after it. On
     one GPU steps without host synchronization are recorded and replayed: a report is then valid until the next step.
     """
 
@@ -76,16 +78,19 @@ class Gradients:
         return min(threads, -(-train.rays // (train.micro_batch or train.rays)))
 
     def __call__(self, batch: RayBatch) -> Report:
-        """Raises torch.OutOfMemoryError when smaller micro-batches do not help, or ranks would part over it."""
+        """Raises the error of memory when smaller micro-batches do not help, or ranks would part over it."""
         while True:
             self._seed(-(-len(batch) // self.rays))
             try:
                 with threads_of_torch(max(self.torch_threads // self.threads, 1)):
                     return self._of(batch) if self.recording is None else self.recording(batch, self.generators)
-            except torch.OutOfMemoryError:
-                if self.module is not self.objective or self.rays <= max(self.area, SMALLEST_MICRO_BATCH):
+            except (MemoryError, RuntimeError) as error:
+                shared = self.module is not self.objective
+                if not out_of_memory(error) or shared or self.rays <= max(self.area, SMALLEST_MICRO_BATCH):
                     raise
-            torch.cuda.empty_cache()  # what the exception held on to is free by now
+            gc.collect()  # threads' errors hold on to what they were about
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
             before, self.rays = self.rays, max(self.rays // 2 // self.area, 1) * self.area
             self.warn(f"{before} rays do not fit into memory: going on with train.micro_batch={self.rays}")
 
@@ -131,6 +136,7 @@ class Gradients:
         finally:
             for job in jobs:
                 job.cancel()
+            wait(jobs)  # what they have in memory is gone then
         return reports
 
     def _of_micro_batch(

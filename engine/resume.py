@@ -9,7 +9,7 @@ from engine.build import check_optimizer, renamed_part, use_threads
 from engine.experiment import ExperimentConfig, read_config
 from engine.suits import warnings
 from engine.trainer import Trainer
-from utils import distributed
+from utils import distributed, memory
 from utils.checkpoint import newest_checkpoint
 from utils.config.loading import differences, to_yaml
 from utils.errors import InputError
@@ -45,6 +45,8 @@ def _open(
     _compare_with_saved(config, folder, allow_config_change)
     check_optimizer(config)
     use_threads(config.train.threads)
+    if ranks.device.type == "cpu":
+        memory.limit()
     scene = config.data.load()
     for warning in warnings(config, scene) if ranks.is_main else ():
         print(f"warning: {warning}", file=sys.stderr)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +15,21 @@ from dataio.cameras import Cameras
 from dataio.georeference import Georeference
 from dataio.recognition import AutoData
 from dataio.scene import DataConfig, Scene
-from engine.build import choose_device, renamed
+from engine.build import renamed
 from engine.early import run_folder
 from engine.experiment import ExperimentConfig, read_config
 from engine.poses import Placed, place_cameras, placed_scene
+from engine.saved import SavedScene, read_saved
 from models.model import Model
+from models.optimizers.together import Optimizers
 from models.samples import Points
-from utils.checkpoint import load_checkpoint, newest_checkpoint
-from utils.errors import InputError
+from utils import memory
+from utils.checkpoint import newest_checkpoint
+from utils.distributed import choose_device
+from utils.entries import Entry, described, is_plain
+from utils.errors import InputError, printable
 
-
-def scene_state(scene: Scene) -> dict[str, Any]:
-    """What a checkpoint keeps of the scene, so that a run can be rendered and meshed without its data."""
-    return {
-        "cameras": scene.cameras.state(),
-        "splits": {name: torch.from_numpy(index) for name, index in scene.splits.items()},
-        "names": list(scene.names),
-        "world_from_scene": torch.from_numpy(scene.world_from_scene),
-        "up": torch.from_numpy(scene.up),
-        "background": list(scene.background) if scene.background is not None else None,
-        "georeference": list(astuple(scene.georeference)) if scene.georeference is not None else None,
-    }
+NEVER_NEGATIVE = {"step", "exp_avg_sq", "square_avg"}  # of what optimizers keep, by torch's names
 
 
 @dataclass(frozen=True)
@@ -65,31 +58,30 @@ class Run:
     def open(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> Run:
         """A run folder (its newest sound checkpoint) or a checkpoint folder. Raises InputError."""
         folder, checkpoint = _find(Path(path))
-        config = read_config(folder / "config.yaml", overrides, saved=True)
-        state, manifest = load_checkpoint(checkpoint)
-        kept = state["scene"]
-        background = kept["background"]
-        cameras = Cameras.from_state(kept["cameras"])
-        color = tuple(background) if background is not None else None
-        model = Model(config.model, data_color=color, cameras=len(cameras))
-        load_model(model, state["model"], f"{checkpoint}")
-        model.update(float(state["progress"]))
         on = choose_device(device)
-        splits = {name: index.numpy() for name, index in kept["splits"].items()}
-        placed = place_cameras(model.poses, cameras, splits["train"]) if model.poses is not None else None
+        if on.type == "cpu":
+            memory.limit()
+        config = read_config(folder / "config.yaml", overrides, saved=True)
+        saved = read_saved(checkpoint)
+        kept = saved.scene
+        model = Model(config.model, data_color=kept.background, cameras=len(kept.cameras))
+        load_model(model, saved.model)
+        model.update(saved.progress)
+        poses = model.poses
+        placed = place_cameras(poses, kept.cameras, kept.splits["train"]) if poses is not None else None
         model.poses = None
         return Run(
             folder=folder,
             config=config,
             device=on,
             model=model.to(on).eval(),
-            cameras=(placed.cameras if placed is not None else cameras).to(on),
-            splits=splits,
-            names=list(kept["names"]),
-            world_from_scene=kept["world_from_scene"].numpy(),
-            up=kept["up"].numpy(),
-            georeference=Georeference(*place) if (place := kept.get("georeference")) else None,
-            step=int(manifest["step"]),
+            cameras=(placed.cameras if placed is not None else kept.cameras).to(on),
+            splits=kept.splits,
+            names=kept.names,
+            world_from_scene=kept.world_from_scene,
+            up=kept.up,
+            georeference=kept.georeference,
+            step=saved.step,
             placed=placed,
         )
 
@@ -136,61 +128,85 @@ class Run:
 def open_teacher(path: str, scene: Scene, device: torch.device) -> Model:
     """The trained model of a run folder, for losses; raises InputError when its scene frame is another one."""
     run = Run.open(path, device=str(device))
-    check_scene(scene, {"world_from_scene": torch.from_numpy(run.world_from_scene)}, f"teacher: {path}")
+    check_scene(scene, run.world_from_scene, f"teacher: {path}")
     return run.model.requires_grad_(False)
 
 
-def load_model(model: Model, state: dict[str, Any], source: str) -> None:
-    """Load weights; raises InputError, and changes nothing, when they belong to another model.
+def load_model(model: Model, saved: Entry) -> None:
+    """Load weights; raises InputError, and changes nothing, when they belong to another model or are not numbers.
 
     Parameters of earlier versions are found by their names of today.
     """
-    state = {renamed(name): value for name, value in state.items()}
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    given = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
+    state = {renamed(str(name)): value for name, value in saved.mapping().items()}
+    full = model.state_dict()
+    own = {name: tuple(x.shape) for name, x in full.items() if isinstance(x, Tensor)}
+    given = {name: tuple(x.shape) for name, x in state.items() if is_plain(x)}
     if own != given:
         name = sorted(set(own.items()) ^ set(given.items()))[0][0]
         raise InputError(
-            f"{source}: a checkpoint of another model - {name} is {given.get(name, 'missing')}"
+            f"{saved.source}: a checkpoint of another model - {name} is {given.get(name, 'missing')}"
             f" - expected {own.get(name, 'no such parameter')}"
         )
-    model.load_state_dict(state)
+    Entry(state, saved.name, saved.source).like(full)
+    try:
+        model.load_state_dict(state)
+    except ValueError as error:  # a part that cannot be in this state
+        raise InputError(f"{saved.source}: {error}") from error
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: str) -> None:
+def load_optimizer(optimizer: Optimizers, saved: Entry) -> None:
     """Load moments and counts of steps; rates, betas, eps and decay stay those that the optimizer was built with.
 
-    Raises InputError when the state has other groups of parameters, or is that of another rule.
+    Raises InputError when the state has other groups of parameters, or is that of another rule or of other parameters.
     """
-    options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    given = [len(group["params"]) for group in state.get("param_groups", ())]
+    _check_groups(optimizer, list(saved["param_groups"]), saved.source)
+    moments, fresh = saved["state"].mapping(), optimizer.fresh_state()
+    for index, state in moments.items():
+        if type(index) is not int or index not in fresh:
+            raise saved["state"].refused(f"moments of parameters 0 to {len(fresh) - 1}, not of {described(index)}")
+        _check_moments(Entry(state, f"{saved.name}.state.{index}", saved.source), fresh[index])
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _check_moments(saved: Entry, fresh: dict[str, Tensor] | None) -> None:
+    if fresh is not None:
+        saved.like(fresh)
+    for name in NEVER_NEGATIVE & saved.mapping().keys():
+        value = saved[name].value
+        if not isinstance(value, Tensor) or bool((value < 0).any()):
+            raise saved[name].refused("numbers from 0")
+
+
+def _check_groups(optimizer: Optimizers, groups: Sequence[Entry], source: str) -> None:
+    given = [len(list(group["params"])) for group in groups]
     own = [len(group["params"]) for group in optimizer.param_groups]
     if given != own:
         raise InputError(
             f"{source}: its optimizer has groups of {given} parameters - expected {own}: the number of different rates"
             " in optimizer.lr and optimizer.parts cannot change in a run"
         )
-    rules, before = ([group.get("rule", "Adam") for group in of["param_groups"]] for of in (vars(optimizer), state))
+    rules = [group["rule"] for group in optimizer.param_groups]
+    before = [printable(str(group.mapping().get("rule", "Adam"))[:60]) for group in groups]
     if rules != before:
         raise InputError(
             f"{source}: its optimizer has groups by {', '.join(before)} - expected {', '.join(rules)}: the moments of"
             " one type mean nothing to another, optimizer.type cannot change in a run"
         )
-    optimizer.load_state_dict(state)
-    for group, kept in zip(optimizer.param_groups, options, strict=True):
-        group.update(kept)
 
 
-def own_splits(scene: Scene, kept: dict[str, Any]) -> dict[str, npt.NDArray[np.int64]] | None:
+def own_splits(scene: Scene, kept: SavedScene) -> dict[str, npt.NDArray[np.int64]] | None:
     """The splits with which a run began, where it has the views of a scene and they are split otherwise; else None."""
-    before = {name: index.numpy() for name, index in kept["splits"].items()}
+    before = kept.splits
     same = before.keys() == scene.splits.keys() and all(np.array_equal(before[x], scene.splits[x]) for x in before)
-    return None if same or list(kept["names"]) != scene.names else before
+    return None if same or kept.names != scene.names else before
 
 
-def check_scene(scene: Scene, kept: dict[str, Any], source: str) -> None:
-    """Raises InputError when the scene frame is not that of a run: its weights mean nothing in another one."""
-    before, now = kept["world_from_scene"].numpy(), scene.world_from_scene
+def check_scene(scene: Scene, before: npt.NDArray[np.float64], source: str) -> None:
+    """Raises InputError when the scene frame is not that of a run: its weights mean nothing in another one.
+
+    before: [4, 4], the run's world_from_scene.
+    """
+    now = scene.world_from_scene
     if not np.allclose(before, now, rtol=1e-5, atol=1e-5 * float(np.abs(before).max())):
         spheres = [
             f"{np.round(frame[:3, 3], 3).tolist()}, radius {np.cbrt(np.linalg.det(frame[:3, :3])):.4g}"

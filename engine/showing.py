@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.build import choose_device
 from engine.run import Run
 from models.rendering.asset import Asset, is_asset
 from models.rendering.renderers.base import Renderer, RendererConfig, Source
 from models.rendering.renderers.volume import VolumeRendererConfig
 from utils.config.loading import from_command_line
 from utils.config.parts import Choice, StrictModel, discover
+from utils.distributed import choose_device
 from utils.errors import InputError
 
 discover("models.rendering.renderers")  # a renderer is found by lying in its folder

@@ -18,14 +18,15 @@ from engine.diagnostics import Diagnostics
 from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
 from engine.poses import place_cameras
-from engine.run import check_scene, load_model, load_optimizer, open_teacher, own_splits, scene_state
+from engine.run import check_scene, load_model, load_optimizer, open_teacher, own_splits
+from engine.saved import read_saved, scene_state
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
 from engine.validation import handful, validate
 from models.capabilities import SDF
 from models.objective import Report
 from models.optimizers.plateau import Plateau
 from utils import distributed
-from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from utils.checkpoint import newest_checkpoint, save_checkpoint
 from utils.errors import StorageError
 from utils.evaluation.results import update_results
 from utils.log import MetricsWriter, Progress
@@ -278,21 +279,20 @@ class Trainer:
         Schedules, the random stream and static capacities follow from step and config; cameras are read from the data
         again, and so are splits, unless the same views were split otherwise when the run began.
         """
-        state, manifest = load_checkpoint(checkpoint)
-        check_scene(self.scene, state["scene"], str(checkpoint))
-        splits = own_splits(self.scene, state["scene"])
+        saved = read_saved(checkpoint)
+        check_scene(self.scene, saved.scene.world_from_scene, saved.source)
+        splits = own_splits(self.scene, saved.scene)
         if splits is not None:  # what was held out stays held out
             self.scene = replace(self.scene, splits=splits)
             self.sampler.close()
             self.sampler = self._open_sampler()
-        load_model(self.objective.model, state["model"], str(checkpoint))
-        load_optimizer(self.optimizer, state["optimizer"], str(checkpoint))
-        self.sampler.load_state_dict(state["sampler"])
-        if self.plateau and state.get("plateau"):
-            self.plateau.load_state_dict(state["plateau"])
-        self.step = int(manifest["step"])
-        self.seconds, self.cpu_seconds = state["clocks"]
-        self.rate_scale = float(state.get("rate_scale", 1.0))
+        load_model(self.objective.model, saved.model)
+        load_optimizer(self.optimizer, saved.optimizer)
+        self.sampler.load_state_dict(saved.sampler, source=saved.source)
+        if self.plateau and saved.plateau is not None:
+            self.plateau.load_state_dict(saved.plateau)
+        self.step, self.rate_scale = saved.step, saved.rate_scale
+        self.seconds, self.cpu_seconds = saved.clocks
 
     def elapsed(self) -> float:
         """Wall seconds of training so far, resumptions included."""

@@ -16,6 +16,7 @@ import re
 import shutil
 import socket
 import sys
+import zipfile
 from collections import OrderedDict
 from contextlib import suppress
 from hashlib import blake2b
@@ -24,6 +25,7 @@ from typing import Any
 
 import torch
 
+from utils.entries import described
 from utils.errors import InputError, StorageError, printable
 
 __all__ = ["StorageError", "load_checkpoint", "newest_checkpoint", "save_checkpoint"]
@@ -31,6 +33,7 @@ __all__ = ["StorageError", "load_checkpoint", "newest_checkpoint", "save_checkpo
 FORMAT = 1
 STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
 MAX_MANIFEST_BYTES = 1 << 24
+MOST_STEPS = 10**15
 _PLAIN = (str, int, float, bool, type(None), torch.Tensor, torch.nn.Parameter)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -76,6 +79,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises `InputError` when it is missing, incomplete, damaged, of a newer format or not one of ours.
     """
     data, manifest = _read_verified(path)
+    _refuse_compressed(data, path / STATE)
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises what it likes
@@ -84,6 +88,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(state, dict):
         raise InputError(f"{path / STATE}: expected a mapping, got {type(state).__name__}")
     return state, manifest
+
+
+def _refuse_compressed(data: bytes, file: Path) -> None:
+    """A state is stored as it is; a compressed one could claim any amount of memory."""
+    with suppress(zipfile.BadZipFile, NotImplementedError), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise InputError(f"{file}: compressed, which no checkpoint is")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -162,13 +173,17 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             raise InputError(f"{file}: too large for a manifest")
         text = file.read_bytes()
         manifest = json.loads(text)
-        version = manifest["format"]
+        version, step = manifest["format"], manifest["step"]
     except OSError as error:
         raise InputError(f"{path}: not a complete checkpoint: {MANIFEST}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{file}: damaged, or not the manifest of a checkpoint") from None
-    if isinstance(version, int) and version > FORMAT:
+    if type(version) is int and version > FORMAT:
         raise InputError(f"{file}: format {version}, this program reads up to {FORMAT} - use a newer program")
+    if version != FORMAT:
+        raise InputError(f"{file}: format - got {described(version)} - expected {FORMAT}")
+    if type(step) is not int or not 0 <= step <= MOST_STEPS:
+        raise InputError(f"{file}: step - got {described(step)} - expected a whole number from 0")
     entries = {key: value for key, value in manifest.items() if key != "blake2b"}
     if _sealed(entries) != text:
         raise InputError(f"{file}: damaged: its content is not what was written")

@@ -14,6 +14,7 @@ from utils.errors import InputError
 from utils.files import check_file, check_folder
 
 Keys = Callable[[], Sequence[str]]
+SHOWN = 60  # characters of what was written
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,7 +71,7 @@ def override(text: str) -> str:
 def device(text: str) -> str:
     """An argument's type: the name of a device."""
     if not DEVICE.fits(text):
-        raise argparse.ArgumentTypeError(f"got {text!r} - expected {DEVICE.expected}")
+        raise argparse.ArgumentTypeError(f"got {text[:SHOWN]!r} - expected {DEVICE.expected}")
     return text
 
 
@@ -84,7 +85,7 @@ def number(kind: type[int] | type[float], least: float, most: float) -> Callable
         except ValueError:
             value = kind(least) - 1
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"got {text!r} - expected {name} from {least} to {most}")
+            raise argparse.ArgumentTypeError(f"got {text[:SHOWN]!r} - expected {name} from {least} to {most}")
         return value
 
     return parse

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from utils.config.text import DEVICE
 from utils.errors import InputError, leave_at_once
 
 RENDEZVOUS_SECONDS = 60
@@ -41,12 +42,33 @@ def setup(device: str = "auto") -> Ranks:
     Raises `InputError` for a device that is not there, an incomplete environment, or ranks that do not meet.
     """
     rank, world, local_rank = _read_ranks()
-    chosen = _choose_device(device, local_rank, world)
+    chosen = choose_device(device, local_rank, world)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world > 1:
         _join(rank, world, backend="nccl" if chosen.type == "cuda" else "gloo")
     return Ranks(rank, world, local_rank, chosen)
+
+
+def choose_device(name: str, local_rank: int = 0, world: int = 1) -> torch.device:
+    """The device that auto, cpu, cuda or cuda:N means: auto is a CUDA device where there is one.
+
+    Among several processes cuda is the GPU of the local rank. Raises `InputError` for other names, and for a device
+    that is not there.
+    """
+    if not DEVICE.fits(name):
+        raise InputError(f"device: got {name[:60]!r} - expected {DEVICE.expected}")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device(name)
+    _, _, number = name.partition(":")
+    if not torch.cuda.is_available():
+        raise InputError(f"device: {name} - no CUDA device was found - expected cpu or auto, or check the driver")
+    index = local_rank if world > 1 or not number else int(number)
+    if index >= torch.cuda.device_count():
+        raise InputError(f"device: cuda:{index} - this machine has {torch.cuda.device_count()} CUDA devices")
+    return torch.device("cuda", index)
 
 
 def cleanup() -> None:
@@ -137,25 +159,6 @@ def _read_ranks() -> tuple[int, int, int]:
     if rank >= world:
         raise InputError(f"environment: RANK={rank} - expected less than WORLD_SIZE={world}")
     return rank, world, local_rank
-
-
-def _choose_device(name: str, local_rank: int, world: int) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device: expected auto, cpu, cuda or cuda:N (got {name!r})") from None
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda":
-        raise InputError(f"device: expected auto, cpu, cuda or cuda:N (got {name!r})")
-    if not torch.cuda.is_available():
-        raise InputError(f"device: {name} - no CUDA device was found; say device=cpu, or check the driver")
-    index = local_rank if world > 1 or device.index is None else device.index
-    if index >= torch.cuda.device_count():
-        raise InputError(f"device: cuda:{index} - this machine has {torch.cuda.device_count()} CUDA devices")
-    return torch.device("cuda", index)
 
 
 def _join(rank: int, world: int, *, backend: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 BAD_INPUT, STORAGE, MEMORY, INTERRUPTED, BROKEN_PIPE = 2, 4, 5, 130, 141
+# What torch and the system's libraries say, as plain RuntimeErrors, when the host's memory does not suffice.
+NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "annot allocate memory", "can't start new thread", "bad_alloc")
 
 
 class InputError(Exception):
@@ -28,8 +32,29 @@ def leave_at_once() -> None:
 _at_once = False
 
 
-def run_script(main: Callable[[], int | None]) -> NoReturn:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, a GPU's or the host's."""
+    # torch's own class is a RuntimeError; to import it for its name would take a second.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def memory_line(error: BaseException, advice: str) -> str:
+    """What is said of an error of memory, in one line. advice: what may help."""
+    asked = re.search(r"allocate (\d+) bytes", str(error))
+    first = next(iter(str(error).splitlines()), "") or "out of memory"
+    return f"{f'out of memory: {int(asked[1]) / 2**20:,.0f} MiB were asked for' if asked else first} - {advice}"
+
+
+def run_script(
+    main: Callable[[], int | None], *, memory: str = "a machine with more of it, or less work, may help"
+) -> NoReturn:
     """Run a script's `main` and leave the process with the documented exit code.
+
+    memory: what may help where memory does not suffice, with the keys to lower.
 
     0 (or what `main` returns) on success, 2 after an `InputError`, 4 after a `StorageError`, 5 when memory does
     not suffice, a GPU's or the host's, 130 after Ctrl-C, 141 when the reader of our output has gone. Known errors are
@@ -43,11 +68,6 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         code = _report(error, BAD_INPUT)
     except StorageError as error:
         code = _report(error, STORAGE)
-    except (MemoryError, RuntimeError) as error:
-        # torch's own class is a RuntimeError; to import it for its name would take a second.
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
-            raise
-        code = _report(error if str(error) else MemoryError("out of memory"), MEMORY)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED
@@ -55,6 +75,10 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         # The interpreter flushes stdout once more at exit: give it a place that takes the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        code = _report(error, MEMORY, memory_line(error, memory))
     if _at_once:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -62,10 +86,10 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
-def _report(error: Exception, code: int) -> int:
+def _report(error: Exception, code: int, text: str | None = None) -> int:
     if "--debug" in sys.argv[1:]:
         traceback.print_exception(error)
-    for line in str(error).splitlines():
+    for line in (text or str(error)).splitlines():
         print(f"error: {printable(line)}", file=sys.stderr)
     return code
 

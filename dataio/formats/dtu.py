@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from dataio.checks.usable import pinhole
-from dataio.files import Float64, need_folder, notice, read_matrices, shown
+from dataio.files import Float64, need_folder, notice, read_matrices, shown, within
 from dataio.pictures import images
 from dataio.scene import DataConfig
 from dataio.views import Views
@@ -46,9 +46,12 @@ class DtuData(DataConfig):
         folder = need_folder(self.path)
         file = self._camera_file(folder)
         matrices = read_matrices(file, {"world_mat_": SQUARE, "scale_mat_": SQUARE})
-        numbers = (key.removeprefix("world_mat_") for key in matrices if key.startswith("world_mat_"))
+        numbers = [key.removeprefix("world_mat_") for key in matrices if key.startswith("world_mat_")]
+        strange = [number for number in numbers if number and (len(number) > 9 or number != str(int(number)))]
+        if strange:
+            raise InputError(f"{shown(file)}: world_mat_{strange[0][:20]} - expected world_mat_0, world_mat_1, ...")
         indices = sorted(int(number) for number in numbers if number)
-        paths = _numbered(folder / "image", count=len(indices), where=shown(file))
+        paths = self._own(folder, _numbered(folder / "image", count=len(indices), where=shown(file)))
         paths = _shifted(paths, indices, shown(file))
         for number in set(paths) - set(indices):
             where = f"{shown(file)}: world_mat_{number}"
@@ -63,7 +66,7 @@ class DtuData(DataConfig):
             camera_to_world=np.array([pose for pose, _ in cameras]).reshape(-1, 4, 4),
             intrinsics=np.array([intrinsics for _, intrinsics in cameras]).reshape(-1, 4),
             size=np.array(sizes, dtype=np.int64).reshape(-1, 2),
-            masks=_masks(folder / "mask", indices, present=set(paths)),
+            masks=self._masks(folder, indices, present=set(paths)),
             world_from_scene=_similarity(matrices, indices, shown(file)),
             pose_key="world_mat",
         )
@@ -72,8 +75,23 @@ class DtuData(DataConfig):
         names = CAMERA_FILES if self.cameras_file is None else (Path(self.cameras_file).name,)
         for name in names:
             if (folder / name).is_file():
-                return folder / name
+                return within(folder, folder / name, allow_outside=self.allow_outside)
         raise InputError(f"{shown(folder)} - no {' and no '.join(map(shown, names))} in this folder")
+
+    def _own(self, folder: Path, paths: dict[int, Path]) -> dict[int, Path]:
+        """The paths, refused where one is a link that leads out of the folder."""
+        return {number: within(folder, path, allow_outside=self.allow_outside) for number, path in paths.items()}
+
+    def _masks(self, folder: Path, indices: list[int], *, present: set[int]) -> list[Path] | None:
+        """The mask of each camera, where there is a folder of masks; `present`: those with a picture."""
+        place = folder / "mask"
+        if not place.is_dir():
+            return None
+        masks = _shifted(self._own(folder, _numbered(place, count=len(indices), where="mask/")), indices, shown(place))
+        lacking = [i for i in indices if i in present and i not in masks]
+        if lacking:
+            raise InputError(f"{shown(place)} - no mask with number {lacking[0]} - expected one for each image")
+        return [masks.get(i, place / f"{i:03d}.png") for i in indices]
 
 
 def _numbered(folder: Path, *, count: int, where: str) -> dict[int, Path]:
@@ -113,16 +131,6 @@ def _shifted(paths: dict[int, Path], indices: list[int], where: str) -> dict[int
         return paths
     notice(f"{where} - pictures {first} to {last} belong to cameras {min(indices)} to {max(indices)}: paired in order")
     return {number - shift: path for number, path in paths.items()}
-
-
-def _masks(folder: Path, indices: list[int], *, present: set[int]) -> list[Path] | None:
-    if not folder.is_dir():
-        return None
-    masks = _shifted(_numbered(folder, count=len(indices), where="mask/"), indices, shown(folder))
-    lacking = [i for i in indices if i in present and i not in masks]
-    if lacking:
-        raise InputError(f"{shown(folder)} - no mask with number {lacking[0]} - expected one for each image")
-    return [masks.get(i, folder / f"{i:03d}.png") for i in indices]
 
 
 def _decompose(matrix: Float64, where: str) -> tuple[Float64, Float64]:

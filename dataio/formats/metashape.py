@@ -7,9 +7,8 @@ centers are at +0.5; principal points count from the middle of the picture. Meta
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,7 +16,7 @@ from pydantic import Field
 
 from dataio import normalize
 from dataio.checks.usable import MOST_COORDINATE
-from dataio.files import MAX_FRAMES, Float64, inside, need_folder, notice, read_text, shown
+from dataio.files import MAX_FRAMES, MAX_TEXT_BYTES, Float64, inside, need_folder, notice, shown
 from dataio.formats import picture_folders
 from dataio.georeference import A, Georeference, geodetic
 from dataio.lens import Lens
@@ -30,6 +29,14 @@ FILES = ("cameras.xml", "camera.xml", "metashape.xml")
 PICTURES = ("images", "")
 MOST_SKEW = 0.5  # pixels at the border; Rays have none
 LENSES = {"frame": Lens.BROWN, "fisheye": Lens.FISHEYE, "spherical": Lens.EQUIRECTANGULAR}
+# Elements that are looked at; an export has several others for each camera and point.
+READ = frozenset((
+    "document", "chunk", "sensors", "sensor", "resolution", "calibration", "cameras", "group", "camera", "components",
+    "component", "transform", "rotation", "translation", "scale", "f", "cx", "cy", "k1", "k2", "k3", "k4", "p1", "p2",
+    "p3", "p4", "b1", "b2",
+))  # fmt: skip
+MAX_ELEMENTS = 10 * MAX_FRAMES  # in all
+PIECE = 2**16  # bytes
 NEAR_EARTH = (0.9 * A, 1.1 * A)  # from its center
 
 
@@ -88,18 +95,56 @@ class MetashapeData(DataConfig):
         )
 
 
-def read_xml(file: Path) -> Element:
-    """The root of an XML file of bounded size. A document type is refused: it could define entities that expand.
+class _Pruned(ElementTree.TreeBuilder):
+    """Keeps the elements in `READ`; of what else a file holds nothing is kept, whatever its size."""
 
-    Raises InputError.
-    """
-    text = read_text(file)
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise InputError(f"{shown(file)} - got a document type declaration - expected plain XML")
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where, self.skipped, self.count = where, 0, 0
+
+    def start(self, tag: str, attributes: dict[str, str]) -> Any:
+        self.count += 1
+        if self.count > MAX_ELEMENTS:
+            raise InputError(f"{self.where} - got more than {MAX_ELEMENTS} elements - expected the cameras of a chunk")
+        if self.skipped or (tag not in READ and self.count > 1):
+            self.skipped += 1
+            return None
+        return super().start(tag, attributes)
+
+    def end(self, tag: str) -> Any:
+        if self.skipped:
+            self.skipped -= 1
+            return None
+        return super().end(tag)
+
+    def data(self, text: str) -> None:
+        if not self.skipped:
+            super().data(text)
+
+    def doctype(self, name: str, public: str | None, system: str | None) -> None:
+        """A document type could define entities that expand."""
+        raise InputError(f"{self.where} - got a document type declaration - expected plain XML")
+
+
+def read_xml(file: Path) -> Element:
+    """The root of an XML file of bounded size, with those of its elements that are read. Raises InputError."""
+    where = shown(file)
+    parser = ElementTree.XMLParser(target=_Pruned(where))
     try:
-        return ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]{0,200}\?>", "", text))
-    except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"{shown(file)} - broken XML: {shown(error)}") from error
+        size = file.stat().st_size
+        if size > MAX_TEXT_BYTES:
+            raise InputError(f"{where} - got {size} bytes - expected at most {MAX_TEXT_BYTES}")
+        with file.open("rb") as stream:
+            while piece := stream.read(PIECE):
+                parser.feed(piece)
+        root = parser.close()
+    except OSError as error:
+        raise InputError(f"{where} - cannot be read: {error.strerror}") from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{where} - broken XML: {shown(error)}") from error
+    if root is None:
+        raise InputError(f"{where} - expected Metashape's <document> with a <chunk>")
+    return root
 
 
 def _chunk(root: Element, where: str) -> Element:

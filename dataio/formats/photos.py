@@ -103,8 +103,8 @@ class PhotosData(DataConfig):
     memory: Annotated[str, MEMORY] = Field(
         default="auto", description="of the process that finds the poses; as data.ram"
     )
-    minutes: float = Field(default=120.0, gt=0, description="longest time for that process")
-    threads: int = Field(default=0, ge=0, description="of that process; 0: all")
+    minutes: float = Field(default=120.0, gt=0, le=1e6, description="longest time for that process")
+    threads: int = Field(default=0, ge=0, le=512, description="of that process; 0: all")
     georeference: Literal["auto", "off"] = Field(default="auto", description="as for COLMAP models")
     min_track: int = Field(default=3, ge=0, description="as for COLMAP models")
     max_error: float = Field(default=2.0, gt=0, description="as for COLMAP models")

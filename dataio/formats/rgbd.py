@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dataio.checks.usable import pinhole
-from dataio.files import Float64, inside, notice, shown
+from dataio.files import Float64, notice, shown, within
 from dataio.pictures.registration import DepthCamera
 from dataio.scene import DataConfig
 from utils.errors import InputError
@@ -28,8 +28,7 @@ class RgbdData(DataConfig):
 
     def within(self, root: Path, paths: Iterable[Path]) -> list[Path]:
         """The paths, of files in the folder `root`. Raises InputError when one is a link that leads out of it."""
-        names = [path.relative_to(root).as_posix() for path in paths]
-        return [inside(root, name, where=shown(root), allow_outside=self.allow_outside) for name in names]
+        return [within(root, path, allow_outside=self.allow_outside) for path in paths]
 
 
 def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> Float64:

@@ -27,6 +27,7 @@ from dataio.files import (
     notice,
     parse_json,
     shown,
+    within,
 )
 from dataio.formats import picture_folders
 from dataio.formats.named_splits import split_labels
@@ -111,16 +112,20 @@ class TransformsData(DataConfig):
         """Read the file or the files of the splits. Raises InputError."""
         path = need_folder(self.path)
         if path.is_file():
-            return _parse_file(path, self.allow_outside, _split_of(path))
+            return self._parse_file(path, _split_of(path))
         files = {split: path / name for split, name in SPLIT_FILES.items() if (path / name).is_file()}
         both = (path / "transforms.json").is_file()
         if "train" in files or (files and not both):
             if both:
                 notice(f"{shown(path)}: read from transforms_train.json and its like, not from transforms.json")
-            return _joined([_parse_file(file, self.allow_outside, split) for split, file in files.items()])
+            return _joined([self._parse_file(file, split) for split, file in files.items()])
         if not (path / "transforms.json").is_file():
             raise InputError(f"{shown(path)} - no transforms.json and no {' or '.join(SPLIT_FILES.values())} in it")
-        return _parse_file(path / "transforms.json", self.allow_outside, None)
+        return self._parse_file(path / "transforms.json", None)
+
+    def _parse_file(self, path: Path, split: str | None) -> Views:
+        file = within(path.parent, path, allow_outside=self.allow_outside)
+        return _parse_file(file, self.allow_outside, split)
 
 
 def _split_of(path: Path) -> str | None:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataio.files import notice, shown
+from utils import memory
 from utils.errors import InputError, StorageError
 
 UInt8 = npt.NDArray[np.uint8]
@@ -32,16 +33,8 @@ AUTO_SHARE = 0.6
 def bytes_of(text: str) -> int:
     """A size as `16G` or `1.5T` in bytes, units of 1024; auto: six tenths of the machine's, over all its ranks."""
     if text == "auto":
-        return int(AUTO_SHARE * _memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        return int(AUTO_SHARE * memory.of_machine() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return int(float(text[:-1]) * UNITS[text[-1]])
-
-
-def _memory() -> int:
-    """Of the machine, or of the container where that has less."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):
-        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
-    return memory
 
 
 def folder_of(named: str | None) -> Path:

@@ -6,6 +6,7 @@ The EXIF orientation is ignored on purpose: poses belong to the pixels as they a
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +27,11 @@ MAX_PIXELS = 200_000_000
 # The largest number of 16 bits is a sensor's "no measurement" (7-Scenes), or one that did not fit.
 NO_DEPTH = 65535
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# What Pillow raises for a damaged file is whatever its parsing stumbles over.
+BROKEN_PICTURE = (
+    OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, OverflowError, struct.error,
+    Image.DecompressionBombError, Warning,
+)  # fmt: skip
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -104,7 +110,7 @@ def read_image(path: Source) -> tuple[UInt8, UInt8 | None]:
     missing, truncated, of another format, animated or larger than the pixel budget.
     """
     with opened(path) as picture:
-        if getattr(picture, "n_frames", 1) > 1:
+        if _frames(picture, path) > 1:
             raise InputError(f"{shown(path)} - got several pictures in one file - expected one")
         if picture.mode.startswith("I;16"):
             gray = (decoded(picture, path).astype(np.uint16) >> 8).astype(np.uint8)
@@ -116,6 +122,14 @@ def read_image(path: Source) -> tuple[UInt8, UInt8 | None]:
     if alpha:
         return np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
     return pixels, None
+
+
+def _frames(picture: Image.Image, path: Source) -> int:
+    """How many pictures there are in a file; one of TIFF is gone through for it. Raises InputError."""
+    try:
+        return getattr(picture, "n_frames", 1)
+    except BROKEN_PICTURE as error:
+        raise InputError(f"{shown(path)} - damaged image: {shown(error)}") from error
 
 
 def read_mask(path: Source) -> UInt8:
@@ -240,13 +254,22 @@ def opened(path: Source) -> Image.Image:
     except UnidentifiedImageError as error:
         kinds = ", ".join(FORMATS)
         raise InputError(f"{shown(path)} - not a readable image - expected one of {kinds}") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as error:
+    except BROKEN_PICTURE as error:
         raise InputError(f"{shown(path)} - cannot be opened as an image: {shown(error)}") from error
     width, height = picture.size
     if width * height > MAX_PIXELS:
         picture.close()
         raise InputError(f"{shown(path)} - got {width} x {height} pixels - expected at most {MAX_PIXELS}")
+    if not _is_covered(picture):
+        picture.close()
+        raise InputError(f"{shown(path)} - damaged image: got data of a part of its {width} x {height} pixels")
     return picture
+
+
+def _is_covered(picture: Image.Image) -> bool:
+    """Whether the pieces that the header lists reach to the last row; Pillow leaves the rest black, without a word."""
+    boxes = [piece[1] for piece in getattr(picture, "tile", ()) if piece[1] is not None]
+    return not boxes or max(box[3] for box in boxes) >= picture.height
 
 
 def decoded(picture: Image.Image, path: Source, *, mode: str | None = None) -> npt.NDArray[np.generic]:
@@ -262,5 +285,5 @@ def decoded(picture: Image.Image, path: Source, *, mode: str | None = None) -> n
             pixels = np.empty((height, *strip.shape[1:]), strip.dtype) if pixels is None else pixels
             pixels[rows] = strip
         return np.zeros((0, 0)) if pixels is None else pixels
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except BROKEN_PICTURE as error:
         raise InputError(f"{shown(path)} - damaged image: {shown(error)}") from error

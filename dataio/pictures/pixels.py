@@ -28,6 +28,7 @@ from dataio.pictures.packed import Packed
 from dataio.pictures.pictures import Pictures
 from dataio.quantities.base import Array, Photograph, Quantity, quantities
 from dataio.views import Views
+from utils import memory
 from utils.errors import InputError
 
 Put = Callable[[int, UInt8], None]  # stores bytes at an offset
@@ -97,9 +98,11 @@ class _Layout:
 def read_pixels(options: DecodeOptions, views: Views) -> Pixels:
     """Decode all pictures in parallel; what is cached on disk is taken from there. Raises InputError.
 
+    Raises MemoryError when less is free than the pixels take, and the pictures that are decoded at a time.
     Raises StorageError when the pixels need more memory than `options.ram` and the cache cannot be written.
     """
     layout = _plan(options, views)
+    _check_memory(options, views, layout)
     file = None
     if layout.size <= options.ram:
         buffer = np.empty(layout.size, dtype=np.uint8)
@@ -250,12 +253,28 @@ def _bytes(array: npt.NDArray[Any]) -> UInt8:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
+def _check_memory(options: DecodeOptions, views: Views, layout: _Layout) -> None:
+    """Raises MemoryError, before anything is decoded, when the pixels and the pictures in progress do not fit."""
+    kept = layout.size if layout.size <= options.ram else 0
+    needed, free = kept + _threads(views, layout) * _each(views, layout), memory.free()
+    if needed > max(free, MEMORY_ALWAYS):
+        width, height = views.size[views.size.prod(axis=1).argmax()]
+        raise MemoryError(
+            f"{shown(views.source)}: pictures of up to {width} x {height} pixels need {needed / 2**20:,.0f} MiB while"
+            f" they are read, {kept / 2**20:,.0f} of it afterwards; {free / 2**20:,.0f} MiB are free"
+        )
+
+
+def _each(views: Views, layout: _Layout) -> int:
+    """Bytes that a thread needs while it decodes."""
+    further = sum(plane.width for plane in layout.planes if plane.name in views.further)
+    return (BYTES_PER_PIXEL + 2 * further) * int(views.size.prod(axis=1).max())
+
+
 def _threads(views: Views, layout: _Layout) -> int:
     """As many as there are cores, unless their pictures in progress would take too much memory."""
-    further = sum(plane.width for plane in layout.planes if plane.name in views.further)
-    each = (BYTES_PER_PIXEL + 2 * further) * int(views.size.prod(axis=1).max())
     room = max(MEMORY_ALWAYS, int(MEMORY_SHARE * layout.size))
-    return max(1, min(MAX_THREADS, os.cpu_count() or 1, room // each))
+    return max(1, min(MAX_THREADS, os.cpu_count() or 1, room // _each(views, layout)))
 
 
 def _progress(done: Iterable[None], count: int) -> Iterator[None]:

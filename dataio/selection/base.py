@@ -12,6 +12,7 @@ from torch import Tensor
 from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.permutation import Permutation
 from utils.config.parts import Part
+from utils.entries import Entry
 
 
 class SelectionConfig(Part):
@@ -63,8 +64,11 @@ class Selection:
         """What was learned, by all ranks: they must call it together."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any], *, main: bool) -> None:
-        """Go on from there. main: of the first rank, which keeps what ranks add up."""
+    def load_state_dict(self, state: Entry, *, main: bool) -> None:
+        """Go on from there. main: of the first rank, which keeps what ranks add up.
+
+        Raises InputError for what no selection of this type has learned.
+        """
 
     def upcoming(self, first: int) -> Int64:
         """[P] what stands at the P = `places` places of the batch that begins at `first`."""

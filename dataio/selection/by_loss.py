@@ -13,6 +13,7 @@ from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.base import Selection
 from dataio.selection.scored import Float64, Scored, ScoredConfig
 from utils.distributed import sum_across_ranks
+from utils.entries import Entry
 
 # Errors are added up as whole numbers: exact, so that neither the order of a GPU's threads, nor the number of ranks,
 # nor a checkpoint in between makes a difference. 2^-32 of full scale; a sum holds 2^27 errors of the largest size.
@@ -90,9 +91,13 @@ class ByLoss(Scored):
         sums = sum_across_ranks(self._sums).cpu()
         return {"errors": torch.from_numpy(self.errors.copy()), "sums": sums, "steps": self._steps}
 
-    def load_state_dict(self, state: dict[str, Any], *, main: bool) -> None:
-        if state["errors"].shape != self.errors.shape:
+    def load_state_dict(self, state: Entry, *, main: bool) -> None:
+        """See `Selection.load_state_dict`."""
+        errors = state["errors"].tensor((None,), torch.float32).numpy()
+        sums = state["sums"].tensor((2, len(errors)), torch.int64)
+        steps = state["steps"].whole()
+        if errors.shape != self.errors.shape:
             return  # of other cells: a config that was changed on purpose
-        self._use(state["errors"].numpy())
-        self._sums = state["sums"].clone() if main else torch.zeros_like(state["sums"])
-        self._steps = int(state["steps"])
+        self._use(np.where(errors < 0, np.float32(UNSEEN), errors))
+        self._sums = sums.clone() if main else torch.zeros_like(sums)
+        self._steps = steps

@@ -116,5 +116,8 @@ def doubled(grid: Tensor) -> Tensor:
 def _count_generations(grid: nn.Module, missing: object) -> None:
     """The layout is that of the state, whatever the progress."""
     assert isinstance(grid, DenseGrid)
+    final = torch.tensor(grid._final)
+    if not any(torch.equal(grid.resolution.cpu(), final // 2**k) for k in range(len(grid.grow) + 1)):
+        raise ValueError(f"grids of {grid.resolution.tolist()} cells - expected those that double to {grid._final}")
     ahead = grid._final[0] // max(int(grid.resolution[0]), 1)
     grid.generation = len(grid.grow) - (ahead.bit_length() - 1)

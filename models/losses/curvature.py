@@ -24,7 +24,7 @@ class CurvatureLoss(LossConfig):
     type: Literal["curvature"] = "curvature"
     needs: ClassVar[frozenset[Offer]] = frozenset({GRADIENT})
     shift: float = Field(5e-3, gt=0, description="h, scene units")
-    points: int = Field(512, ge=1, description="at most this many surface points per step")
+    points: int = Field(512, ge=1, le=1 << 24, description="at most this many surface points per step")
 
     def __call__(self, step: Step) -> Tensor:
         x, valid = surface_points(step.rendering, self.points)

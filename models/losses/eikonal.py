@@ -18,7 +18,9 @@ class EikonalLoss(LossConfig):
 
     type: Literal["eikonal"] = "eikonal"
     needs: ClassVar[frozenset[Offer]] = frozenset({SDF, GRADIENT})
-    random_points: int = Field(0, ge=0, description="also at this many random points of the unit ball per step")
+    random_points: int = Field(
+        0, ge=0, le=1 << 24, description="also at this many random points of the unit ball per step"
+    )
 
     def __call__(self, step: Step) -> Tensor:
         gradient = step.rendering.media[0].field.gradient

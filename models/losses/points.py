@@ -25,7 +25,7 @@ class PointsLoss(LossConfig):
 
     type: Literal["points"] = "points"
     needs: ClassVar[frozenset[Offer]] = frozenset({SDF})
-    count: int = Field(512, ge=1, description="points per step and rank, and as many before them")
+    count: int = Field(512, ge=1, le=1 << 24, description="points per step and rank, and as many before them")
     band: float = Field(0.03, gt=0, description="no space is asked to be free nearer before a point, scene units")
 
     @property

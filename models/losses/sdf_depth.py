@@ -27,9 +27,9 @@ class SdfDepthLoss(LossConfig):
     type: Literal["sdf_depth"] = "sdf_depth"
     needs: ClassVar[frozenset[Offer]] = frozenset({SDF})
     band: float = Field(0.03, gt=0, description="half its width, scene units")
-    near_points: int = Field(4, ge=1, description="points per ray within the band")
-    free_points: int = Field(4, ge=1, description="points per ray in front of the band")
-    rays: int = Field(1024, ge=1, description="rays per step and rank, the first ones")
+    near_points: int = Field(4, ge=1, le=4096, description="points per ray within the band")
+    free_points: int = Field(4, ge=1, le=4096, description="points per ray in front of the band")
+    rays: int = Field(1024, ge=1, le=1 << 24, description="rays per step and rank, the first ones")
 
     @property
     def data_needs(self) -> DataNeeds:

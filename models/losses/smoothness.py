@@ -22,7 +22,7 @@ class SmoothnessLoss(LossConfig):
     type: Literal["smoothness"] = "smoothness"
     needs: ClassVar[frozenset[Offer]] = frozenset({GRADIENT})
     shift: float = Field(5e-3, gt=0, description="e is uniform within +/- this on each axis, scene units")
-    points: int = Field(1024, ge=1, description="at most this many surface points per step")
+    points: int = Field(1024, ge=1, le=1 << 24, description="at most this many surface points per step")
 
     def __call__(self, step: Step) -> Tensor:
         x, valid = surface_points(step.rendering, self.points)

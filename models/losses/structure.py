@@ -19,7 +19,7 @@ class StructureLoss(LossConfig):
     """
 
     type: Literal["structure"] = "structure"
-    window: int = Field(7, ge=2, description="side of the windows, pixels")
+    window: int = Field(7, ge=2, le=1024, description="side of the windows, pixels")
     sigma: float | None = Field(None, gt=0, description="of a Gaussian window, pixels; null: all pixels count alike")
 
     @property

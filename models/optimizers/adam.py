@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from models.kernels.networks.optimizers import adam_step, lazy_adam_step
-from models.optimizers.base import OptimizerConfig, found_inf_flag
+from models.optimizers.base import Beta, OptimizerConfig, found_inf_flag
 
 
 class AdamConfig(OptimizerConfig):
     """Kingma and Ba, "Adam" (2015)."""
 
     type: Literal["adam"] = "adam"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0, description="pulls every weight to zero, by way of the gradient")
     lazy: bool = Field(False, description="numbers whose gradient is exactly zero keep value and moments")
@@ -62,11 +62,15 @@ class Adam(torch.optim.Adam):
                 if parameter.grad is not None:
                     move(parameter, parameter.grad, group)
 
+    def fresh_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """See `UpdateRule.fresh_state`."""
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        return {"step": torch.zeros((), device=parameter.device), **moments}
+
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state.update(self.fresh_state(parameter))
         return state
 
     def _move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:

@@ -8,14 +8,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from models.optimizers.adam import Adam
-from models.optimizers.base import OptimizerConfig
+from models.optimizers.base import Beta, OptimizerConfig
 
 
 class AdamwConfig(OptimizerConfig):
     """Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2."""
 
     type: Literal["adamw"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0, description="pulls every weight to zero; the paper's default is 0.01")
 

@@ -18,10 +18,13 @@ from utils.config.schedule import Schedule, constant
 from utils.config.schema import LATER
 
 OF_THE_RUN = ("parts", "reduce_on_plateau", "gradient_clip")  # keys that no entry of `parts` has
+Beta = Annotated[float, Field(ge=0, lt=1)]  # share of a moment that a step keeps
 # A learning rate, or a mapping with any of `type`, `lr`, `schedule` and the type's own keys, as it was written.
 Entry = Annotated[
-    float | dict[str, Any],
-    WithJsonSchema({"anyOf": [{"type": "number"}, {CHOICE_MARK: "OptimizerConfig"}], LATER: True}),
+    Annotated[float, Field(gt=0)] | dict[str, Any],
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {CHOICE_MARK: "OptimizerConfig"}], LATER: True}
+    ),
 ]
 
 
@@ -119,6 +122,10 @@ class UpdateRule(torch.optim.Optimizer):
     """
 
     found_inf: Tensor | None = None
+
+    def fresh_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What is kept of a parameter [*N] before its first step, by name, on its device."""
+        raise TypeError("an update rule says what it keeps")
 
 
 def found_inf_flag(found_inf: Tensor | None, device: torch.device) -> Tensor:

@@ -7,17 +7,18 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from models.kernels.networks.optimizers import rmsprop_step
-from models.optimizers.base import OptimizerConfig, UpdateRule, found_inf_flag
+from models.optimizers.base import Beta, OptimizerConfig, UpdateRule, found_inf_flag
 
 
 class RmspropConfig(OptimizerConfig):
     """Fridovich-Keil et al., "Plenoxels" (2022), section 3.3 and its published code."""
 
     type: Literal["rmsprop"] = "rmsprop"
-    beta: float = Field(0.95, ge=0, lt=1, description="share of the mean square that a step keeps")
+    beta: Beta = Field(0.95, description="share of the mean square that a step keeps")
     eps: float = Field(1e-8, gt=0)
     lazy: bool = Field(False, description="numbers whose gradient is exactly zero keep their mean square")
 
@@ -36,13 +37,17 @@ class Rmsprop(UpdateRule):
         super().__init__(groups, {"lr": lr, "beta": beta, "eps": eps})
         self.lazy = lazy
 
+    def fresh_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """See `UpdateRule.fresh_state`."""
+        return {"square_avg": torch.zeros_like(parameter)}
+
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # nothing here is evaluated twice
         for group in self.param_groups:
             for parameter in (parameter for parameter in group["params"] if parameter.grad is not None):
                 state = self.state[parameter]
                 if not state:
-                    state["square_avg"] = torch.zeros_like(parameter)
+                    state.update(self.fresh_state(parameter))
                 rmsprop_step(
                     parameter,
                     parameter.grad.contiguous(),

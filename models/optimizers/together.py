@@ -56,6 +56,18 @@ class Optimizers(torch.optim.Optimizer):
             for value in self.state.get(parameter, {}).values():
                 value.zero_()
 
+    def fresh_state(self) -> dict[int, dict[str, Tensor] | None]:
+        """What the rules keep of each parameter, by its number in a state dict, as before its first step.
+
+        Shapes and types alone, on the device "meta"; None for a rule that does not say it.
+        """
+        found: list[dict[str, Tensor] | None] = []
+        for rule in self.rules:
+            say = getattr(rule, "fresh_state", None)
+            for parameter in rule.param_groups[0]["params"]:
+                found.append(say(parameter.detach().to("meta")) if say else None)
+        return dict(enumerate(found))
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._share()

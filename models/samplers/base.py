@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from dataio.cameras import Rays
 
 
+MOST_SAMPLES = 1 << 16  # of one kind along a ray
+
+
 class Queryable(Protocol):
     """What a sampler may evaluate, without gradients, of the medium it samples; see `Volume`."""
 

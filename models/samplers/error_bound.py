@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capabilities import SDF, Offer
-from models.samplers.base import Queryable, Sampler, SamplerConfig
+from models.samplers.base import MOST_SAMPLES, Queryable, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.stratified import even_edges
 from models.samples import DenseSamples
@@ -25,13 +25,15 @@ class ErrorBoundConfig(SamplerConfig):
 
     type: Literal["error_bound"] = "error_bound"
     needs: ClassVar[frozenset[Offer]] = frozenset({SDF})
-    uniform: int = Field(128, ge=2)
+    uniform: int = Field(128, ge=2, le=MOST_SAMPLES)
     rounds: int = Field(5, ge=0, le=10, description="at most")
-    per_round: int = Field(128, ge=1)
+    per_round: int = Field(128, ge=1, le=MOST_SAMPLES)
     error: float = Field(0.1, gt=0, description="of the opacity at any point of a ray; no more rounds below it")
     bisections: int = Field(10, ge=1, le=50)
-    samples: int = Field(64, ge=1, description="by their weight")
-    extra: int = Field(32, ge=0, description="from all that were looked at, for losses away from the surface")
+    samples: int = Field(64, ge=1, le=MOST_SAMPLES, description="by their weight")
+    extra: int = Field(
+        32, ge=0, le=MOST_SAMPLES, description="from all that were looked at, for losses away from the surface"
+    )
     width: float = Field(0.05, gt=0, description="beta for opacities that have no width of their own")
 
     def build(self) -> ErrorBound:

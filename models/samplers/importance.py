@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from models.samplers.base import Queryable, Sampler, SamplerConfig
+from models.samplers.base import MOST_SAMPLES, Queryable, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samplers.stratified import even_edges, in_bins
 from models.samples import DenseSamples, RaySamples
@@ -23,8 +23,8 @@ class ImportanceConfig(SamplerConfig):
     """Even intervals, then finer ones by the weights found in them."""
 
     type: Literal["importance"] = "importance"
-    coarse: int = Field(64, ge=1, description="even intervals")
-    fine: int = Field(128, ge=1, description="further edges, by weight")
+    coarse: int = Field(64, ge=1, le=MOST_SAMPLES, description="even intervals")
+    fine: int = Field(128, ge=1, le=MOST_SAMPLES, description="further edges, by weight")
     proposal: VolumeConfig | None = Field(
         None, description="a coarse field of its own that learns from the colors; without one, the medium's own values"
     )

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from models.capabilities import OUTSIDE, Offer
-from models.samplers.base import Queryable, Sampler, SamplerConfig
+from models.samplers.base import MOST_SAMPLES, Queryable, Sampler, SamplerConfig
 from models.samples import DenseSamples
 from utils.random_stream import uniform
 
@@ -20,7 +20,7 @@ class InverseRadiusConfig(SamplerConfig):
     """Intervals even in 1/r, from the start of the medium to `reach` radii."""
 
     type: Literal["inverse_radius"] = "inverse_radius"
-    samples: int = Field(32, ge=1)
+    samples: int = Field(32, ge=1, le=MOST_SAMPLES)
     reach: float = Field(1000.0, gt=1, description="radius at which the last interval ends, in scene units")
     measure: Literal["metric", "inverse_radius"] = Field(
         "inverse_radius", description="what multiplies a density: t, as in NeuS, or 1/r, as in NeRF++"

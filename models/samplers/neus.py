@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capabilities import SDF, Offer
-from models.samplers.base import Queryable, Sampler, SamplerConfig
+from models.samplers.base import MOST_SAMPLES, Queryable, Sampler, SamplerConfig
 from models.samplers.inverse_cdf import sample_pdf
 from models.samples import DenseSamples
 from utils.random_stream import uniform
@@ -23,9 +23,9 @@ class NeusSamplerConfig(SamplerConfig):
 
     type: Literal["neus"] = "neus"
     needs: ClassVar[frozenset[Offer]] = frozenset({SDF})
-    uniform: int = Field(64, ge=2)
+    uniform: int = Field(64, ge=2, le=MOST_SAMPLES)
     rounds: int = Field(4, ge=0, le=10)
-    per_round: int = Field(16, ge=1)
+    per_round: int = Field(16, ge=1, le=MOST_SAMPLES)
     first_s: float = Field(64.0, gt=0, description="sharpness of the first round, doubled every round")
 
     def build(self) -> NeusSampler:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -27,6 +27,9 @@ HIDDEN = 1e-3
 STEEP = 0.1
 
 
+Length = Annotated[float, Field(ge=1e-5, le=100.0)]  # of a step, scene units
+
+
 class OccupancyGridConfig(SamplerConfig):
     """Steps through the occupied cells of nested grids, each about a cube of twice the side."""
 
@@ -35,7 +38,7 @@ class OccupancyGridConfig(SamplerConfig):
     levels: int = Field(
         1, ge=1, le=16, description="level l covers [-2^l, 2^l]^3 where finer ones do not; beyond the last is nothing"
     )
-    step: tuple[float, float] = Field(
+    step: tuple[Length, Length] = Field(
         (0.006, 0.03),
         description="shortest and longest step, scene units; the opacity's width decides between them, or, where it has"
         " none, the progress of the run: long steps first, the shortest from its middle on",
@@ -99,7 +102,10 @@ class OccupancyGrid(Sampler):
         return {"step": float(self.steps[0])}
 
     def set_extra_state(self, state: Any) -> None:
-        self.steps[0] = float(state["step"])
+        step, (shortest, longest) = float(state["step"]), sorted(self.config.step)
+        if not 0.5 * shortest <= step <= 2 * longest:  # rounded, or of a config that was changed on purpose
+            raise ValueError(f"a step of {step:g} through the occupancy grid - expected {shortest:g} to {longest:g}")
+        self.steps[0] = step
         self.coarse.copy_(blocks(self.grids()))  # the occupied cells have been loaded by now
 
     @torch.no_grad()

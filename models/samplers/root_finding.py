@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capabilities import SURFACE, Offer
-from models.samplers.base import Queryable, Sampler, SamplerConfig
+from models.samplers.base import MOST_SAMPLES, Queryable, Sampler, SamplerConfig
 from models.samplers.stratified import even_edges, in_bins
 from models.samples import DenseSamples
 from utils.config.schedule import ExponentialSchedule, Schedule
@@ -24,10 +24,10 @@ class RootFindingConfig(SamplerConfig):
 
     type: Literal["root_finding"] = "root_finding"
     needs: ClassVar[frozenset[Offer]] = frozenset({SURFACE})
-    march: int = Field(256, ge=2, description="even points at which a change of sign is looked for")
+    march: int = Field(256, ge=2, le=MOST_SAMPLES, description="even points at which a change of sign is looked for")
     secant_steps: int = Field(8, ge=0, le=64)
-    samples: int = Field(64, ge=1, description="in the interval")
-    free: int = Field(32, ge=0, description="between near and the interval")
+    samples: int = Field(64, ge=1, le=MOST_SAMPLES, description="in the interval")
+    free: int = Field(32, ge=0, le=MOST_SAMPLES, description="between near and the interval")
     interval: Schedule = Field(
         ExponentialSchedule(start=2.0, end=2.0 * math.exp(-1.5e-5 * 450_000)),
         description="half of its length, scene units",

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.samplers.base import Queryable, Sampler, SamplerConfig
+from models.samplers.base import MOST_SAMPLES, Queryable, Sampler, SamplerConfig
 from models.samples import DenseSamples
 from utils.random_stream import uniform
 
@@ -21,7 +21,7 @@ class StratifiedConfig(SamplerConfig):
     """Even intervals; while training, a sample at random in each."""
 
     type: Literal["stratified"] = "stratified"
-    samples: int = Field(64, ge=1)
+    samples: int = Field(64, ge=1, le=MOST_SAMPLES)
 
     def build(self) -> Stratified:
         return Stratified(self)

@@ -12,7 +12,7 @@ import torch
 
 from tests.support.sources import ROOT
 from utils import distributed
-from utils.distributed import any_rank, barrier, broadcast_from_main, cleanup, mean_across_ranks, setup
+from utils.distributed import any_rank, barrier, broadcast_from_main, choose_device, cleanup, mean_across_ranks, setup
 from utils.errors import InputError
 
 TWO_RANKS = """
@@ -95,6 +95,13 @@ def test_a_wrong_environment_is_named(
         monkeypatch.setenv(name, text)
     with pytest.raises(InputError, match=what):
         setup("cpu")
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:", "cuda:x", "cuda:-1", "cuda:" + "9" * 400, "cpu:0", "", "\x1b[31m"])
+def test_a_device_that_is_none_is_one_short_line(name: str) -> None:
+    with pytest.raises(InputError, match=r"^device: got '[^\x1b]{0,60}' - expected one like auto, cpu, cuda, cuda:1$"):
+        choose_device(name)
+    assert choose_device("cpu").type == "cpu"
 
 
 @pytest.mark.parametrize("device", ["cpux", "meta", "", "cuda:99"])

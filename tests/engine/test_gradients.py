@@ -110,17 +110,31 @@ def test_an_error_in_a_thread_is_raised(tmp_path: Path, monkeypatch: pytest.Monk
         trained(tmp_path, 1, "train.micro_batch=16", "train.threads=2")
 
 
-@pytest.mark.parametrize("room", [5, 17, 40, 64])
+NO_ROOM = {
+    "a GPU's": torch.OutOfMemoryError("no room\nfor it"),
+    "the host's": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    "Python's": MemoryError(),
+}
+
+
+@pytest.mark.parametrize(
+    "room, whose", [*((room, "a GPU's") for room in (5, 17, 40, 64)), (17, "the host's"), (17, "Python's")]
+)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_parts_that_do_not_fit_are_halved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], room: int, threads: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    room: int,
+    whose: str,
+    threads: int,
 ) -> None:
     """As if `micro_batch` had been what fits from the start; an error where nothing does."""
     forward = Objective.forward
 
     def crowded(self: Objective, batch: RayBatch) -> object:
         if len(batch.rays) > room:
-            raise torch.OutOfMemoryError("no room\nfor it")
+            raise NO_ROOM[whose]
         return forward(self, batch)
 
     fits = next((64 >> k for k in range(3) if 64 >> k <= room), None)
@@ -137,15 +151,16 @@ def test_parts_that_do_not_fit_are_halved(
     assert all(torch.equal(mine, truth[name]) for name, mine in found.objective.named_parameters())
 
 
+@pytest.mark.parametrize("whose", NO_ROOM)
 def test_a_run_that_fits_nowhere_ends_with_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], whose: str
 ) -> None:
     def full(self: Objective, batch: RayBatch) -> object:
-        raise torch.OutOfMemoryError("out of memory\nand where it was")
+        raise NO_ROOM[whose]
 
     monkeypatch.setattr(Objective, "forward", full)
     monkeypatch.setattr(signals, "StopSignals", lambda: SimpleNamespace(received=False, exit_code=0))
     config = experiment.read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, "train.steps=2", SPHERE])
     assert train.train(config, tmp_path, False) == 5
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("error: out of memory - the checkpoints before are kept")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ") and " - the checkpoints before are kept; a smaller train.micro_batch" in line

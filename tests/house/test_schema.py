@@ -25,7 +25,7 @@ def test_the_schema_knows_keys_parts_and_ranges() -> None:
     choice = schema["$defs"]["OptimizerConfig"]["oneOf"]
     assert choice[0]["properties"]["lr"]["exclusiveMinimum"] == 0  # without a type
     entry = choice[0]["properties"]["parts"]["additionalProperties"]["anyOf"]
-    assert entry == [{"type": "number"}, {"$ref": "#/$defs/OptimizerConfig"}]
+    assert entry == [{"type": "number", "exclusiveMinimum": 0}, {"$ref": "#/$defs/OptimizerConfig"}]
     assert {"OptimizerConfig.adamw", "OptimizerConfig.rmsprop"} <= parts.keys()
     references = {word for word in json.dumps(schema).split('"') if word.startswith("#/$defs/")}
     assert {reference.removeprefix("#/$defs/") for reference in references} <= parts.keys()

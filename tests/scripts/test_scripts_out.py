@@ -131,7 +131,17 @@ def test_path_files_of_a_map_keep_their_places(tmp_path: Path) -> None:
         ({"camera_path": [{"fov": 50.0}]}, "camera_to_world"),
         ({"camera_path": [{"camera_to_world": [0.0] * 16, "fov": 50.0}]}, "rotation"),
         ({"camera_path": [{"camera_to_world": np.eye(4).ravel().tolist(), "fov": 180.0}]}, "fov"),
+        ({"camera_path": [{"camera_to_world": np.eye(4).ravel().tolist(), "fov": 10**399}]}, "fov"),
+        ({"camera_path": [{"camera_to_world": np.eye(4).ravel().tolist(), "fov": 1e-300}]}, "fov"),
+        ({"camera_path": [{"camera_to_world": [10**399] * 16, "fov": 50.0}]}, "camera_to_world"),
+        ({"camera_path": [{"camera_to_world": [1e200] * 16, "fov": 50.0}]}, "rotation"),
+        ({"camera_path": [{"camera_to_world": (np.eye(4) + np.eye(4, k=3) * 1e300).ravel().tolist(), "fov": 50.0}]},
+         "rotation"),
+        ({"camera_path": [{"camera_to_world": (np.eye(4) + np.eye(4, k=-3)).ravel().tolist(), "fov": 50.0}]},
+         "rotation"),
         ({"render_width": 0}, "render_width"),
+        ({"render_width": 10**399}, "render_width"),
+        ({"render_width": True}, "render_width"),
         ({"render_height": float("nan")}, "render_height"),
     ],
 )
@@ -139,6 +149,7 @@ def test_wrong_path_files_are_named(tmp_path: Path, changes: dict[str, Any], key
     with pytest.raises(InputError, match=key) as caught:
         read_path(written_path(tmp_path, **changes))
     assert "path.json" in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value).removeprefix(str(tmp_path))) < 150
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, "\x00"])

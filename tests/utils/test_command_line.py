@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def test_a_mistake_is_one_line(words: str, said: str, tmp_path: Path, monkeypatc
         parser().parse(words.split())
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("kind", [int, float])
+@pytest.mark.parametrize("text", ["15", "4097", "-1", "nan", "inf", "1e308", "9" * 400, "9" * 9000, "", "a\nb", "0x20"])
+def test_a_number_beyond_its_ends_is_one_short_line(text: str, kind: type[int] | type[float]) -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        number(kind, 16, 4096)(text)
+    assert str(caught.value).startswith(f"got {text[:60]!r} - expected ") and len(str(caught.value)) < 120
+    assert number(kind, 16, 4096)("16") == 16 and number(kind, 16, 4096)("4096") == 4096
 
 
 def test_arguments_may_stand_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from utils.config.yaml_text import MAX_BYTES, Node, Place, merge, parse, write
 from utils.errors import InputError
 
 ModelT = TypeVar("ModelT", bound=StrictModel)
+MOST_BASES = 100
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -111,11 +112,14 @@ class _Files:
         self.mistakes = mistakes
         self.done: dict[Path, Node] = {}
         self.roots = [_real(CONFIGS)]
+        self.named = 0  # bases so far
 
     def read(self, path: Path) -> Node:
         if not path.is_file():
             raise InputError(_no_file(path))
-        self.roots.append(_real(path).parent)
+        self.roots.append(_real(path.parent))
+        if not self.is_ours(path):
+            raise InputError(f"{_shown(path)}: a link that leads out of its folder - expected the file itself")
         return self.complete(path, ())
 
     def complete(self, path: Path, chain: tuple[Path, ...]) -> Node:
@@ -138,18 +142,25 @@ class _Files:
             merged = merge(merged, self.complete(found, chain))
         return merge(merged, Node(entries, tree.place, tree.key))
 
+    def is_ours(self, path: Path) -> bool:
+        """Whether a file lies, links followed, in the config's folder or in the project's."""
+        return any(_real(path).is_relative_to(root) for root in self.roots)
+
     def base_names(self, base: Node) -> list[Node]:
+        """The names in `base`. Raises InputError when there are more in all than any config has."""
         names = base.value if isinstance(base.value, list) else [base]
         wrong = [name for name in names if not isinstance(name.value, str) or not name.value.isprintable()]
         self.mistakes += [f"{name.place}: base: should be a file or a list of files" for name in wrong]
+        self.named += len(names)
+        if self.named > MOST_BASES:
+            raise InputError(f"{base.place}: base: more than {MOST_BASES} files in all, which no config has")
         return [name for name in names if name not in wrong]
 
     def find(self, name: str, path: Path, place: Place) -> Path:
         """The file that `name`, written in the file `path`, means; it must lie in a folder of configs."""
         folders = (path.parent, CONFIGS, CONFIGS / "data")
         for candidate in (folder / name for folder in folders):
-            inside = any(_real(candidate).is_relative_to(root) for root in self.roots)
-            if not inside:
+            if not self.is_ours(candidate):
                 raise InputError(f"{place}: base: {name!r} lies outside the config's folder and configs/")
             if candidate.is_file():
                 return candidate

@@ -19,12 +19,15 @@ from pydantic import (
     GetJsonSchemaHandler,
     PrivateAttr,
     ValidationError,
+    field_validator,
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from utils.config.yaml_text import Node
 
 CHOICE_MARK = "x-choice"
+MOST = 1e15  # of a number: its square is one in 32 bits too
+MOST_WHOLE = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,32 @@ class Origin:
 
 
 class StrictModel(BaseModel):
-    """Base of every config: unknown keys are mistakes, values do not change after validation."""
+    """Base of every config: unknown keys are mistakes, values do not change after validation.
+
+    Every number in it is finite and no larger than can be computed with (`MOST`, `MOST_WHOLE`), whatever its own range.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     _origin: Origin = PrivateAttr(default_factory=lambda: Origin())
+
+    @field_validator("*")
+    @classmethod
+    def _numbers_fit(cls, value: Any) -> Any:
+        check_numbers(value)
+        return value
+
+
+def check_numbers(value: Any) -> None:
+    """Raises ValueError when a number in `value` or in its lists and mappings is too large, or none (NaN)."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            check_numbers(item)
+    elif isinstance(value, int) and abs(value) > MOST_WHOLE:
+        raise ValueError(f"should be at most {MOST_WHOLE} in size")
+    elif isinstance(value, float) and not abs(value) <= MOST:
+        raise ValueError(f"should be a number of at most {MOST:g} in size")
 
 
 class Part(StrictModel):
@@ -115,7 +140,10 @@ class ChoiceMarker:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {CHOICE_MARK: schema["metadata"]["kind"]}
+        inner: Any = schema
+        while "kind" not in inner.get("metadata", {}):
+            inner = inner["schema"]  # within the field's validators
+        return {CHOICE_MARK: inner["metadata"]["kind"]}
 
     def validate(self, kind: type[Part], value: Any, info: core_schema.ValidationInfo) -> Part:
         """A part of `kind` made from `value`: a mapping with its `type`, an instance, or a name, the type alone."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from utils.config.parts import ChoiceMarker, Part, choose
+from utils.config.parts import MOST, ChoiceMarker, Part, choose
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -97,6 +97,14 @@ class StepsSchedule(ScheduleConfig):
         if list(at) != sorted(set(at)):
             raise ValueError("should ascend")
         return at
+
+    @model_validator(mode="after")
+    def _stays_a_number(self) -> StepsSchedule:
+        # In logarithms, since a power that no float holds raises.
+        size = math.log10(max(abs(self.factor), 1.0)) * len(self.at) + math.log10(max(abs(self.start), 1.0))
+        if size > math.log10(MOST):
+            raise ValueError(f"grows beyond {MOST:g}")
+        return self
 
     def at_share(self, p: float) -> float:
         return float(self.start * self.factor ** sum(p >= share for share in self.at))

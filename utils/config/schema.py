@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
@@ -51,8 +50,6 @@ def _write_out(schema: Any, definitions: dict[str, Any]) -> Any:
     if not isinstance(schema, dict):
         return schema
     result = {k: _write_out(v, definitions) for k, v in schema.items() if k not in ("required", CHOICE_MARK)}
-    if result.get("default") in (math.inf, -math.inf):
-        del result["default"]  # JSON has no such number
     if "required" in schema:
         name = NEEDED if isinstance(schema["required"], list) else "required"  # the latter is a property
         result[name] = _write_out(schema["required"], definitions)

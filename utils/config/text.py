@@ -42,5 +42,5 @@ class TextLike:
         return {"type": "string", "pattern": f"^({self.pattern})$", "examples": list(self.examples)}
 
 
-DEVICE = TextLike(r"auto|cpu|cuda(:\d+)?", ("auto", "cpu", "cuda", "cuda:1"))
-MEMORY = TextLike(r"auto|\d+(\.\d+)?[KMGT]", ("auto", "16G", "1.5T"))
+DEVICE = TextLike(r"auto|cpu|cuda(:[0-9]{1,9})?", ("auto", "cpu", "cuda", "cuda:1"))
+MEMORY = TextLike(r"auto|[0-9]{1,9}(\.[0-9]{1,9})?[KMGT]", ("auto", "16G", "1.5T"))

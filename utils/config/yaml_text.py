@@ -14,7 +14,7 @@ from utils.errors import InputError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
-MAX_NODES = 100_000
+MAX_NODES = 10_000  # the largest config of ours has 500
 
 _TAG = "tag:yaml.org,2002:"
 _DIGITS = r"[0-9]+(?:_[0-9]+)*"
@@ -71,10 +71,14 @@ class Node:
 
 class _Reader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    depth = 0
+    depth = nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(None, None, f"more than {MAX_NODES} values, which no config has", mark)
         if self.depth > MAX_DEPTH:
             raise yaml.MarkedYAMLError(None, None, "nested too deeply", self.peek_event().start_mark)
         node = super().compose_node(parent, index)

@@ -16,6 +16,8 @@ from utils.files import write_json
 Floats = NDArray[np.float64]
 LARGEST_FILE = 64 << 20
 MOST_FRAMES = 100_000
+FARTHEST = 1e12  # world units
+SMALLEST_FOV = 1e-3  # degrees
 FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -84,19 +86,26 @@ def _camera(camera: Any, place: str) -> tuple[Floats, float]:
     try:
         matrix = np.array(camera["camera_to_world"], np.float64).reshape(4, 4)
         fov = float(camera["fov"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{place} - expected camera_to_world (16 numbers) and fov (degrees)") from error
-    turn = matrix[:3, :3]
-    rigid = np.isfinite(matrix).all() and np.abs(turn @ turn.T - np.eye(3)).max() < 1e-3
-    if not rigid or np.linalg.det(turn) < 0.0:
+    if not _is_rigid(matrix):
         raise InputError(f"{place}: camera_to_world - not a rotation and a shift")
-    if not 0.0 < fov < 180.0:
+    if not SMALLEST_FOV <= fov <= 180.0 - SMALLEST_FOV:
         raise InputError(f"{place}: fov - got {fov} - expected degrees between 0 and 180")
     return matrix, fov
 
 
+def _is_rigid(matrix: Floats) -> bool:
+    """Whether [4, 4] is a rotation and a shift that a float32 can hold."""
+    if not (np.abs(matrix[:3, :3]) < 2).all() or not (np.abs(matrix[:3, 3]) <= FARTHEST).all():
+        return False
+    turn = matrix[:3, :3]
+    rigid = np.abs(turn @ turn.T - np.eye(3)).max() < 1e-3 and np.linalg.det(turn) > 0.0
+    return bool(rigid and np.array_equal(matrix[3], [0.0, 0.0, 0.0, 1.0]))
+
+
 def _whole(path: Path, data: dict[str, Any], key: str) -> int:
     value = data.get(key)
-    if not isinstance(value, int | float) or value != value or not 1 <= value <= 1 << 15:
-        raise InputError(f"{path}: {key} - got {value!r} - expected pixels, 1 to {1 << 15}")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= 1 << 15:
+        raise InputError(f"{path}: {key} - got {repr(value)[:60]} - expected pixels, 1 to {1 << 15}")
     return round(value)

@@ -93,6 +93,8 @@ BAD_TRANSFORMS = {
     "angle flat": (lambda c: c.update(camera_angle_x=3.5), ["camera_angle_x"]),
     "principal point": (lambda c: c.update(cx=-3), ["principal point"]),
     "width zero": (lambda c: c.update(w=0), ["w - "]),
+    "width endless": (lambda c: c.update(w=10**399), ["w - ", "finite"]),
+    "focal endless": (lambda c: c.update(fl_x=10**399), ["focal length"]),
     "width huge": (lambda c: c.update(w=2**60), ["24 x 16"]),
     "size of others": (lambda c: c.update(w=48, h=32), ["24 x 16 - expected 48 x 32"]),
     "unknown model": (lambda c: c.update(camera_model="EQUIRECTANGULAR"), ["camera_model", "OPENCV"]),
@@ -134,7 +136,7 @@ BAD_TEXT = {
     "a list": ("[1, 2]", ["top"]),
     "twice": ('{"w": 1, "frames": [], "w": 2}', [": w - ", "twice"]),
     "deep": ("[" * 200_000, ["nested too deeply"]),
-    "long number": ('{"w": ' + "9" * 10_000 + "}", ["broken JSON"]),
+    "long number": ('{"w": ' + "9" * 10_000 + "}", ["w - ", "finite"]),
     "nothing": ("null", ["top"]),
 }
 

@@ -1,6 +1,7 @@
 """Sets from the air: OpenDroneMap, Metashape, and positions in photographs; each against cameras that are known."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from dataio.placement import moved, placed
 from dataio.recognition import AutoData
 from dataio.scene import DataConfig, assemble
 from dataio.views import Views, checked
-from engine.run import scene_state
+from engine.saved import scene_state
 from tests.conftest import shared_data
 from tests.support.made_data import HEIGHT, WIDTH, picture, ring_poses
 from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
@@ -215,6 +216,22 @@ def test_metashape_files_that_are_wrong(text: str, word: str, tmp_path: Path):
     (tmp_path / "cameras.xml").write_text(text)
     with pytest.raises(InputError, match=word):
         checked(MetashapeData(path=str(tmp_path)).parse())
+
+
+def test_metashape_files_are_read_in_pieces(tmp_path: Path):
+    """Of 24 MB of other elements nothing is kept, and there is an end to their number."""
+    file = metashape(tmp_path) / "cameras.xml"
+    text, known = file.read_text(), MetashapeData(path=str(tmp_path)).parse()
+    other = "<tie>" + "1 2 3 " * 4_000_000 + "</tie>"
+    file.write_text(text.replace("<cameras>", f"{other}<cameras>"))
+    tracemalloc.start()
+    found = MetashapeData(path=str(tmp_path)).parse()
+    assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    tracemalloc.stop()
+    assert found.names == known.names and np.array_equal(found.camera_to_world, known.camera_to_world)
+    file.write_text(text.replace("<cameras>", "<x/>" * 1_000_000 + "<cameras>"))
+    with pytest.raises(InputError, match="more than 1000000 elements"):
+        MetashapeData(path=str(tmp_path)).parse()
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class Config(StrictModel):
     gems: list[Choice[GemConfig]] = []
     work: Work = Work()
     weights: dict[str, Schedule] = {}
-    far: float = float("inf")
+    far: float = 1e9
 
 
 @pytest.fixture
@@ -267,6 +267,9 @@ def test_another_type_replaces_all_options(folder: Path) -> None:
         ("base: /etc/passwd",
          "a.yaml:1:7: base: '/etc/passwd' lies outside the config's folder and configs/"),
         ("base: 3", "a.yaml:1:7: base: should be a file or a list of files"),
+        (f"base: [{', '.join(['b.yaml'] * 101)}]", "a.yaml:1:7: base: more than 100 files in all, which no config has"),
+        (f"base: [{', '.join(['b.yaml'] * 30_000)}]",
+         "a.yaml:1:79984: not valid YAML: more than 10000 values, which no config has"),
         ('base: "b\\0.yaml"', "a.yaml:1:7: base: should be a file or a list of files"),
     ],
 )  # fmt: skip
@@ -275,11 +278,22 @@ def test_bad_bases_are_one_line(folder: Path, text: str, line: str) -> None:
     assert mistakes(folder, text) == [line]
 
 
+def test_a_long_chain_of_bases_has_an_end(folder: Path) -> None:
+    for i in range(200):
+        (folder / f"c{i}.yaml").write_text(f"base: c{i + 1}.yaml")
+    assert mistakes(folder, "base: c0.yaml") == ["c99.yaml:1:7: base: more than 100 files in all, which no config has"]
+
+
 def test_links_do_not_lead_outside(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     secret = tmp_path_factory.mktemp("elsewhere") / "secret.yaml"
     secret.write_text("far: 1")
     (folder / "link.yaml").symlink_to(secret)
     assert "lies outside" in mistakes(folder, "base: link.yaml")[0]
+    with pytest.raises(InputError, match=r"^link\.yaml: a link that leads out of its folder"):
+        load_config("link.yaml", [], Config)
+    (folder / "near.yaml").symlink_to("a.yaml")
+    (folder / "a.yaml").write_text("mine: {}")
+    assert load_config("near.yaml", [], Config).mine == OpenMineConfig()
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
