@@ -83,7 +83,10 @@ def triangulated(
 
 
 def _features(cameras: Cameras, view: int, image: UInt8, mask: UInt8 | None, count: int) -> _Features:
-    """The `count` strongest SIFT features, on the object only where there are masks; RootSIFT: Arandjelovic and Zisserman (2012)."""
+    """The strongest SIFT features, on the object only where there are masks.
+
+    Descriptors: RootSIFT, Arandjelovic and Zisserman (2012).
+    """
     gray = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY)
     scale = min(1.0, SIZE / max(gray.shape))
     if scale < 1:
