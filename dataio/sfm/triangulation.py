@@ -20,7 +20,8 @@ Int64 = npt.NDArray[np.int64]
 UInt8 = npt.NDArray[np.uint8]
 
 SIZE = 1000  # pictures are looked at in this size
-FEATURES = 1500  # per picture
+FEATURES = 1500  # per picture, fewer of many pictures
+MOST_FEATURES = 300_000  # of all pictures: 150 MB of descriptors
 CONTRAST = 0.01  # of the weakest feature: the epipolar line, not the descriptor, keeps it apart from others
 NEIGHBORS = 8
 BEST_ANGLE = 10.0  # degrees between two views of a point; less is inaccurate, more looks different
@@ -67,7 +68,10 @@ def triangulated(
     there only. views: [V], those to look at.
     """
     chosen = [int(view) for view in views]
-    found = {view: _features(cameras, view, images[view], None if masks is None else masks[view]) for view in chosen}
+    count = min(FEATURES, max(1, MOST_FEATURES // max(len(chosen), 1)))
+    found = {
+        view: _features(cameras, view, images[view], None if masks is None else masks[view], count) for view in chosen
+    }
     parts = list(_stars(cameras, chosen, found))
     position = np.concatenate([position for position, _, _ in parts]) if parts else np.zeros((0, 3))
     first = np.cumsum([0, *(len(position) for position, _, _ in parts)])
@@ -78,8 +82,11 @@ def triangulated(
     )
 
 
-def _features(cameras: Cameras, view: int, image: UInt8, mask: UInt8 | None) -> _Features:
-    """SIFT features, on the object only where there are masks; RootSIFT: Arandjelovic and Zisserman (2012)."""
+def _features(cameras: Cameras, view: int, image: UInt8, mask: UInt8 | None, count: int) -> _Features:
+    """The strongest SIFT features, on the object only where there are masks.
+
+    Descriptors: RootSIFT, Arandjelovic and Zisserman (2012).
+    """
     gray = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY)
     scale = min(1.0, SIZE / max(gray.shape))
     if scale < 1:
@@ -87,7 +94,7 @@ def _features(cameras: Cameras, view: int, image: UInt8, mask: UInt8 | None) -> 
     where = None
     if mask is not None:
         where = cv2.resize(np.asarray(mask), gray.shape[::-1], interpolation=cv2.INTER_NEAREST) // 128
-    points, descriptors = cv2.SIFT.create(nfeatures=FEATURES, contrastThreshold=CONTRAST).detectAndCompute(gray, where)
+    points, descriptors = cv2.SIFT.create(nfeatures=count, contrastThreshold=CONTRAST).detectAndCompute(gray, where)
     # OpenCV's pixel centers are whole numbers.
     pixels = (np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2) + 0.5) / scale
     camera = torch.full((len(pixels),), view)
@@ -105,8 +112,9 @@ def _stars(
     A point of the surface may come more than once, from several views, which does no harm.
     """
     centers = cameras.centers.double().numpy()
+    middle = look_at_point(centers[train], cameras.forward.double().numpy()[train]) if train else centers[:0]
     for view in train:
-        near = _neighbors(cameras, train, view)
+        near = _neighbors(cameras, train, view, middle)
         if len(near) + 1 < LEAST_VIEWS or len(features[view].descriptors) == 0:
             continue
         matches = np.stack([_matched(features[view], features[other], cameras, (view, other)) for other in near], 1)
@@ -124,10 +132,9 @@ def _stars(
         yield position[keep], point, views[place]
 
 
-def _neighbors(cameras: Cameras, train: list[int], view: int) -> list[int]:
-    """The training views that see about the same from the best angle."""
+def _neighbors(cameras: Cameras, train: list[int], view: int, middle: Float64) -> list[int]:
+    """The training views that see about the same from the best angle. middle: [3], what all look at."""
     centers, forward = cameras.centers.double().numpy(), cameras.forward.double().numpy()
-    middle = look_at_point(centers[train], forward[train])
     toward = centers[train] - middle
     toward /= np.maximum(np.linalg.norm(toward, axis=1, keepdims=True), 1e-12)
     own = toward[train.index(view)]

@@ -30,7 +30,8 @@ class PatchNccLoss(LossConfig):
 
     The patch lies on the tangent plane at the zero of the sdf along the ray. Its pixels go through the plane by rays
     and by `Cameras.project`, so that every lens will do. Mean over points with texture that enough others see, and over
-    all ranks. Differentiable in the sdf at the points and in their normals. Fu et al., "Geo-Neus" (2022), section 4.3;
+    all ranks. Differentiable in the sdf at the points and, with `tilt`, in their normals, whose gradient reaches the
+    finest tables of a grid hundreds of times as strongly. Fu et al., "Geo-Neus" (2022), section 4.3, without `tilt`;
     Darmon et al., "NeuralWarp" (2022), section 3.2.
     """
 
@@ -40,6 +41,7 @@ class PatchNccLoss(LossConfig):
     side: int = Field(7, ge=3, le=31, description="of a patch, pixels of its photograph; 11 for 1600 of them a side")
     sources: int = Field(6, ge=1, le=64, description="photographs that are looked into for each point, the nearest")
     best: int = Field(2, ge=1, description="of them count: those where the patch looks most alike")
+    tilt: bool = Field(False, description="also learn from it how the surface is tilted")
 
     @model_validator(mode="after")
     def _enough_sources(self) -> PatchNccLoss:
@@ -60,6 +62,7 @@ class PatchNccLoss(LossConfig):
         if len(rays) == 0:
             return distance.sum()
         point, normal, sound = on_surface(step.model, rays, distance)
+        normal = normal if self.tilt else normal.detach()
         patch, whole = self._patch(views, rays, point, normal)
         source = views.beside(rays.camera, self.sources)
         here, within = views.grays(patch.detach().flatten(0, 1), rays.camera.repeat_interleave(patch.shape[1]))

@@ -132,7 +132,7 @@ CENTER = ((0.5, 0.5),)
 
 def through(cameras: Cameras, index: int, pixels: Tensor, width: int, place: tuple[float, float] = CENTER[0]) -> Rays:
     """The rays of camera `index` through pixels [R], y * width + x, at a place in them: (0, 0) to (1, 1)."""
-    at = torch.stack([pixels % width, pixels // width], -1) + torch.tensor(place, device=pixels.device)
+    at = torch.stack([pixels % width + place[0], pixels // width + place[1]], -1)
     return cameras.rays(torch.full_like(pixels, index), at)
 
 
