@@ -17,6 +17,7 @@ from models.losses.eikonal import EikonalLoss
 from models.losses.entropy import EntropyLoss
 from models.losses.mask import MaskLoss
 from models.losses.normal import NormalLoss
+from models.losses.patch_ncc import PatchNccLoss
 from models.losses.points import PointsLoss
 from models.losses.sdf_depth import SdfDepthLoss
 from models.losses.smoothness import SmoothnessLoss
@@ -78,7 +79,8 @@ def model() -> Model:
 
 
 def test_every_loss_is_tested_here() -> None:
-    assert set(parts(LossConfig).values()) == {type(loss) for loss in LOSSES.values()}
+    with_photographs = {PatchNccLoss}  # tests/models/test_patch_ncc
+    assert set(parts(LossConfig).values()) == {type(loss) for loss in LOSSES.values()} | with_photographs
 
 
 @pytest.mark.parametrize(("name", "truth"), [("l1", 0.3), ("l2", 0.09), ("huber", 0.25), ("masked", 0.3)])

@@ -46,11 +46,11 @@ def shifted() -> tuple[Model, Shifted]:
     return model, field
 
 
-def step_of(model: Model, scene: Scene) -> Step:
+def step_of(model: Model, scene: Scene, count: int = 600) -> Step:
     """One of many rays from all views, near the middles of their pictures."""
-    pixels = 64 + 16 * (2 * torch.rand(600, 2, generator=torch.Generator().manual_seed(1)) - 1)
-    rays = scene.cameras.rays(torch.arange(600) % COUNT, pixels)
-    color = torch.zeros(600, 3)
+    pixels = 64 + 16 * (2 * torch.rand(count, 2, generator=torch.Generator().manual_seed(1)) - 1)
+    rays = scene.cameras.rays(torch.arange(count) % COUNT, pixels)
+    color = torch.zeros(count, 3)
     return Step(model.render(rays), RayBatch(rays, color, None), model, SourceViews(scene, "cpu", least=4))
 
 
@@ -129,3 +129,8 @@ def test_a_plain_picture_says_nothing(scene: Scene) -> None:
     assert step.views is not None
     step.views._pixels.fill_(128)
     assert PatchNccLoss(points=100, sources=4)(step).item() == 0
+
+
+def test_no_rays_are_no_error(scene: Scene) -> None:
+    model, _ = shifted()
+    assert PatchNccLoss(sources=4)(step_of(model, scene, 0)).item() == 0
