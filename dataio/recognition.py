@@ -35,7 +35,7 @@ class AutoData(DataConfig):
         path = need_folder(self.path)
         found = _recognized(path)
         if not found:
-            inner = next((entry for entry in _folders(path) if _recognized(entry)), None)
+            inner = next((entry for entry in _folders(path) if _with_poses(entry)), None)
             reason = f"it has data in it: write data.path={shown(inner)}" if inner else nearest_miss(path)
             known = ", ".join(name for name in parts(DataConfig) if name != "auto")
             raise InputError(f"data.path: {shown(path)} - not recognized: {reason} - expected files of one of: {known}")
@@ -67,6 +67,11 @@ class AutoData(DataConfig):
 def _recognized(path: Path) -> dict[str, type[DataConfig]]:
     """The formats that a folder or file looks like."""
     return {name: part for name, part in parts(DataConfig).items() if part.recognizes(path)}
+
+
+def _with_poses(path: Path) -> bool:
+    """Whether a folder is of a format that is more than photographs, which are in the folders of many."""
+    return any(not part.last_resort for part in _recognized(path).values())
 
 
 def _folders(path: Path) -> list[Path]:

@@ -221,7 +221,10 @@ def test_metashape_parts_with_frames_of_their_own(tmp_path, capsys, split):
     [
         (["IMG_1.HEIC", "IMG_2.heic"], "2 HEIC photographs"),
         (["clip.MP4"], "a video, clip.MP4: take frames"),
-        (["color/0", "depth/0", "pose/0", "intrinsics/0"], "scannet, of which intrinsic is missing; there is intr"),
+        (
+            ["color/0.jpg", "depth/0.png", "pose/0.txt", "intrinsics/0.txt"],
+            "scannet, of which intrinsic is missing; there is intr",
+        ),
         (["image/000.png", "camera_sphere.npz"], "dtu, of which cameras_sphere.npz or cameras.npz is missing"),
         (["notes.txt"], "nothing in it has the name of a part of one; looked for scannet: color, depth, pose"),
         (["notes.txt", "fox/transforms.json"], "it has data in it: write data.path="),
