@@ -16,6 +16,7 @@ import torch
 
 from dataio.checks.findings import Bool, Finding, Patient
 from dataio.files import Float64
+from dataio.pictures.features import sift_features
 
 ANCHORS, CANDIDATES = 12, 3
 FEATURES, RATIO = 2000, 0.8
@@ -244,7 +245,6 @@ class _Features:
 
     def __init__(self, patient: Patient) -> None:
         self.patient = patient
-        self.sift = cv2.SIFT.create(nfeatures=FEATURES)
         self.known: dict[int, tuple[Float64, npt.NDArray[np.float32]]] = {}
 
     def of(self, view: int) -> tuple[Float64, npt.NDArray[np.float32]]:
@@ -252,12 +252,8 @@ class _Features:
         if view not in self.known:
             scene = self.patient.scene
             gray = cv2.cvtColor(scene.images[view], cv2.COLOR_RGB2GRAY)
-            where = None if scene.masks is None else (scene.masks[view] > 127).astype(np.uint8)
-            points, descriptors = self.sift.detectAndCompute(gray, where)
-            # OpenCV's pixel centers are whole numbers.
-            pixels = np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2) + 0.5
-            empty = np.zeros((0, 128), dtype=np.float32)
-            self.known[view] = pixels, empty if descriptors is None else np.asarray(descriptors, np.float32)
+            mask = None if scene.masks is None else scene.masks[view]
+            self.known[view] = sift_features(gray, mask, most=FEATURES)
         return self.known[view]
 
     def match(self, first: int, second: int) -> Pair | None:

@@ -12,6 +12,7 @@ import torch
 
 from dataio.cameras import Cameras
 from dataio.normalize import look_at_point
+from dataio.pictures.features import sift_features
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -91,16 +92,13 @@ def _features(cameras: Cameras, view: int, image: UInt8, mask: UInt8 | None, cou
     scale = min(1.0, SIZE / max(gray.shape))
     if scale < 1:
         gray = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    where = None
-    if mask is not None:
-        where = cv2.resize(np.asarray(mask), gray.shape[::-1], interpolation=cv2.INTER_NEAREST) // 128
-    points, descriptors = cv2.SIFT.create(nfeatures=count, contrastThreshold=CONTRAST).detectAndCompute(gray, where)
-    # OpenCV's pixel centers are whole numbers.
-    pixels = (np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2) + 0.5) / scale
+    size = gray.shape[::-1]
+    where = None if mask is None else cv2.resize(np.asarray(mask), size, interpolation=cv2.INTER_NEAREST)
+    pixels, descriptors = sift_features(gray, where, most=count, contrast=CONTRAST)
+    pixels = pixels / scale
     camera = torch.full((len(pixels),), view)
     directions = cameras.rays(camera, torch.from_numpy(pixels).float()).directions.double().numpy()
-    rooted = np.zeros((0, 128), np.float32) if descriptors is None else np.asarray(descriptors, np.float32)
-    rooted = np.sqrt(rooted / np.maximum(rooted.sum(1, keepdims=True), 1e-9))
+    rooted = np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-9))
     return _Features(directions, rooted, scale * float(cameras.intrinsics[view, :2].mean()))
 
 
@@ -114,22 +112,21 @@ def _stars(
     centers = cameras.centers.double().numpy()
     middle = look_at_point(centers[train], cameras.forward.double().numpy()[train]) if train else centers[:0]
     for view in train:
-        near = _neighbors(cameras, train, view, middle)
-        if len(near) + 1 < LEAST_VIEWS or len(features[view].descriptors) == 0:
+        views = [view, *_neighbors(cameras, train, view, middle)]
+        if len(views) < LEAST_VIEWS or len(features[view].descriptors) == 0:
             continue
-        matches = np.stack([_matched(features[view], features[other], cameras, (view, other)) for other in near], 1)
-        matches = np.concatenate([np.arange(len(matches))[:, None], matches], 1)
+        found = [_matched(features[view], features[other], cameras, (view, other)) for other in views[1:]]
+        matches = np.stack([np.arange(len(features[view].descriptors)), *found], 1)
         matches = matches[(matches >= 0).sum(1) >= LEAST_VIEWS]
-        views = np.array([view, *near])
         directions = np.zeros((*matches.shape, 3))
-        for slot, other in enumerate([view, *near]):
+        for slot, other in enumerate(views):
             has = matches[:, slot] >= 0
             directions[has, slot] = features[other].directions[matches[has, slot]]
-        focal = np.array([features[other].focal for other in [view, *near]])
+        focal = np.array([features[other].focal for other in views])
         position, agree = _triangulate(centers[views], directions, matches >= 0, focal)
         keep = agree.sum(1) >= LEAST_VIEWS
         point, place = np.nonzero(agree[keep])
-        yield position[keep], point, views[place]
+        yield position[keep], point, np.array(views)[place]
 
 
 def _neighbors(cameras: Cameras, train: list[int], view: int, middle: Float64) -> list[int]:
