@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -193,11 +193,12 @@ class DataConfig(Part):
         splits = make_splits(views, holdout=self.holdout)
         if not len(splits["train"]):
             raise InputError(f"{shown(views.source)} - no views to train on, of {len(views.names)} - see its splits")
+        sketch = lru_cache(maxsize=1)(partial(outline, self, views))  # also for whoever asks what suits the data
         if _is_room(self, views) and "depth" not in views.files:
-            outline(self, views)  # refuses a room of which no points are known
-        said = f"{shown(said_of_splits(views, splits))}{said_of_points(self, views)}"
+            sketch()  # refuses a room of which no points are known
+        said = f"{shown(said_of_splits(views, splits))}{said_of_points(self, views, sketch)}"
         line = f"{shown(views.source)}: {len(views.names)} views, {said}"
-        return Inspection(line, frozenset(quantity.name for quantity in present), partial(outline, self, views))
+        return Inspection(line, frozenset(quantity.name for quantity in present), sketch)
 
 
 def usable(config: DataConfig, views: Views) -> Views:
@@ -302,14 +303,14 @@ def said_of_splits(views: Views, splits: dict[str, npt.NDArray[np.int64]]) -> st
     return f"{len(test)} of them for tests{f' ({shown_})' if test else ''}"
 
 
-def said_of_points(config: DataConfig, views: Views) -> str:
+def said_of_points(config: DataConfig, views: Views, sketch: Callable[[], Scene]) -> str:
     """How many of the sparse points that two views or more show the unit sphere holds.
 
     Nothing is said where no point is shown twice, and where only pixels, of masks or depths, say where the sphere is.
     """
     if views.points is None or views.depths is not None or have_masks(decode_options(config), views):
         return ""
-    found = outline(config, views)
+    found = sketch()
     assert found.points is not None
     points = found.points[normalize.seen_twice(found.cameras, found.points.astype(np.float64))]
     if len(points) == 0:
