@@ -35,3 +35,12 @@ class Sphere(Bounds):
     def contains(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N] bool; see `Bounds.contains`."""
         return x.square().sum(-1) <= 1
+
+
+def to_unit_sphere(points: Tensor, directions: Tensor) -> Tensor:
+    """[*N] distance from points [*N, 3] in the unit ball along unit directions [*N, 3] to the sphere.
+
+    Differentiable in both, but at the sphere.
+    """
+    along = (points * directions).sum(-1)
+    return (along.square() + 1 - points.square().sum(-1)).clamp_min(0).sqrt() - along

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from models.bounds.sphere import to_unit_sphere
 from models.capabilities import GRADIENT, SDF, Offer
 from models.losses.base import DataNeeds, LossConfig, Step, mean_of, surface_hits
 from models.model import Model
@@ -131,8 +132,7 @@ def lies_on(model: Model, patch: Tensor, side: int) -> Tensor:
 def unhidden(model: Model, views: SourceViews, points: Tensor, source: Tensor) -> Tensor:
     """[P, S] whether nothing stands between points [P, 3] and views [P, S], as far as the unit sphere reaches."""
     toward = torch.nn.functional.normalize(views.cameras.centers[source] - points[:, None], dim=-1)
-    along = (points[:, None] * toward).sum(-1)
-    reach = (along.square() + 1 - points.square().sum(-1, keepdim=True)).clamp_min(0).sqrt() - along
+    reach = to_unit_sphere(points[:, None], toward)
     share = (torch.arange(BETWEEN, device=points.device) + 1) / (BETWEEN + 1)
     between = points[:, None, None] + (share * reach[..., None])[..., None] * toward[:, :, None]
     return (model.foreground.value(between) > 0).all(-1)

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.bounds.sphere import to_unit_sphere
 from models.capabilities import SDF, Offer
 from models.losses.base import DataNeeds, LossConfig, Step, mean_of
 from models.losses.sdf_depth import in_front
@@ -38,7 +39,7 @@ class PointsLoss(LossConfig):
         count = math.ceil(self.count * step.batch.share)
         drawn = step.points.drawn(count)
         point = drawn.point
-        back = _to_sphere(point, -drawn.toward)
+        back = to_unit_sphere(point, -drawn.toward)
         ahead = self.band + uniform((count,), point.device) * (back - self.band).clamp_min(0)
         beside = point - ahead[:, None] * drawn.toward
         value = step.model.foreground.value(torch.cat([point, beside]))
@@ -46,9 +47,3 @@ class PointsLoss(LossConfig):
         valid = point.norm(dim=-1) < 1
         off = (on.abs() - drawn.doubt).clamp_min(0)
         return mean_of(off, valid) + mean_of(in_front(before, ahead), valid & (back > self.band))
-
-
-def _to_sphere(points: Tensor, directions: Tensor) -> Tensor:
-    """[N] distance from points [N, 3] in the unit ball along unit directions [N, 3] to the sphere."""
-    along = (points * directions).sum(-1)
-    return (along.square() + 1 - points.square().sum(-1)).clamp_min(0).sqrt() - along
