@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,24 +13,16 @@ from dataio.checks.doctor import Report
 from dataio.checks.epipolar import Pair
 from dataio.files import Float64, shown
 from dataio.pictures.images import UInt8
-from utils.errors import printable
 from utils.files import write_bytes
+from utils.pages import html
+from utils.pages.camera_map import camera_map, plane_across
+from utils.pages.html import picture, table, text
 
 THUMBNAIL_WIDTH, MOST_THUMBNAILS = 240, 36
 PAIR_WIDTH, MOST_PAIRS = 480, 3
-MAP_SIZE = 460
 COLORS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240),
           (240, 50, 230))  # fmt: skip
 AXES = ((220, 40, 40), (40, 170, 60), (50, 90, 230))
-STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1100px;padding:0 1em;color:#222;background:#fff}
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse}td{padding:.15em 1em .15em 0}
-td:first-child{color:#666}.f{border-left:5px solid;padding:.3em .8em;margin:.5em 0;background:#f7f7f7}
-.error{border-color:#c22}.warning{border-color:#e90}.note{border-color:#58a}.fix{color:#555}
-.grid{display:flex;flex-wrap:wrap;gap:10px}figure{margin:0;max-width:100%}figcaption{font-size:12px;color:#555;
-overflow-wrap:anywhere;max-width:240px}figure.bad img{outline:3px solid #e90}.wide figcaption{max-width:none}
-img{max-width:100%;display:block}
-"""
 LEGEND = (
     "The circle is the unit sphere, where a surface is looked for. Lines are the world's axes: x red, y green, z blue."
 )
@@ -47,68 +37,39 @@ def page(report: Report) -> str:
     """The whole page."""
     title = f"Data report: {shown(report.patient.views.source)}"
     parts = [
-        f"<h1>{_text(title)}</h1>",
+        f"<h1>{text(title)}</h1>",
         *_findings(report),
         "<h2>What it is</h2>",
-        _table(report.facts),
+        table(report.facts),
         "<h2>Cameras from above</h2>",
         _map(report),
         "<h2>Views</h2>",
-        f"<p>{_text(LEGEND)}</p>",
+        f"<p>{text(LEGEND)}</p>",
         f'<div class="grid">{"".join(_thumbnails(report))}</div>',
         "<h2>Matches and epipolar lines</h2>",
         "<p>A point on the left should lie on the line of its color on the right.</p>",
         *_pairs(report),
     ]
-    head = f'<meta charset="utf-8"><title>{_text(title)}</title><style>{STYLE}</style>'
-    body = "\n".join(parts)
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
-
-
-def _text(text: str) -> str:
-    """Text of any origin, harmless in HTML."""
-    return html.escape(printable(text), quote=True)
+    return html.page(title, parts)
 
 
 def _findings(report: Report) -> Iterator[str]:
     if not report.findings:
         yield "<p>Nothing was found that would spoil a run.</p>"
     for finding in report.findings:
-        words = f"<b>{finding.severity}: {_text(finding.check)}</b>: {_text(finding.text)}"
-        yield f'<div class="f {finding.severity}">{words}<div class="fix">{_text(finding.fix)}</div></div>'
-
-
-def _table(rows: tuple[tuple[str, str], ...]) -> str:
-    cells = (f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in rows)
-    return f"<table>{''.join(cells)}</table>"
+        words = f"<b>{finding.severity}: {text(finding.check)}</b>: {text(finding.text)}"
+        yield f'<div class="f {finding.severity}">{words}<div class="fix">{text(finding.fix)}</div></div>'
 
 
 def _map(report: Report) -> str:
-    """Cameras on the plane across the world's up: a dot, a line along the optical axis, the unit circle."""
-    patient = report.patient
-    right, front = _plane_across(patient.scene.up)
-    flat = np.stack([patient.centers @ right, -(patient.centers @ front)], axis=1)
-    look = np.stack([patient.forward @ right, -(patient.forward @ front)], axis=1)
-    reach = 1.15 * max(1.1, float(np.quantile(np.abs(flat).max(axis=1), 0.98)))
+    """The cameras from above, those of findings and of the test in colors of their own."""
+    patient, names = report.patient, report.patient.scene.names
     bad = {view for finding in report.findings if finding.severity != "note" for view in finding.views}
     test = set(patient.scene.splits["test"].tolist())
-    shapes = [f'<circle r="1" fill="#eef4fb" stroke="#58a" stroke-width="{reach / 250:.4f}"/>']
-    for view, ((x, y), (u, v)) in enumerate(zip(flat, look, strict=True)):
-        color = "#c22" if view in bad else "#e90" if view in test else "#246"
-        end = f'x2="{x + 0.1 * reach * u:.4f}" y2="{y + 0.1 * reach * v:.4f}"'
-        line = f'<line x1="{x:.4f}" y1="{y:.4f}" {end} stroke="{color}" stroke-width="{reach / 250:.4f}"/>'
-        name = f"<title>{_text(patient.scene.names[view])}</title>"
-        shapes.append(f'{line}<circle cx="{x:.4f}" cy="{y:.4f}" r="{reach / 70:.4f}" fill="{color}">{name}</circle>')
-    box = f"{-reach:.4f} {-reach:.4f} {2 * reach:.4f} {2 * reach:.4f}"
+    colors = ["#c22" if view in bad else "#e90" if view in test else "#246" for view in range(len(names))]
+    drawn = camera_map(patient.centers, patient.forward, patient.scene.up, colors=colors, names=names)
     caption = "<p>Blue: training views; orange: test views; red: views of a finding. The disk is the unit sphere.</p>"
-    return f'<svg width="{MAP_SIZE}" height="{MAP_SIZE}" viewBox="{box}">{"".join(shapes)}</svg>{caption}'
-
-
-def _plane_across(up: Float64) -> tuple[Float64, Float64]:
-    start = np.eye(3)[int(np.abs(up).argmin())]
-    right = np.cross(start, up)
-    right /= np.linalg.norm(right)
-    return right, np.cross(up, right)
+    return f"{drawn}{caption}"
 
 
 def _thumbnails(report: Report) -> Iterator[str]:
@@ -119,23 +80,23 @@ def _thumbnails(report: Report) -> Iterator[str]:
     chosen = list(dict.fromkeys([*bad[: MOST_THUMBNAILS // 2], *spread]))[:MOST_THUMBNAILS]
     for view in chosen:
         numbers = f"sharpness {report.sharpness[view]:.1f}, brightness {report.brightness[view]:.0f}"
-        caption = f"<figcaption>{_text(scene.names[view])}<br>{numbers}</figcaption>"
+        caption = f"<figcaption>{text(scene.names[view])}<br>{numbers}</figcaption>"
         mark = ' class="bad"' if view in bad else ""
-        yield f"<figure{mark}>{_picture(_with_sphere(report, view))}{caption}</figure>"
+        yield f"<figure{mark}>{picture(_with_sphere(report, view))}{caption}</figure>"
 
 
 def _with_sphere(report: Report, view: int) -> UInt8:
     """A small copy of the picture with the outline of the unit sphere and the world's axes."""
     scene = report.patient.scene
-    picture, scale = _small(scene.images[view], THUMBNAIL_WIDTH)
+    small, scale = _small(scene.images[view], THUMBNAIL_WIDTH)
     circle = outline(report.patient.centers[view])
     for line, color, width in ((circle, (0, 0, 0), 3), (circle, (255, 255, 255), 1), *_axes()):
         pixels, depth = scene.cameras.project(torch.from_numpy(line).float(), view)
         points = (pixels.double().numpy() * scale).clip(-1e4, 1e4).round().astype(np.int32)
         visible = depth.numpy() > 0.01
         for i in np.flatnonzero(visible[1:] & visible[:-1]):
-            cv2.line(picture, points[i].tolist(), points[i + 1].tolist(), color, width, cv2.LINE_AA)
-    return picture
+            cv2.line(small, points[i].tolist(), points[i + 1].tolist(), color, width, cv2.LINE_AA)
+    return small
 
 
 def outline(center: Float64) -> Float64:
@@ -144,7 +105,7 @@ def outline(center: Float64) -> Float64:
     if distance <= 1:
         return np.zeros((0, 3))
     towards = center / distance
-    right, front = _plane_across(towards)
+    right, front = plane_across(towards)
     turn = np.linspace(0, 2 * np.pi, 65)[:, None]
     ring = np.cos(turn) * right + np.sin(turn) * front
     return np.asarray(towards / distance + np.sqrt(1 - 1 / distance**2) * ring)
@@ -155,10 +116,10 @@ def _axes() -> Iterator[tuple[Float64, tuple[int, int, int], int]]:
     yield from ((along * np.eye(3)[axis], AXES[axis], 1) for axis in range(3))
 
 
-def _small(picture: UInt8, width: int) -> tuple[UInt8, float]:
-    scale = min(1.0, width / picture.shape[1])
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    return np.array(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8), scale
+def _small(image: UInt8, width: int) -> tuple[UInt8, float]:
+    scale = min(1.0, width / image.shape[1])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return np.array(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8), scale
 
 
 def _pairs(report: Report) -> Iterator[str]:
@@ -171,8 +132,8 @@ def _pairs(report: Report) -> Iterator[str]:
         pair, error = report.agreement.pairs[index], report.agreement.errors[index]
         names = report.patient.scene.names
         words = f"{names[pair.first]} and {names[pair.second]}: {len(pair.pixels)} matches, median {error:.2f} pixels"
-        caption = f"<figcaption>{_text(words)}</figcaption>"
-        yield f'<figure class="wide">{_picture(_with_lines(report, pair))}{caption}</figure>'
+        caption = f"<figcaption>{text(words)}</figcaption>"
+        yield f'<figure class="wide">{picture(_with_lines(report, pair))}{caption}</figure>'
 
 
 def _with_lines(report: Report, pair: Pair) -> UInt8:
@@ -192,8 +153,3 @@ def _with_lines(report: Report, pair: Pair) -> UInt8:
     height = max(len(left), len(right))
     padded = [np.pad(p, ((0, height - len(p)), (0, 0), (0, 0)), constant_values=255) for p in (left, right)]
     return np.asarray(np.concatenate(padded, axis=1), dtype=np.uint8)
-
-
-def _picture(picture: UInt8) -> str:
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}">'
