@@ -36,11 +36,13 @@ def main() -> int:
     check_folder(out)
 
     from engine.run import Run
+    from utils.commands import note_command
 
     began = time.perf_counter()
     run = Run.open(args.run, device=args.device)
     asset = baked_asset(run, args.resolution, halves=not args.float32)
     size = asset.write(out) / 1e6
+    note_command(run.folder, [out])
     print(f"{out}: {args.resolution}^3 points, {size:.1f} MB, {time.perf_counter() - began:.1f} s")
     return 0
 

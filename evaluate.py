@@ -57,6 +57,7 @@ def main() -> int:
     check(args, overrides)
 
     from engine.run import Run
+    from utils.commands import note_command
     from utils.evaluation.point_metrics import has_faces
     from utils.evaluation.results import update_results
 
@@ -74,6 +75,7 @@ def main() -> int:
     blocks = blocks_of(args.split, image_score, measured_on(args), mesh_score)
     poses_score = measure_poses(run)
     update_results(run.folder / "metrics.json", **blocks, poses=poses_score)
+    note_command(run.folder, [run.folder / "metrics.json"])
     print_block("images", image_score)
     if poses_score is not None:
         print_block("poses", poses_score)

@@ -54,6 +54,7 @@ def main() -> int:
         check_file(path)
 
     from engine.run import Run
+    from utils.commands import note_command
     from utils.meshing.mesh import keep_pieces, write_mesh
 
     began = time.perf_counter()
@@ -65,6 +66,7 @@ def main() -> int:
         write_mesh(path, mesh, up=up, meters_per_unit=meters)
         if run.georeference is not None and args.frame == "world":
             write_place(path, run.georeference)
+    note_command(run.folder, outs)
     said += offset_said(mesh, outs)
     closed = "watertight" if mesh.is_watertight else "not watertight"
     size = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces"

@@ -62,6 +62,7 @@ def main() -> int:
 
     from engine.showing import open_shown, read_renderer
     from models.rendering.frames import size_of
+    from utils.commands import note_command
     from utils.pictures.sheets import columns_for, sheet_size
     from utils.pictures.video import write_video
 
@@ -76,6 +77,7 @@ def main() -> int:
     out = args.out or video(source.folder, args.path)
     unit = float(np.cbrt(np.linalg.det(source.world_from_scene[:3, :3])))
     count = write_video(out, frames(renderer, cameras, wanted, columns=columns, unit=unit), fps=args.fps)
+    note_command(source.folder, [out])
     width, height = sheet_size(*size_of(cameras, 0), len(wanted), columns)
     print(f"{out}: {width} x {height}, {count} frames, {count / args.fps:.1f} s, {', '.join(wanted)}")
     return 0

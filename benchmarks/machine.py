@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from utils.machine import hardware, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -121,33 +122,6 @@ def describe(device: Any) -> dict[str, Any]:
 
     date = {"date": datetime.now(UTC).strftime("%Y-%m-%d")}
     return {**date, **hardware(device), **versions(), "threads": torch.get_num_threads()}
-
-
-def hardware(device: Any) -> dict[str, Any]:
-    """What the machine is."""
-    import torch
-
-    names = [line.partition(":")[2].strip() for line in cpu_lines() if line.startswith("model name")]
-    found: dict[str, Any] = {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count()}
-    if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return {**found, "device": device.type}
-
-
-def cpu_lines() -> list[str]:
-    """Linux's description of the CPU; nothing elsewhere."""
-    try:
-        return Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return []
-
-
-def versions() -> dict[str, str]:
-    """Of what the time depends on."""
-    import torch
-    import warp
-
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "warp": warp.__version__}
 
 
 def print_table(found: Mapping[str, Any]) -> None:

@@ -48,8 +48,9 @@ def _open(
     if ranks.device.type == "cpu":
         memory.limit()
     scene = config.data.load()
-    for warning in warnings(config, scene) if ranks.is_main else ():
-        print(f"warning: {warning}", file=sys.stderr)
+    warned = [f"warning: {warning}" for warning in warnings(config, scene)] if ranks.is_main else []
+    for warning in warned:
+        print(warning, file=sys.stderr)
     checkpoint = newest_checkpoint(folder / "checkpoints")
     trainer = Trainer(config, folder, ranks, scene, fresh=checkpoint is None)
     if checkpoint is not None:
@@ -58,6 +59,8 @@ def _open(
         trainer.lock = lock or RunLock(folder)
         write_text_if_changed(folder / "config.yaml", to_yaml(config))
     trainer.start()
+    for warning in warned if checkpoint is None else ():
+        trainer.writer.message(trainer.step, warning)
     if checkpoint is not None:
         trainer.line.message(f"{folder}: resumed at step {trainer.step}")
     if trainer.progress >= 1 and checkpoint is not None:

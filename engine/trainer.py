@@ -27,9 +27,11 @@ from models.objective import Report
 from models.optimizers.plateau import Plateau
 from utils import distributed
 from utils.checkpoint import newest_checkpoint, save_checkpoint
+from utils.commands import note_command
 from utils.errors import StorageError
 from utils.evaluation.results import update_results
 from utils.log import MetricsWriter, Progress
+from utils.machine import machine
 from utils.pictures.images import write_png
 from utils.pictures.sheets import stacked
 from utils.run_lock import RunLock
@@ -88,7 +90,7 @@ class Trainer:
         """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
         module = in_parallel(self.objective) if self.ranks.world > 1 else self.objective
         self.gradients = Gradients(
-            self.objective, module, self.config.train, device=self.ranks.device, warn=self._warn
+            self.objective, module, self.config.train, device=self.ranks.device, warn=self._say
         )
         self.writer = MetricsWriter(self.folder, after=self.step or None, enabled=self.ranks.is_main)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
@@ -97,8 +99,10 @@ class Trainer:
         self.saved_at = self.clock
         self.begun_at = self.step
 
-    def _warn(self, message: str) -> None:
+    def _say(self, message: str) -> None:
+        """Say it with the step, on the screen and in messages.jsonl."""
         self.line.message(f"step {self.step}: {message}")
+        self.writer.message(self.step, message)
 
     def _progress(self) -> float:
         train = self.config.train
@@ -122,7 +126,7 @@ class Trainer:
         self._seed()
         for change in self.objective.update(before, self.step):
             self.optimizer.forget(change.parameters)
-            self.line.message(f"step {self.step}: {change.name} {change.what}")
+            self._say(f"{change.name} {change.what}")
         self._set_learning_rates(before)
         with threads_of_torch(self.gradients.torch_threads):
             batch = next(self.sampler)
@@ -136,7 +140,7 @@ class Trainer:
         self._log(report)
         if self.diagnostics.due(self.step) and self.ranks.is_main:
             for warning in self.diagnostics.warnings(self.objective.model, report, batch, self.progress):
-                self.line.message(f"step {self.step}: warning: {warning}")
+                self._say(f"warning: {warning}")
         self._save_if_due()
         count = self.config.train.validations
         if int(before * count) < int(self.progress * count):
@@ -173,9 +177,9 @@ class Trainer:
         """Say which steps were skipped, and give up after a while."""
         skipped = self.step_guard.report()
         if skipped.not_finite:
-            self.line.message(f"step {self.step}: loss or gradient not finite; steps skipped: {skipped.not_finite}")
+            self._say(f"loss or gradient not finite; steps skipped: {skipped.not_finite}")
         if skipped.overflowed:
-            self.line.message(f"step {self.step}: more samples than capacity; steps skipped: {skipped.overflowed}")
+            self._say(f"more samples than capacity; steps skipped: {skipped.overflowed}")
         if skipped.in_a_row > MAX_BAD_STEPS:
             raise NumbersError(f"loss not finite in {skipped.in_a_row} steps in a row, last at step {self.step}")
 
@@ -224,7 +228,7 @@ class Trainer:
             self.failed_saves += 1
             if self.failed_saves >= MAX_FAILED_SAVES:
                 raise
-            self._warn(f"warning: {error} - going on, {MAX_FAILED_SAVES - self.failed_saves} more tries")
+            self._say(f"warning: {error} - going on, {MAX_FAILED_SAVES - self.failed_saves} more tries")
             self.saved_at = time.perf_counter()
 
     def save(self) -> None:
@@ -269,7 +273,7 @@ class Trainer:
         self.writer = MetricsWriter(self.folder, after=self.step, enabled=self.ranks.is_main)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
-        self._warn(f"warning: {error} - back to the checkpoint of step {self.step}, on with half the learning rates")
+        self._say(f"warning: {error} - back to the checkpoint of step {self.step}, on with half the learning rates")
 
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint. Raises InputError when it belongs to another model, scene or optimizer.
@@ -314,12 +318,13 @@ class Trainer:
             try:
                 write_png(self.folder / "images" / f"step_{self.step:08d}.png", picture)
             except StorageError as error:  # no picture is worth a run
-                self._warn(f"warning: {error}")
-            self.writer.image(self.step, "val/rgb_depth_normal", picture)
-            self.writer.scalars(self.step, {"val/psnr": quality})
-            self.line.message(f"step {self.step}: {len(shown)} held-out views: PSNR {quality:.2f} dB")
+                self._say(f"warning: {error}")
+            self.writer.image(self.step, "val/rgb_error_depth_normal", picture)
+            each = {f"val/psnr/{scene.names[view]}": psnr for view, (_, psnr) in zip(shown, found, strict=True)}
+            self.writer.scalars(self.step, {"val/psnr": quality, **each})
+            self._say(f"{len(shown)} held-out views: PSNR {quality:.2f} dB")
             for warning in self.diagnostics.apart(trained, quality, model, self.progress):
-                self.line.message(f"step {self.step}: warning: {warning}")
+                self._say(f"warning: {warning}")
         distributed.barrier()
 
     def _placed_scene(self) -> Scene:
@@ -349,7 +354,11 @@ class Trainer:
                 "cpu_seconds": self.cpu(),
                 "rays_per_second": rays / max(seconds, 1e-9),
                 "peak_memory_mb": peak_memory_mb(self.ranks.device),
+                "ranks": self.ranks.world,
+                "machine": machine(self.ranks.device),
             }
+            made = ("config.yaml", "checkpoints", "metrics.jsonl", "messages.jsonl", "images")
+            note_command(self.folder, [self.folder / name for name in made])
             update_results(self.folder / "metrics.json", train=train)
         self.line.close()
         self.writer.close()

@@ -15,6 +15,7 @@ from utils.pictures.images import Picture, color_depth, color_normal, depth_rang
 from utils.pictures.sheets import Panel, sheet
 
 HANDFUL = 3  # views
+WORST = 0.25  # the error at the red end of its colors; white is 1 from black
 MOST_PIXELS = 200 * 200  # a picture on the way may not cost more than this
 
 
@@ -26,8 +27,8 @@ def handful(views: NDArray[np.int64]) -> list[int]:
 def validate(model: Model, scene: Scene, view: int, device: torch.device, *, step: int) -> tuple[Picture, float]:
     """One view of the scene as the model shows it now, after so many steps, in small.
 
-    Returns photograph | rgb | depth | normal side by side with captions, [H, W, 3] uint8, and the PSNR of the rgb
-    picture in dB.
+    Returns photograph | rgb | error | depth | normal side by side with captions, [H, W, 3] uint8, and the PSNR of the
+    rgb picture in dB.
     """
     photograph = scene.images[view]
     shrink = min(1.0, (MOST_PIXELS / (photograph.shape[0] * photograph.shape[1])) ** 0.5)
@@ -35,13 +36,21 @@ def validate(model: Model, scene: Scene, view: int, device: torch.device, *, ste
     photograph = resize(photograph, frame.depth.shape)
     quality = float(psnr(frame.color, torch.from_numpy(photograph).float() / 255))
     unit = float(np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3])))
-    shown = Panel(photograph, scene.names[view]), Panel(to_uint8(frame.color.numpy()), f"step {step}, {quality:.2f} dB")
-    return sheet([*shown, *_geometry(frame, unit)], columns=4), quality
+    rendered = to_uint8(frame.color.numpy())
+    shown = Panel(photograph, scene.names[view]), Panel(rendered, f"step {step}, {quality:.2f} dB")
+    return sheet([*shown, _error(rendered, photograph), *_geometry(frame, unit)], columns=5), quality
 
 
 def resize(picture: Picture, shape: tuple[int, ...]) -> Picture:
     """A picture [H, W, 3] uint8 in another (height, width), by area averages."""
     return np.asarray(cv2.resize(picture, (shape[1], shape[0]), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _error(rendered: Picture, photograph: Picture) -> Panel:
+    """How far a rendering [H, W, 3] is from the photograph, pixel by pixel: the root mean square of its channels."""
+    difference = (rendered.astype(np.float64) - photograph) / 255.0
+    error = np.sqrt(np.square(difference).mean(-1))
+    return Panel(color_depth(error, np.isfinite(error), 0.0, WORST), "error", (0.0, WORST))
 
 
 def _geometry(frame: Frame, unit: float) -> list[Panel]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from utils.errors import printable
 
 METRICS = "metrics.jsonl"
+MESSAGES = "messages.jsonl"
 
 
 class Progress:
@@ -101,7 +102,8 @@ class Progress:
 
 
 class MetricsWriter:
-    """Appends scalars to `folder/metrics.jsonl` and both scalars and images to TensorBoard events.
+    """Appends scalars to `folder/metrics.jsonl` and both scalars and images to TensorBoard events; what the run says in
+    words goes to `folder/messages.jsonl`.
 
     `after` is the step from which a run goes on: lines of later steps belong to a course that was abandoned
     and are dropped; None keeps all. A disk that does not take the logs costs one line of warning, never the
@@ -109,17 +111,18 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: Path, *, after: int | None = None, enabled: bool = True) -> None:
-        self.path = folder / METRICS
+        self.path, self.messages = folder / METRICS, folder / MESSAGES
         self.enabled = enabled
-        self.torn = False
+        self.torn: set[Path] = set()
         self.warned: set[str] = set()
         self.events: Any = None
         if not enabled:
             return
-        with self._harmless(str(self.path)):
-            folder.mkdir(parents=True, exist_ok=True)
-            if after is not None and self.path.exists():
-                _drop_after(self.path, after)
+        for path in (self.path, self.messages):
+            with self._harmless(str(path)):
+                folder.mkdir(parents=True, exist_ok=True)
+                if after is not None and path.exists():
+                    _drop_after(path, after)
         with self._harmless("TensorBoard events"):
             self.events = _open_events(folder, None if after is None else after + 1)
 
@@ -129,10 +132,16 @@ class MetricsWriter:
             return
         finite = {name: float(v) if math.isfinite(v) else None for name, v in values.items()}
         with self._harmless(str(self.path)):
-            self._append(json.dumps({"step": step, **finite}))
+            self._append(self.path, json.dumps({"step": step, **finite}))
         with self._harmless("TensorBoard events"):
             for name, value in values.items() if self.events else ():
                 self.events.add_scalar(name, float(value), step)
+
+    def message(self, step: int, text: str) -> None:
+        """Write what was said at a step, for who looks at the run later."""
+        if self.enabled:
+            with self._harmless(str(self.messages)):
+                self._append(self.messages, json.dumps({"step": step, "text": text}))
 
     def image(self, step: int, tag: str, picture: NDArray[np.uint8]) -> None:
         """Write a picture [H, W, 3], uint8, to TensorBoard."""
@@ -147,13 +156,13 @@ class MetricsWriter:
                 self.events.close()
         self.events = None
 
-    def _append(self, line: str) -> None:
+    def _append(self, path: Path, line: str) -> None:
         # After a failed write half a line may stand in the file: begin a new one.
-        text = ("\n" if self.torn else "") + line + "\n"
-        self.torn = True
-        with self.path.open("a", encoding="utf-8") as file:
+        text = ("\n" if path in self.torn else "") + line + "\n"
+        self.torn.add(path)
+        with path.open("a", encoding="utf-8") as file:
             file.write(text)
-        self.torn = False
+        self.torn.remove(path)
 
     @contextmanager
     def _harmless(self, what: str) -> Iterator[None]:
@@ -163,7 +172,7 @@ class MetricsWriter:
             if what not in self.warned:
                 print(f"warning: {printable(what)} not written: {error}; the run goes on", file=sys.stderr)
             self.warned.add(what)
-            if what != str(self.path):
+            if what not in (str(self.path), str(self.messages)):
                 self.events = None  # its writer thread has ended with the error
 
 

@@ -12,6 +12,7 @@ import torch
 from dataio.cameras import Cameras
 from engine import validation
 from models.rendering.frames import Frame
+from utils.pictures.images import turbo
 from utils.pictures.sheets import caption_strip
 
 
@@ -32,11 +33,14 @@ def test_a_held_out_view_with_its_captions(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(validation, "render_image", rendered)
     picture, quality = validation.validate(cast(Any, None), cast(Any, scene), 0, torch.device("cpu"), step=500)
     assert quality == pytest.approx(20.0, abs=1e-4)
-    assert picture.shape == (4 + 16 + 141 + 4, 4 * (283 + 4) + 4, 3)
+    assert picture.shape == (4 + 16 + 141 + 4, 5 * (283 + 4) + 4, 3)
     assert (picture[20:161, 4:287] == 51).all() and (picture[20:161, 291:574] == 76).all()
     for number, text in enumerate(("left/view_0", "step 500, 20.00 dB")):
         left = 4 + number * 287
         np.testing.assert_array_equal(picture[4:20, left : left + 283], caption_strip(text, None, 283, 16))
     low, high = 2 * np.percentile(np.linspace(1.0, 3.0, 283), (1, 99)) + np.array([-1, 1]) * 0.09
     bar = caption_strip("depth", (low, high), 283, 16)
-    assert (picture[4:20, 578:861] == bar).mean() > 0.97, "2 to 6 world units"
+    assert (picture[4:20, 865:1148] == bar).mean() > 0.97, "2 to 6 world units"
+    np.testing.assert_array_equal(picture[4:20, 578:861], caption_strip("error", (0.0, 0.25), 283, 16))
+    share = round((76 - 51) / 255 / 0.25 * 255)
+    assert (picture[20:161, 578:861] == turbo()[share]).all(), "an error of 0.098 everywhere"
