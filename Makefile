@@ -57,7 +57,8 @@ demo: $(VENV)/.installed
 	$(PY) render.py runs/demo; \
 	$(PY) extract_mesh.py runs/demo --out runs/demo/meshes/mesh.ply --out runs/demo/meshes/mesh.glb; \
 	$(PY) evaluate.py runs/demo; \
-	echo "demo: done in $$(($$(date +%s) - start)) s; pictures, video, mesh and metrics.json are under runs/demo"
+	$(PY) report.py runs/demo; \
+	echo "demo: done in $$(($$(date +%s) - start)) s; open runs/demo/report.html: pictures, video, mesh, numbers"
 
 # --- checks ------------------------------------------------------------------------------------------------------
 

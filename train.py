@@ -59,6 +59,7 @@ def main() -> int:
 def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> int:
     """Train until the budget is used or a signal comes; returns the exit code."""
     from engine import resume, signals, step_guard
+    from engine.report.page import try_to_write
     from utils import distributed
 
     ranks = distributed.setup(config.device)
@@ -71,6 +72,8 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
             while run.progress < 1 and not distributed.any_rank(stop.received):
                 run.step_once()
             run.finish()
+            if ranks.is_main:
+                try_to_write(folder)
         except step_guard.NumbersError as error:
             print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
             return 3

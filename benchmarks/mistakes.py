@@ -45,6 +45,8 @@ MISTAKES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("evaluate.py", "RUN", "--reference", "NEW"), "--reference: NEW: no such file"),
     (("evaluate.py", "RUN", "data.msks=keep"), "did you mean 'masks'"),
     (("evaluate.py", "RUN", "--data", "NEW"), "--data: NEW - no such file or folder"),
+    (("report.py", "NEW"), "NEW: no such folder - expected a run folder"),
+    (("report.py", "RUN", "--out", "NEW/x.pdf"), "a file that ends in .html"),
     (("bake.py", "RUN", "--out", "FILE"), "--out: FILE: is no folder"),
     (("prepare.py", "DATA"), "expected PHOTOS OUT"),
     (("prepare.py", "DATA", "FILE"), "FILE: is no folder"),

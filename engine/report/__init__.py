@@ -1,0 +1,1 @@
+"""The page of a run, made of what lies in its folder."""
