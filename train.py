@@ -71,6 +71,7 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
         try:
             while run.progress < 1 and not distributed.any_rank(stop.received):
                 run.step_once()
+                run.attend(lambda: stop.received)
             run.finish()
             if ranks.is_main:
                 try_to_write(folder)

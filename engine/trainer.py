@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from engine.run import check_scene, load_model, load_optimizer, open_teacher, ow
 from engine.saved import read_saved, scene_state
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
 from engine.validation import handful, validate
+from engine.viewer.remote import Remote
 from models.capabilities import SDF
 from models.objective import Report
 from models.optimizers.plateau import Plateau
@@ -98,6 +100,7 @@ class Trainer:
         self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
         self.saved_at = self.clock
         self.begun_at = self.step
+        self.remote = Remote(self.folder)
 
     def _say(self, message: str) -> None:
         """Say it with the step, on the screen and in messages.jsonl."""
@@ -333,6 +336,12 @@ class Trainer:
         if poses is None:
             return self.scene
         return replace(self.scene, cameras=place_cameras(poses, cameras, self.scene.splits["train"]).cameras)
+
+    def attend(self, stopped: Callable[[], bool]) -> None:
+        """Do what a viewer asks: a checkpoint, a pause, whose time does not count; `stopped` ends that too."""
+        if self.ranks.world == 1 and self.remote.due():
+            waited = self.remote.attend(self._try_to_save, self._say, stopped)
+            self.clock, self.saved_at = self.clock + waited, self.saved_at + waited
 
     def close(self) -> None:
         """End the threads: those that gather pixels, and those that share a step."""

@@ -1,0 +1,1 @@
+"""A run, an asset or a mesh in a browser."""

@@ -1,0 +1,114 @@
+"""What a viewer asks of a training, by files in the run folder: a pause, a checkpoint.
+
+The training looks once a second whether they are there, which costs it nothing, and owes the viewer nothing: a pause
+ends when its file is no longer touched, as when the viewer has gone. A training of several ranks does not look.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from utils.run_lock import NAME as LOCK
+
+PAUSE, SAVE = ".viewer-pause", ".viewer-save"
+EVERY = 1.0  # seconds between two looks
+STALE = 10.0  # seconds without a touch after which a pause ends
+FRESH = 120.0  # seconds; a training on another machine has logged within them
+
+
+class Remote:
+    """The training's side."""
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder, self.clock = folder, clock
+        self.looked = clock()
+        self.touched: float | None = None  # the file's own time
+        self.seen = 0.0  # when this process saw it change
+
+    def due(self) -> bool:
+        """Whether it is time to look again."""
+        if self.clock() - self.looked < EVERY:
+            return False
+        self.looked = self.clock()
+        return True
+
+    def attend(self, save: Callable[[], None], say: Callable[[str], None], stopped: Callable[[], bool]) -> float:
+        """Save and wait as asked, no longer than until `stopped`; returns the seconds that were waited."""
+        if self.take_save():
+            save()
+        if not self.paused():
+            return 0.0
+        begun = self.clock()
+        say("paused by a viewer")
+        while self.paused() and not stopped():
+            time.sleep(0.1)
+        say(f"going on after {self.clock() - begun:.0f} s")
+        return self.clock() - begun
+
+    def take_save(self) -> bool:
+        """Whether a checkpoint was asked for; asked once, it is taken once."""
+        try:
+            (self.folder / SAVE).unlink()
+        except OSError:
+            return False
+        return True
+
+    def paused(self) -> bool:
+        """Whether the training is to wait."""
+        try:
+            touched = (self.folder / PAUSE).stat().st_mtime
+        except OSError:
+            self.touched = None
+            return False
+        if touched != self.touched:  # by this clock: the times of files are those of another machine, perhaps
+            self.touched, self.seen = touched, self.clock()
+        if self.clock() - self.seen < STALE:
+            return True
+        with suppress(OSError):
+            (self.folder / PAUSE).unlink()
+        return False
+
+
+def ask_to_save(folder: Path) -> None:
+    """The viewer's side: a checkpoint, please."""
+    (folder / SAVE).touch()
+
+
+def ask_to_pause(folder: Path) -> None:
+    """The viewer's side: wait; to be said again every few seconds."""
+    (folder / PAUSE).touch()
+
+
+def let_go_on(folder: Path) -> None:
+    """The viewer's side: go on."""
+    (folder / PAUSE).unlink(missing_ok=True)
+
+
+def is_training(folder: Path) -> bool:
+    """Whether a process trains into the folder, as far as one can see without taking its lock."""
+    try:
+        words = (folder / LOCK).read_text("utf-8", errors="replace").split()
+    except OSError:
+        return False
+    if len(words) < 4 or words[0] != "process" or not words[1].isdigit():
+        return False
+    if words[3] == socket.gethostname():
+        return _alive(int(words[1]))
+    with suppress(OSError):
+        return time.time() - (folder / "metrics.jsonl").stat().st_mtime < FRESH
+    return False
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
