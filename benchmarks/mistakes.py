@@ -47,6 +47,8 @@ MISTAKES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("evaluate.py", "RUN", "--data", "NEW"), "--data: NEW - no such file or folder"),
     (("report.py", "NEW"), "NEW: no such folder - expected a run folder"),
     (("report.py", "RUN", "--out", "NEW/x.pdf"), "a file that ends in .html"),
+    (("view.py", "NEW.ply"), "no such file - expected a mesh or a run folder"),
+    (("view.py", "RUN", "--renderer", "latice"), "did you mean 'lattice'"),
     (("bake.py", "RUN", "--out", "FILE"), "--out: FILE: is no folder"),
     (("prepare.py", "DATA"), "expected PHOTOS OUT"),
     (("prepare.py", "DATA", "FILE"), "FILE: is no folder"),

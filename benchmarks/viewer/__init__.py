@@ -1,0 +1,1 @@
+"""The viewer, measured from outside."""

@@ -1,0 +1,164 @@
+"""Look at a run, an asset or a mesh in a browser: color, shape, depth, normals, slices, cameras."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import socket
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine import early
+from utils.command_line import Parser, device, number
+from utils.errors import InputError, run_script
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from engine.viewer.panel import Panel
+    from engine.viewer.shown import Shown
+    from engine.viewer.tools import LiveTool
+    from models.rendering.renderers.base import RendererConfig
+
+MESHES = (".ply", ".glb", ".obj")
+THUMBNAIL = 96  # pixels
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NEEDED = "viser is not installed - pip install -r requirements-view.txt -c constraints.txt"
+EXAMPLE = """examples:
+  python view.py runs/demo
+  python view.py runs/demo/meshes/mesh.ply
+  python view.py runs/demo --renderer surface --port 8000
+
+It listens on this machine alone and prints the line for ssh with which to look from another one.
+--host opens it to others, who need the address with the token that is printed then. A run that is
+training is shown as of its newest checkpoint, and can be paused. Ctrl-C ends it."""
+
+
+def main() -> int:
+    parser = Parser(__doc__, EXAMPLE)
+    add = parser.add_argument
+    add("shown", metavar="RUN|MESH", help="run folder, checkpoint, asset folder, or a .ply, .obj or .glb")
+    add("--renderer", metavar="R", help="volume, surface, lattice, mesh or YAML; default: volume")
+    add("--host", default="127.0.0.1", metavar="H", help="address to listen on; default: this machine alone")
+    add("--port", type=number(int, 1024, 65535), default=7007, metavar="N", help="or the next free one; default: 7007")
+    add("--thumbnails", action=argparse.BooleanOptionalAction, default=True, help="photographs in the cameras")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+    args = parser.parse()
+    folder = folder_of(args.shown, args.renderer)
+
+    from engine.showing import read_renderer
+    from engine.viewer import remote
+    from engine.viewer.shown import open_to_view
+
+    config = read_renderer(args.renderer) if args.renderer else None
+    live = (folder / "config.yaml").is_file() and remote.is_training(folder)
+    if live:
+        be_modest()
+    shown = open_to_view(Path(args.shown), config, args.device)
+    panel = served(args, shown)
+    training = add_tools(panel, folder, config, args.thumbnails and not live) if shown.run is not None else None
+    try:
+        threading.Event().wait()
+    finally:
+        if training is not None:
+            training.end()
+    return 0
+
+
+def folder_of(shown: str, renderer: str | None) -> Path:
+    """The folder of a run, an asset or a mesh. Raises InputError for what shows before anything is loaded."""
+    path = Path(shown)
+    if renderer:
+        early.check_renderer(renderer)
+    if path.suffix.lower() in MESHES:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file - expected a mesh or a run folder")
+        return path.parent
+    return path if (path / "asset.json").is_file() else early.check_run(path)
+
+
+def be_modest() -> None:
+    """Leave the processor to a training on this machine."""
+    import os
+
+    import torch
+
+    os.nice(19)
+    torch.set_num_threads(1)
+
+
+def served(args: argparse.Namespace, shown: Shown) -> Panel:
+    """The viewer, listening; prints where. Raises InputError where it cannot be."""
+    try:
+        from engine.viewer.panel import Panel
+        from engine.viewer.server import start_server
+    except ModuleNotFoundError as error:
+        if error.name not in ("viser", "websockets"):
+            raise
+        raise InputError(NEEDED) from None
+    from engine.viewer.guard import Guard
+
+    # A client may go while its picture is made.
+    warnings.filterwarnings("ignore", "Queued a .* on a closed connection")
+    token = None if args.host in LOOPBACK else secrets.token_urlsafe(24)
+    warm_up(shown)
+    server = start_server(args.host, args.port, Guard.of(args.host, token), Path(args.shown).name)
+    panel = Panel(server, shown)
+    print(places(args.host, server.get_port(), token), flush=True)
+    return panel
+
+
+def warm_up(shown: Shown) -> None:
+    """Compile what is compiled at the first picture, before anybody waits for one."""
+    if shown.renderer is not None:
+        shown.renderer(shown.source.cameras[:1].scaled(16 / float(shown.source.cameras.size[0].max())), 0)
+
+
+def places(host: str, port: int, token: str | None) -> str:
+    """Where to look, and from another machine how."""
+    if token is None:
+        name = socket.gethostname()
+        return f"http://127.0.0.1:{port}\nfrom another machine: ssh -L {port}:127.0.0.1:{port} {name}, then the same"
+    address = f"[{host}]" if ":" in host else host
+    return f"http://{address}:{port}/?token={token}\nwho knows this address sees and steers the viewer"
+
+
+def add_tools(panel: Panel, folder: Path, config: RendererConfig | None, thumbnails: bool) -> LiveTool:
+    """What a run has beside pictures; returns what watches its training."""
+    from engine.viewer.shown import reopened
+    from engine.viewer.tools import CropTool, LiveTool, PathTool
+
+    PathTool(panel, folder)
+    CropTool(panel, folder)
+    if thumbnails:
+        threading.Thread(target=show_photographs, args=(panel,), daemon=True).start()
+    return LiveTool(panel, folder, lambda: reopened(panel.shown, folder, config))
+
+
+def show_photographs(panel: Panel) -> None:
+    """Put the photographs into the cameras, where the data are still there; a convenience, so no failure."""
+    run = panel.shown.run
+    assert run is not None
+    try:
+        scene = run.load_scene()
+        for view in panel.train_views():
+            panel.set_thumbnail(view, small(scene.images[int(run.splits["train"][view])]))
+    except Exception as error:
+        print(f"no photographs in the cameras: {error}", flush=True)
+
+
+def small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A thumbnail of a picture [H, W, 3]."""
+    import cv2
+    import numpy as np
+
+    scale = min(1.0, THUMBNAIL / max(picture.shape[:2]))
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+if __name__ == "__main__":
+    run_script(main)
