@@ -55,10 +55,10 @@ def main() -> int:
 
     config = read_renderer(args.renderer) if args.renderer else None
     live = (folder / "config.yaml").is_file() and remote.is_training(folder)
-    if live:
-        be_modest()
     shown = open_to_view(Path(args.shown), config, args.device)
     panel = served(args, shown)
+    if live:  # from now on; the start alone should not take minutes
+        be_modest()
     training = add_tools(panel, folder, config, args.thumbnails and not live) if shown.run is not None else None
     try:
         threading.Event().wait()
