@@ -139,6 +139,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, saved: bool 
 
 
 def schema_text() -> str:
-    """The JSON schema of a config, and of renderers, as configs/schema.json holds it: `make schema` writes it there."""
-    discover("models.rendering.renderers")
-    return json.dumps(json_schema(ExperimentConfig, ["RendererConfig"]), indent=1) + "\n"
+    """The JSON schema of a config, of renderers and of protocols, as `make schema` writes it to configs/schema.json."""
+    for package in ("models.rendering.renderers", "engine.protocols"):
+        discover(package)
+    return json.dumps(json_schema(ExperimentConfig, ["RendererConfig", "ProtocolConfig"]), indent=1) + "\n"

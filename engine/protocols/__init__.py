@@ -1,0 +1,1 @@
+"""How the field's benchmarks score a surface: one protocol in each file."""
