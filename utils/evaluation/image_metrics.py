@@ -45,20 +45,23 @@ def affine_fitted(prediction: Tensor, target: Tensor, mask: Tensor | None = None
     return fitted.to(prediction.dtype).view(prediction.shape)
 
 
-def ssim(prediction: Tensor, target: Tensor) -> Tensor:
+def ssim(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Structural similarity: Gaussian window of 11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1.
 
     prediction, target: [H, W, C] color in [0, 1], at least 11 pixels high and wide. Windows lie wholly inside
     the picture; the mean is over windows and channels, covariances are those of the population. This is
     skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False).
-    Returns [], at most 1. Raises ValueError for shapes that differ or pictures smaller than the window.
-    Differentiable in both. Source: Wang et al. 2004, eq. 13.
+    mask: [H, W] bool, the windows that count by their middles. Returns [], at most 1, NaN where none counts. Raises
+    ValueError for shapes that differ or pictures smaller than the window. Differentiable in both. Source: Wang et al.
+    2004, eq. 13.
     """
     _check_shapes(prediction, target)
     if prediction.ndim != 3 or min(prediction.shape[:2]) < WINDOW:
         raise ValueError(f"ssim needs [H, W, C] of at least {WINDOW} pixels, got {tuple(prediction.shape)}")
     x, y = prediction.movedim(-1, 0), target.movedim(-1, 0)
-    return structural_similarity(x[None], y[None], gaussian_window(WINDOW, SIGMA).to(x)).mean()
+    found = structural_similarity(x[None], y[None], gaussian_window(WINDOW, SIGMA).to(x))[0]
+    border = WINDOW // 2
+    return found.mean() if mask is None else found[:, mask[border:-border, border:-border]].mean()
 
 
 def structural_similarity(x: Tensor, y: Tensor, window: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from utils.files import write_json
 
 BLOCKS = ("images", "mesh", "train")
 # Blocks that are there only where something was measured: how far poses were moved, and numbers of the same kind by
-# what they were measured on: splits other than "test", references of a mesh.
-NAMED = ("poses", "splits", "references")
+# what they were measured on or by: splits other than "test", references of a mesh, protocols.
+NAMED = ("poses", "splits", "references", "protocols")
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def read_results(path: Path) -> dict[str, Any]:
 def update_results(path: Path, **blocks: dict[str, Any] | None) -> dict[str, Any]:
     """Replace some of the blocks "images", "mesh" and "train", keep the others, write atomically; returns all.
 
-    A block that is None was not measured now: what was measured before stays. Of "poses", "splits" and "references" the
+    A block that is None was not measured now: what was measured before stays. Of those in `NAMED` the
     entries are replaced one by one.
     """
     unknown = set(blocks) - {*BLOCKS, *NAMED}
