@@ -1,99 +1,198 @@
-"""Measure a run: its pictures against held-out photographs, its mesh against the true surface."""
+"""Measure pictures and meshes, of a run or foreign ones, against photographs and true surfaces."""
 
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataio.files import need_folder
 from engine import early
-from utils.command_line import Parser, device, input_file, number, override
+from utils.command_line import (
+    Parser,
+    device,
+    input_file,
+    input_folder,
+    input_path,
+    number,
+    output_file,
+    override,
+)
 from utils.errors import InputError, run_script
-from utils.files import check_file
+from utils.files import check_file, check_folder
 
 if TYPE_CHECKING:
-    import numpy as np
-    import trimesh
-
-    from dataio.scene import Scene
+    from engine.protocols.base import ProtocolConfig, Scored
     from engine.run import Run
+    from utils.evaluation.lpips import Lpips
 
-DEPTH_BOUND = 0.05  # world units: 5 cm where they are meters
-SEEN_MARGIN = 0.1  # world units: what lies no farther behind a measured depth counts as seen
-
+BEHIND = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 EXAMPLE = """examples:
-  python evaluate.py runs/demo
-  python evaluate.py runs/figure --mesh figure.ply --reference data/figure/mesh.ply
-  python evaluate.py runs/figure_dtu --data data/figure --background black
-  python evaluate.py runs/room --reference data/room/gt_points.npz
-  python evaluate.py runs/terrain --heights data/terrain/gt_points.npz
-  python evaluate.py runs/skull data.masks=keep      the PSNR within masks that training did not see
-
-Writes RUN/metrics.json. Mesh distances are in units of the reference's bounding-sphere radius;
-against points in world units, and only where two (--min-views) training views saw."""
+  python evaluate.py runs/figure --reference data/figure/mesh.ply --error-mesh errors.ply
+  python evaluate.py --mesh theirs.ply --reference DTU --protocol "{type: dtu, scan: 65}"
+  python evaluate.py --renderings theirs/test --truth data/lego/test --out theirs.json
+protocols, by name or YAML: generic, dtu, tanks_and_temples, scannet; see docs/evaluation.md
+Of a run it writes RUN/metrics.json and, view by view, RUN/evaluation/."""
 
 
 def main() -> int:
+    args = arguments()
+    check(args)
+
+    from utils.evaluation.lpips import Lpips
+
+    lpips = Lpips.read(args.lpips_weights) if args.lpips_weights is not None else None
+    if args.renderings is not None:
+        return evaluate_renderings(args, lpips)
+    return evaluate_foreign(args) if args.run is None else evaluate_run(args, lpips)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line. Raises InputError."""
     parser = Parser(__doc__, EXAMPLE, keys=early.keys)
     add = parser.add_argument
-    mesh, points = input_file("a mesh"), input_file("a mesh or points")
-    views = number(int, 1, 100_000)
-    add("run", help="run folder or checkpoint folder")
-    add("overrides", type=override, nargs="*", default=[], metavar="key.sub=value", help="changes to the config")
-    add("--mesh", type=mesh, metavar="FILE", help="default: RUN/meshes/mesh.ply")
-    add("--reference", type=points, metavar="FILE", help="true surface, or points on it (.npz, .ply), same frame")
-    add("--min-views", type=views, default=2, metavar="N", help="of points, those N training views saw; default: 2")
-    add("--crop", type=number(float, 0, 1000), metavar="C", help="drop what is C radii outside its box")
-    add("--heights", type=points, metavar="FILE", help="points (.npz) or a mesh: errors in z")
-    add("--data", metavar="PATH", help="other photographs in the same world frame")
-    add("--background", choices=("white", "black"), help="behind masked photographs")
+    pictures, points = input_folder("pictures"), input_file("a mesh or points")
+    add("run", nargs="?", help="run folder or checkpoint folder")
+    add("overrides", type=override, nargs="*", default=[], metavar="key=value", help="changes to the config")
+    add("--mesh", type=input_file("a mesh"), metavar="FILE", help="default: RUN/meshes/mesh.ply")
+    add("--reference", type=input_path("a mesh or points"), metavar="PATH", help="truth: mesh, points or folder")
+    add("--protocol", metavar="P", help="how the mesh is scored; default: generic")
+    add("--error-mesh", type=output_file(".ply", ".glb"), metavar="FILE", help="the mesh, red where it is wrong")
+    add("--min-views", type=number(int, 1, 100_000), metavar="N", help="generic: its key min_views")
+    add("--crop", type=number(float, 0, 1000), metavar="C", help="generic: its key crop, in radii")
+    add("--heights", type=points, metavar="FILE", help="points or a mesh: errors in z")
+    add("--data", metavar="PATH", help="other photographs, or those whose cameras a protocol asks")
+    add("--background", choices=tuple(BEHIND), metavar="COLOR", help="white or black, behind what is masked")
     add("--split", default="test", help="which views; default: test")
+    add("--keep-renderings", action="store_true", help="into RUN/evaluation/SPLIT")
+    add("--renderings", type=pictures, metavar="DIR", help="foreign pictures, against those of --truth")
+    add("--truth", type=pictures, metavar="DIR", help="true pictures; .npy beside them are depths")
+    add("--masks", type=pictures, metavar="DIR", help="of --truth; default: its alpha")
+    add("--lpips-weights", type=input_file("weights"), metavar="FILE", help="network and layers of LPIPS")
+    add("--out", type=output_file(".json"), metavar="FILE", help="the numbers, instead of in the run")
     add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
-    args = parser.parse()
-    behind = [f"data.background={args.background}", "data.masks=composite"] if args.background else []
-    overrides = behind + args.overrides
-    check(args, overrides)
-
-    from engine.run import Run
-    from utils.commands import note_command
-    from utils.evaluation.point_metrics import has_faces
-    from utils.evaluation.results import update_results
-
-    run = Run.open(args.run, device=args.device, overrides=overrides)
-    scene = run.load_scene(args.data)
-    distances = args.heights is None or args.reference is not None
-    mesh_score = None
-    if args.reference is not None and not has_faces(args.reference):
-        mesh_score = measure_against_points(run, scene, args.mesh, args.reference, args.min_views)
-    elif distances:
-        mesh_score = measure_mesh(run, scene, args.mesh, args.reference, args.crop)
-    if args.heights is not None:
-        mesh_score = (mesh_score or {}) | measure_heights(run, args.mesh, args.heights)
-    image_score = measure_images(run, scene, args.split, own=args.data is None)
-    blocks = blocks_of(args.split, image_score, measured_on(args), mesh_score)
-    poses_score = measure_poses(run)
-    update_results(run.folder / "metrics.json", **blocks, poses=poses_score)
-    note_command(run.folder, [run.folder / "metrics.json"])
-    print_block("images", image_score)
-    if poses_score is not None:
-        print_block("poses", poses_score)
-    print_block("mesh", mesh_score)
-    return 0
+    return parser.parse()
 
 
-def check(args: argparse.Namespace, overrides: list[str]) -> None:
+def check(args: argparse.Namespace) -> None:
     """Raise InputError for what shows before anything is loaded: no such run, key, data or mesh, no place to write."""
-    folder = early.check_run(args.run, overrides)
-    check_file(folder / "metrics.json")
+    if args.protocol is not None:
+        early.check_protocol(args.protocol)
     if args.data is not None:
         need_folder(args.data, "--data")
-    else:
-        early.check_data(early.check_config(folder / "config.yaml", overrides, saved=True))
+    if args.renderings is not None or args.truth is not None:
+        if args.renderings is None or args.truth is None or args.run is not None:
+            raise InputError("--renderings: foreign pictures - expected --renderings DIR --truth DIR, and no run")
+    elif args.run is not None:
+        check_run(args)
+    elif args.mesh is None or (args.reference is None and args.heights is None):
+        raise InputError("run: not given - expected a run, --mesh and --reference, or --renderings and --truth")
+
+
+def check_run(args: argparse.Namespace) -> None:
+    """Raise InputError for what shows of a run before it is loaded."""
+    folder = early.check_run(args.run, run_overrides(args))
+    check_file(args.out or folder / "metrics.json")
+    check_folder(folder / "evaluation")
+    if args.data is None:
+        early.check_data(early.check_config(folder / "config.yaml", run_overrides(args), saved=True))
     own = folder / "meshes" / "mesh.ply"
     if args.mesh is None and not own.is_file() and (args.reference is not None or args.heights is not None):
         raise InputError(f"{own}: no such file - write python extract_mesh.py {folder} first, or --mesh FILE")
+
+
+def run_overrides(args: argparse.Namespace) -> list[str]:
+    """Changes to the run's config."""
+    behind = [f"data.background={args.background}", "data.masks=composite"] if args.background else []
+    return behind + args.overrides
+
+
+def evaluate_run(args: argparse.Namespace, lpips: Lpips | None) -> int:
+    """Measure what a run made, into its folder."""
+    from engine.evaluation import surfaces
+    from engine.evaluation.pictures import Measuring, measure_images
+    from engine.run import Run
+    from utils.commands import note_command
+
+    run = Run.open(args.run, device=args.device, overrides=run_overrides(args))
+    scene, protocol = run.load_scene(args.data), protocol_of(args)
+    mesh, scored = args.mesh or surfaces.own_mesh(run.folder), None
+    if args.reference is not None:
+        scored = surfaces.score_surface(run, mesh, args.reference, protocol, lambda: surfaces.sight_of(scene))
+    elif args.heights is None:
+        scored = surfaces.score_against_scene(run, scene, args.mesh, protocol)
+    block = mesh_block(args, mesh, scored, run)
+    kept = run.folder / "evaluation"
+    how = Measuring(lpips, kept / args.split if args.keep_renderings else None)
+    images = measure_images(run, scene, args.split, how, own=args.data is None)
+    poses = measure_poses(run)
+    blocks = blocks_of(args.split, images, measured_on(args), block, protocol_name(protocol))
+    path = args.out or run.folder / "metrics.json"
+    write_numbers(path, kept / f"{args.split}.csv", **blocks, poses=poses)
+    note_command(run.folder, [path])
+    print_block("images", images)
+    if poses is not None:
+        print_block("poses", poses)
+    print_block("mesh", block)
+    return 0
+
+
+def evaluate_foreign(args: argparse.Namespace) -> int:
+    """Measure a mesh that no run made."""
+    from engine.evaluation import surfaces
+
+    protocol, scored = protocol_of(args), None
+    if args.reference is not None:
+        sight = surfaces.sight_of_data(args.data) if args.data is not None else None
+        scored = surfaces.score_surface(None, args.mesh, args.reference, protocol, sight)
+    block = mesh_block(args, args.mesh, scored, None)
+    if args.out is not None:
+        write_numbers(args.out, None, **blocks_of("test", None, measured_on(args), block, protocol_name(protocol)))
+    print_block("mesh", block)
+    return 0
+
+
+def evaluate_renderings(args: argparse.Namespace, lpips: Lpips | None) -> int:
+    """Measure pictures that no run made."""
+    from engine.evaluation.foreign import Folders, score_renderings
+
+    folders = Folders(args.renderings, args.truth, args.masks, BEHIND[args.background or "white"])
+    images = score_renderings(folders, lpips)
+    if args.out is not None:
+        write_numbers(args.out, args.out.with_suffix(".csv"), images=images)
+    print_block("images", images)
+    return 0
+
+
+def protocol_of(args: argparse.Namespace) -> ProtocolConfig:
+    """The protocol that the options name. Raises InputError."""
+    from engine.evaluation.surfaces import read_protocol
+
+    given = {key: getattr(args, key) for key in ("crop", "min_views") if getattr(args, key) is not None}
+    if given and args.protocol is not None:
+        option = next(iter(given)).replace("_", "-")
+        raise InputError(f"--{option}: a key of a protocol - expected it in --protocol, as {{type: generic, ...}}")
+    return read_protocol(args.protocol).model_copy(update=given)
+
+
+def protocol_name(protocol: ProtocolConfig) -> str:
+    """Its type."""
+    return str(protocol.model_dump()["type"])
+
+
+def mesh_block(args: argparse.Namespace, mesh: Path, scored: Scored | None, run: Run | None) -> dict[str, Any] | None:
+    """The numbers of a mesh, None where there are none; its errors as colors where that is asked for."""
+    from engine.evaluation import surfaces
+
+    block = None if scored is None else {"file": mesh.name, **scored.numbers}
+    if args.heights is not None:
+        block = (block or {}) | surfaces.measure_heights(run, mesh, args.heights)
+    if args.error_mesh is not None:
+        if scored is None:
+            raise InputError("--error-mesh: nothing was measured - expected --reference, and a mesh")
+        surfaces.write_errors(args.error_mesh, scored)
+        print(f"{args.error_mesh}: red from {scored.worst:.3g} on")
+    return block
 
 
 def measured_on(args: argparse.Namespace) -> str:
@@ -102,16 +201,35 @@ def measured_on(args: argparse.Namespace) -> str:
 
 
 def blocks_of(
-    split: str, images: dict[str, Any] | None, reference: str, mesh: dict[str, Any] | None
+    split: str,
+    images: dict[str, Any] | None,
+    reference: str,
+    mesh: dict[str, Any] | None,
+    protocol: str = "generic",
 ) -> dict[str, dict[str, Any] | None]:
     """Where the numbers go in metrics.json, so that nothing that was measured otherwise is overwritten.
 
-    images: "images" for the test views, else by the name of the split. mesh: "mesh", the newest, and by reference.
+    images: "images" for the test views, else by the name of the split. mesh: "mesh", the newest, and by reference; of a
+    protocol with units of its own by its name alone.
     """
-    by_reference = {"references": {reference: mesh}} if reference and mesh else {}
+    pictures: dict[str, dict[str, Any] | None] = {"images": images}
     if split != "test":
-        return {"splits": {split: images} if images else None, "mesh": mesh, **by_reference}
-    return {"images": images, "mesh": mesh, **by_reference}
+        pictures = {"splits": {split: images} if images else None}
+    if protocol != "generic":
+        return {**pictures, "protocols": {protocol: mesh} if mesh else None}
+    by_reference = {"references": {reference: mesh}} if reference and mesh else {}
+    return {**pictures, "mesh": mesh, **by_reference}
+
+
+def write_numbers(path: Path, views: Path | None, **blocks: dict[str, Any] | None) -> None:
+    """Write the blocks into the file of numbers, and what they say of single views as a table beside it."""
+    from utils.evaluation.results import update_results
+    from utils.evaluation.view_scores import write_views
+
+    update_results(path, **blocks)
+    images = blocks.get("images") or next(iter((blocks.get("splits") or {}).values()), None)
+    if images and views is not None:
+        write_views(views, images["per_view"])
 
 
 def measure_poses(run: Run) -> dict[str, Any] | None:
@@ -122,181 +240,16 @@ def measure_poses(run: Run) -> dict[str, Any] | None:
     return {"rotation_degrees": run.placed.turn, "translation_scene_units": run.placed.shift, "cameras": moved}
 
 
-def measure_images(run: Run, scene: Scene, split: str, *, own: bool = True) -> dict[str, Any] | None:
-    """Mean PSNR and SSIM over the views of a split, rendered in full size; None for a split without views.
-
-    psnr_masked counts the pixels inside the masks only, where the scene has masks; psnr_affine, where something was
-    learned of single photographs, the same (or all) pixels after the affine change of color that fits each photograph
-    best; where the scene has depths, there is also what `score_depths` says. Raises InputError for the name of a split
-    that the data lack. own: whether the views are the run's, of which it may have learned something each.
-    """
-    import numpy as np
-    import torch
-
-    from models.rendering.frames import render_image
-    from utils.evaluation.image_metrics import SSIM_DEFINITION, WINDOW, affine_fitted, psnr, ssim
-
-    if split not in scene.splits and split != "test":
-        raise InputError(f"--split: {split!r} - the data have {', '.join(scene.splits)}")
-    views = scene.splits.get(split)
-    if views is None or len(views) == 0:
-        return None
-    if scene.background is not None:  # what the photographs were composited over
-        run.model.background_color.copy_(torch.tensor(scene.background))
-    cameras = scene.cameras.to(run.device)
-    rows: list[tuple[float, float | None, float | None, float | None]] = []
-    tinted = any(medium.per_image is not None for medium in run.model.media)
-    depth_errors: list[tuple[np.ndarray, np.ndarray]] = []
-    print(f"{split + ' view':32s} {'psnr':>8s} {'ssim':>8s}")
-    for view in (int(v) for v in views):
-        frame = render_image(run.model, cameras, view, photograph=own)
-        color = frame.color.double()
-        truth = torch.from_numpy(scene.images[view]).double() / 255.0
-        mask = torch.from_numpy(scene.masks[view]) > 127 if scene.masks is not None else None
-        likeness = ssim(color, truth).item() if min(truth.shape[:2]) >= WINDOW else None
-        inside = psnr(color, truth, mask).item() if mask is not None and mask.any() else None
-        fits = tinted and (mask is None or bool(mask.any()))
-        affine = psnr(affine_fitted(color, truth, mask), truth, mask).item() if fits else None
-        rows.append((psnr(color, truth).item(), likeness, inside, affine))
-        print(f"{scene.names[view][-32:]:32s} {rows[-1][0]:8.2f} {shown(likeness):>8s}")
-        if scene.depths is not None:
-            depth_errors.append(depth_error(scene, view, frame.depth.numpy()))
-    names = ("psnr", "ssim", "psnr_masked", "psnr_affine")
-    found = dict(zip(names, map(mean, zip(*rows, strict=True)), strict=True))
-    if not tinted:
-        del found["psnr_affine"]
-    depths = score_depths(*map(np.concatenate, zip(*depth_errors, strict=True))) if depth_errors else {}
-    return {**found, **depths, "views": len(rows), "split": split, "ssim_definition": SSIM_DEFINITION}
-
-
-def depth_error(scene: Scene, view: int, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Depth errors [N] of a view, and [N] bool whether a training view saw the place that was measured.
-
-    along: rendered distance along the rays [H, W], scene units. N: the pixels that have a measured depth. Errors are
-    |rendered - measured| z depth, world units.
-    """
-    import numpy as np
-    import torch
-
-    from dataio.visibility import times_seen
-
-    assert scene.depths is not None
-    rays = scene.cameras.rays(torch.full((along.size,), view), scene.cameras.pixel_grid(view))
-    cosine = rays.directions @ scene.cameras.forward[view]
-    measured = torch.from_numpy(np.array(scene.depths[view], dtype=np.float32).ravel())
-    known = measured > 0
-    scale = float(np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3])))
-    error = (torch.from_numpy(along.ravel()) * cosine - measured).abs()[known] * scale
-    points = rays.at(measured / cosine)[known].double().numpy()
-    return error.numpy(), times_seen(scene, scene.splits["train"], points, margin=SEEN_MARGIN / scale) > 0
-
-
-def score_depths(error: np.ndarray, seen: np.ndarray) -> dict[str, Any]:
-    """Share of the pixels whose depth is right to 0.05 world units, the median error, and that share where `seen`.
-
-    error: [N] world units. seen: [N] bool, where a training view saw the place: no method can know the others.
-    """
-    import numpy as np
-
-    def share(of: np.ndarray) -> float | None:
-        return float((of < DEPTH_BOUND).mean()) if len(of) else None
-
-    return {
-        "depth_within_0.05": share(error),
-        "depth_median_error": float(np.median(error)) if len(error) else None,
-        "depth_pixels": len(error),
-        "depth_within_0.05_seen": share(error[seen]),
-        "depth_pixels_seen": int(seen.sum()),
-    }
-
-
-def measure_mesh(
-    run: Run, scene: Scene, mesh: Path | None, reference: Path | None, crop: float | None
-) -> dict[str, Any] | None:
-    """Distances between a mesh and the true surface, both in world units; None when either is not known.
-
-    The true surface is `reference`, or the scene's own, which is then also written to
-    RUN/meshes/reference.ply.
-    """
-    from utils.evaluation.mesh_metrics import compare_meshes
-    from utils.meshing.mesh import read_mesh
-
-    truth = read_mesh(reference, up=run.up) if reference is not None else known_surface(run, scene)
-    if truth is None:
-        if mesh is not None:
-            raise InputError(f"{mesh}: the data know no true surface to compare with - give --reference")
-        return None
-    path = mesh or run.folder / "meshes" / "mesh.ply"
-    if mesh is None and reference is None and not path.is_file():
-        print(f"no mesh to measure: python extract_mesh.py {run.folder}")
-        return None
-    return {"file": path.name, **compare_meshes(read_mesh(path, up=run.up), truth, crop=crop).as_dict()}
-
-
-def measure_against_points(
-    run: Run, scene: Scene, mesh: Path | None, reference: Path, min_views: int
-) -> dict[str, Any]:
-    """Distances between a mesh and points on the true surface, world units, where `min_views` training views saw."""
-    from utils.evaluation.point_metrics import compare_points, read_points
-    from utils.meshing.mesh import read_mesh
-
-    path = mesh or run.folder / "meshes" / "mesh.ply"
-    points = read_points(reference, least_views=min_views)
-    seen = partial(observed, run, scene, min_views)
-    score = compare_points(read_mesh(path, up=run.up), points, observed=seen)
-    return {"file": path.name, **score, "min_views": min_views}
-
-
-def observed(run: Run, scene: Scene, min_views: int, points: np.ndarray) -> np.ndarray:
-    """Which of the points [N, 3], world units, at least `min_views` training views saw; [N]."""
-    import numpy as np
-
-    from dataio.visibility import times_seen
-
-    scene_from_world = np.linalg.inv(run.world_from_scene)
-    inside = points @ scene_from_world[:3, :3].T + scene_from_world[:3, 3]
-    margin = SEEN_MARGIN * np.cbrt(np.linalg.det(scene_from_world[:3, :3]))
-    return times_seen(scene, scene.splits["train"], inside, margin=margin) >= min_views
-
-
-def measure_heights(run: Run, mesh: Path | None, heights: Path) -> dict[str, Any]:
-    """Vertical errors of a mesh's uppermost surface, world units, z up. Raises InputError without a mesh."""
-    from utils.evaluation.height_metrics import compare_heights, reference_points
-    from utils.meshing.mesh import read_mesh
-
-    path = mesh or run.folder / "meshes" / "mesh.ply"
-    return {"file": path.name, **compare_heights(read_mesh(path, up=run.up), reference_points(heights)).as_dict()}
-
-
-def known_surface(run: Run, scene: Scene) -> trimesh.Trimesh | None:
-    """The scene's own true surface, world units, kept beside the run's meshes."""
-    from utils.meshing.mesh import write_mesh
-
-    if scene.reference is None:
-        return None
-    truth = scene.reference()
-    write_mesh(run.folder / "meshes" / "reference.ply", truth)
-    return truth
-
-
-def mean(values: tuple[float | None, ...]) -> float | None:
-    """The mean of the values that were measured, None without any."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
 def print_block(name: str, block: dict[str, Any] | None) -> None:
-    """One line per number."""
+    """One line per number; those of single views were printed before."""
+    from utils.evaluation.view_scores import shown
+
     if block is None:
         print(f"{name}: not measured")
         return
     for key, value in block.items():
-        print(f"{name + '.' + key:28s} {shown(value)}")
-
-
-def shown(value: Any) -> str:
-    """A number for the table."""
-    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        if not isinstance(value, list):
+            print(f"{name + '.' + key:28s} {shown(value)}")
 
 
 if __name__ == "__main__":

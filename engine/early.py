@@ -79,9 +79,19 @@ def _text(tree: Node, *keys: str) -> str | None:
 
 def check_renderer(text: str) -> None:
     """Raise InputError for the mistakes in a renderer's name or mapping, as `engine.showing.read_renderer` does."""
-    key = "renderer" if text.lstrip().startswith("{") else "renderer.type"
-    properties = {"renderer": {"$ref": "#/$defs/RendererConfig"}}
-    schema = Schema(_content(), {"type": "object", "properties": properties})
+    _check_part("renderer", "RendererConfig", text)
+
+
+def check_protocol(text: str) -> None:
+    """Raise InputError for the mistakes in a protocol's name or mapping, as `evaluation.surfaces.read_protocol` does.
+    """
+    _check_part("protocol", "ProtocolConfig", text)
+
+
+def _check_part(name: str, kind: str, text: str) -> None:
+    """Compare a part that is no part of a config, `name` with the name of its kind, with the schema."""
+    key = name if text.lstrip().startswith("{") else f"{name}.type"
+    schema = Schema(_content(), {"type": "object", "properties": {name: {"$ref": f"#/$defs/{kind}"}}})
     _compare(overrides_tree([f"{key}={text}"]), schema)
 
 

@@ -123,6 +123,29 @@ def input_file(what: str, *suffixes: str) -> Callable[[str], Path]:
     return parse
 
 
+def input_path(what: str) -> Callable[[str], Path]:
+    """An argument's type: a file or folder that is there, `what` it holds."""
+
+    def parse(text: str) -> Path:
+        path = Path(text).expanduser()
+        return path if path.is_dir() else input_file(what)(text)
+
+    return parse
+
+
+def input_folder(what: str) -> Callable[[str], Path]:
+    """An argument's type: a folder that is there, `what` it holds."""
+
+    def parse(text: str) -> Path:
+        path = Path(text).expanduser()
+        if not path.is_dir():
+            near = did_you_mean(path.name, _names_beside(path))
+            raise argparse.ArgumentTypeError(f"{text}: no such folder{near} - expected {what}")
+        return path
+
+    return parse
+
+
 def _names_beside(path: Path) -> list[str]:
     return [entry.name for entry in sorted(path.parent.iterdir())] if path.parent.is_dir() else []
 

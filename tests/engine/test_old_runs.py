@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import evaluate
 from engine import trainer
+from engine.evaluation.pictures import measure_images
 from engine.experiment import read_config
 from engine.run import Run
 from tests.support.sources import ROOT
@@ -24,7 +24,7 @@ RUNS = sorted(path.parent for path in (ROOT / "tests/support/old_runs").glob("*/
 @pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
 def test_an_old_run_shows_what_it_showed(folder: Path) -> None:
     run = Run.open(folder, device="cpu")
-    found = evaluate.measure_images(run, run.load_scene(), "test")
+    found = measure_images(run, run.load_scene(), "test")
     before = json.loads((folder / "metrics.json").read_text("utf-8"))["images"]
     assert found is not None and run.step == 6
     assert math.isclose(found["psnr"], before["psnr"], abs_tol=1e-3)

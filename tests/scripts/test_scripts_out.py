@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ import torch
 import trimesh
 
 import bake
-import evaluate
 import extract_mesh
 import render
 from dataio.cameras import Cameras
@@ -311,66 +310,3 @@ def test_what_to_keep() -> None:
     for wrong in ("some", "-1", "nan", "2"):
         with pytest.raises(argparse.ArgumentTypeError, match="expected"):
             extract_mesh.keep(wrong)
-
-
-def scene_with(truth: trimesh.Trimesh | None) -> Any:
-    return SimpleNamespace(reference=None if truth is None else lambda: truth)
-
-
-def test_mesh_is_measured_against_what_is_known(tmp_path: Path) -> None:
-    run, ball = made_up_run(tmp_path), trimesh.creation.icosphere(subdivisions=3)
-    assert evaluate.measure_mesh(run, scene_with(None), None, None, None) is None
-    assert evaluate.measure_mesh(run, scene_with(ball), None, None, None) is None, "no mesh was extracted yet"
-    assert read_mesh(tmp_path / "meshes" / "reference.ply").faces.shape == ball.faces.shape
-    write_mesh(tmp_path / "meshes" / "mesh.ply", ball)
-    score = evaluate.measure_mesh(run, scene_with(ball), None, None, None)
-    assert score is not None and score["chamfer"] < 1e-6 and score["file"] == "mesh.ply"
-    write_mesh(tmp_path / "turned.glb", ball, up=run.up)
-    score = evaluate.measure_mesh(run, scene_with(ball), tmp_path / "turned.glb", None, None)
-    assert score is not None and score["chamfer"] < 1e-6
-    other = tmp_path / "other.obj"
-    write_mesh(other, trimesh.creation.icosphere(subdivisions=3, radius=1.05))
-    score = evaluate.measure_mesh(run, scene_with(None), tmp_path / "meshes" / "mesh.ply", other, None)
-    assert score is not None and score["accuracy"] == pytest.approx(0.05 / 1.05, rel=0.05)
-    with pytest.raises(InputError, match="--reference"):
-        evaluate.measure_mesh(run, scene_with(None), other, None, None)
-
-
-def test_mean_leaves_out_what_was_not_measured() -> None:
-    assert evaluate.mean((1.0, None, 3.0)) == 2.0
-    assert evaluate.mean((None, None)) is None
-
-
-def test_images_of_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """Views that are rendered 0.1 too bright score 20 dB; within the mask they are exact."""
-    run = made_up_run(tmp_path)
-    run.model = SimpleNamespace(background_color=torch.zeros(3), media=[SimpleNamespace(per_image=None)])
-    mask = np.zeros((40, 60), np.uint8)
-    mask[10:20] = 255
-    scene = SimpleNamespace(
-        splits={"test": np.array([9]), "val": np.array([], np.int64)},
-        background=(1.0, 1.0, 1.0),
-        cameras=run.cameras,
-        images=[np.full((40, 60, 3), 51, np.uint8)] * 10,
-        masks=[mask] * 10,
-        depths=None,
-        names=[f"view_{i}" for i in range(10)],
-    )
-
-    def rendered(model: Any, cameras: Cameras, index: int, *, photograph: bool) -> Frame:
-        assert photograph
-        assert model.background_color.tolist() == [1.0, 1.0, 1.0], "as the photographs were composited"
-        color = torch.full((40, 60, 3), 0.3)
-        color[10:20] = 0.2
-        return Frame(color, torch.zeros(40, 60), torch.zeros(40, 60, 3), torch.zeros(40, 60))
-
-    monkeypatch.setattr("models.rendering.frames.render_image", rendered)
-    score = evaluate.measure_images(run, cast(Any, scene), "test")
-    assert score is not None and score["views"] == 1
-    assert score["psnr"] == pytest.approx(20.0 + 10.0 * np.log10(40 / 30), abs=1e-3)
-    assert score["psnr_masked"] > 90.0
-    assert 0.0 < score["ssim"] < 1.0
-    assert "view_9" in capsys.readouterr().out
-    assert evaluate.measure_images(run, cast(Any, scene), "val") is None
-    with pytest.raises(InputError, match="test, val"):
-        evaluate.measure_images(run, cast(Any, scene), "tets")

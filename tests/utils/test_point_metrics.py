@@ -10,10 +10,10 @@ import pytest
 import torch
 import trimesh
 
-import evaluate
 from dataio.formats.scannet import ScannetData
 from dataio.scene import Scene
 from dataio.visibility import times_seen
+from engine.evaluation.pictures import depth_error, score_depths
 from tests.support import made_rgbd
 from utils.errors import InputError
 from utils.evaluation.point_metrics import compare_points, has_faces, read_points
@@ -133,13 +133,13 @@ def test_depth_errors_are_along_the_axis_in_meters(room: Scene) -> None:
     view, scale = 1, float(np.cbrt(np.linalg.det(room.world_from_scene[:3, :3])))
     rays = room.cameras.rays(torch.full((room.depths[view].size,), view), room.cameras.pixel_grid(view))
     cosine = (rays.directions @ room.cameras.forward[view]).numpy().reshape(room.depths[view].shape)
-    error, seen = evaluate.depth_error(room, view, (room.depths[view] + 0.1 / scale) / cosine)
+    error, seen = depth_error(room, view, (room.depths[view] + 0.1 / scale) / cosine)
     assert len(error) == len(seen) == (room.depths[view] > 0).sum() and seen.mean() > 0.9
     np.testing.assert_allclose(error, 0.1, atol=1e-5)
-    score = evaluate.score_depths(np.array([0.0, 0.04, 0.06, 0.02]), np.array([True, True, False, False]))
+    score = score_depths(np.array([0.0, 0.04, 0.06, 0.02]), np.array([True, True, False, False]))
     assert score["depth_within_0.05"] == 0.75 and score["depth_median_error"] == pytest.approx(0.03)
     assert score["depth_within_0.05_seen"] == 1 and (score["depth_pixels"], score["depth_pixels_seen"]) == (4, 2)
-    assert evaluate.score_depths(np.zeros(0), np.zeros(0, dtype=bool))["depth_within_0.05"] is None
+    assert score_depths(np.zeros(0), np.zeros(0, dtype=bool))["depth_within_0.05"] is None
 
 
 def test_a_hollow_has_no_outer_side() -> None:

@@ -1,0 +1,1 @@
+"""What evaluate.py measures: the pictures of a run, foreign renderings, surfaces."""
