@@ -64,7 +64,7 @@ def arguments() -> argparse.Namespace:
     add("--data", metavar="PATH", help="other photographs, or those whose cameras a protocol asks")
     add("--background", choices=tuple(BEHIND), metavar="COLOR", help="white or black, behind what is masked")
     add("--split", default="test", help="which views; default: test")
-    add("--keep-renderings", action="store_true", help="into RUN/evaluation/SPLIT")
+    add("--keep-renderings", action="store_true", help="with the truth, into RUN/evaluation/SPLIT")
     add("--renderings", type=pictures, metavar="DIR", help="foreign pictures, against those of --truth")
     add("--truth", type=pictures, metavar="DIR", help="true pictures; .npy beside them are depths")
     add("--masks", type=pictures, metavar="DIR", help="of --truth; default: its alpha")

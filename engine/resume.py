@@ -11,7 +11,7 @@ from engine.suits import warnings
 from engine.trainer import Trainer
 from utils import distributed, memory
 from utils.checkpoint import newest_checkpoint
-from utils.config.loading import differences, to_yaml
+from utils.config.loading import differences, leaves, to_yaml
 from utils.errors import InputError
 from utils.files import write_text_if_changed
 from utils.run_lock import RunLock
@@ -61,6 +61,7 @@ def _open(
     trainer.start()
     for warning in warned if checkpoint is None else ():
         trainer.writer.message(trainer.step, warning)
+    trainer.writer.config(to_yaml(config), leaves(config))
     if checkpoint is not None:
         trainer.line.message(f"{folder}: resumed at step {trainer.step}")
     if trainer.progress >= 1 and checkpoint is not None:

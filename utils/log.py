@@ -21,6 +21,7 @@ from utils.errors import printable
 
 METRICS = "metrics.jsonl"
 MESSAGES = "messages.jsonl"
+HPARAM_METRICS = ("val/psnr", "train/psnr", "train/loss")  # in TensorBoard's table of runs
 
 
 class Progress:
@@ -148,6 +149,22 @@ class MetricsWriter:
         with self._harmless("TensorBoard events"):
             if self.events:
                 self.events.add_image(tag, picture, step, dataformats="HWC")
+
+    def config(self, text: str, values: Mapping[str, Any]) -> None:
+        """Write the config of a run to TensorBoard: its text, and for the table of runs its values by key.
+
+        Of the values those that are numbers, texts or bools stand in the table as they are, others as text; null is
+        left out.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {key: value if isinstance(value, bool | int | float | str) else str(value)
+                 for key, value in values.items() if value is not None}  # fmt: skip
+        with self._harmless("TensorBoard events"):
+            if self.events:
+                self.events.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
+                for part in hparams(plain, dict.fromkeys(HPARAM_METRICS)):
+                    self.events.file_writer.add_summary(part)
 
     def close(self) -> None:
         """Write out what is still in memory."""

@@ -24,13 +24,14 @@ from utils.evaluation.lpips import Lpips
 from utils.evaluation.view_scores import Numbers, header, in_unit, line, means, score_view
 from utils.pictures.images import to_uint8, write_png
 
+RENDERINGS, TRUTH = "renderings", "truth"  # folders of the views that are kept
 DEPTH_BOUND = 0.05  # world units: 5 cm where they are meters
 SEEN_MARGIN = 0.1  # world units: what lies no farther behind a measured depth counts as seen
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """How views are measured. lpips: None without weights. keep: folder for the renderings, None: they are not kept."""
+    """How views are measured. lpips: None without weights. keep: folder for renderings and truth, None: none are."""
 
     lpips: Lpips | None = None
     keep: Path | None = None
@@ -72,7 +73,9 @@ def measure_images(
         rows.append({"name": scene.names[view], **_view_numbers(scene, view, frame, depths, how, tinted=tinted)})
         print(line(scene.names[view], rows[-1]), flush=True)
         if how.keep is not None:
-            write_png(how.keep / rendering_name(scene.names[view]), to_uint8(frame.color.numpy()))
+            name = rendering_name(scene.names[view])
+            write_png(how.keep / RENDERINGS / name, to_uint8(frame.color.numpy()))
+            write_png(how.keep / TRUTH / name, np.array(scene.images[view]))
     return summary(rows, how.lpips) | _pooled(depths) | {"split": split, "per_view": rows}
 
 

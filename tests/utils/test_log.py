@@ -174,3 +174,16 @@ def test_other_ranks_say_nothing() -> None:
     progress.message("x")
     progress.close()
     assert file.getvalue() == ""
+
+
+def test_the_config_is_in_tensorboard(tmp_path: Path) -> None:
+    """As text, and as values for its table of runs."""
+    writer = MetricsWriter(tmp_path)
+    writer.config("train:\n  steps: 5\n", {"train.steps": 5, "lr": 0.1, "device": "cpu", "a": None, "b": [1, 2]})
+    writer.close()
+    MetricsWriter(tmp_path / "other", enabled=False).config("a: 1\n", {"a": 1})
+    events = EventAccumulator(str(tmp_path)).Reload()
+    text = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "    train:\n      steps: 5\n" in text
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"train.steps" in content and b"cpu" in content and b"[1, 2]" in content

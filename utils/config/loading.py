@@ -99,10 +99,15 @@ def to_yaml(config: BaseModel) -> str:
 
 def differences(a: BaseModel, b: BaseModel) -> list[str]:
     """`key: old -> new` for each value that differs between two configs, in the order of their fields."""
-    old, new = (dict(_leaves(config.model_dump(mode="json"))) for config in (a, b))
+    old, new = leaves(a), leaves(b)
     keys = dict.fromkeys((*old, *new))
     shown = ((key, old.get(key, "(absent)"), new.get(key, "(absent)")) for key in keys)
     return [f"{key}: {before} -> {after}" for key, before, after in shown if before != after]
+
+
+def leaves(config: BaseModel) -> dict[str, Any]:
+    """Every value of a config by its dotted key, in the order of its fields; lists of plain values stay whole."""
+    return dict(flattened(config.model_dump(mode="json")))
 
 
 class _Files:
@@ -281,11 +286,12 @@ def _type_first(value: Any) -> Any:
     return {key: _type_first(value[key]) for key in sorted(value, key=lambda key: key != "type")}
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested mappings and lists, with its dotted key."""
     if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
         value = dict(enumerate(value))
     if not isinstance(value, dict) or not value:
         yield key, value
         return
     for name, item in value.items():
-        yield from _leaves(item, f"{key}.{name}" if key else str(name))
+        yield from flattened(item, f"{key}.{name}" if key else str(name))

@@ -1,0 +1,1 @@
+"""Many runs: made by a sweep, laid beside one another."""

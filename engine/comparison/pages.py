@@ -1,0 +1,121 @@
+"""Pictures of many runs: curves over one another, the same views side by side, all of it on one page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from dataio.pictures.images import pictures_in, read_image
+from engine.comparison.runs import Group, Told
+from engine.comparison.tables import Table
+from utils.pictures.charts import Curve, chart
+from utils.pictures.images import Picture
+from utils.pictures.sheets import Panel, sheet
+
+CURVES = {"val/psnr": "PSNR of held-out views on the way, dB", "train/psnr": "PSNR of training pixels, dB",
+          "train/loss": "loss"}  # fmt: skip
+ROUGH = ("train/psnr", "train/loss")  # are of one step's rays: shown as means
+POINTS = 100  # of a curve that is smoothed
+MOST_ACROSS, MOST_HIGH = 2400, 400  # pixels, of a row of views and of a view
+
+STYLE = """body{font:15px/1.4 sans-serif;margin:2em;color:#222}table{border-collapse:collapse;margin:1em 0}
+td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left}td.n,th.n{text-align:right;
+font-variant-numeric:tabular-nums}img{max-width:100%;display:block;margin:1em 0}"""
+
+
+def curves_of(groups: Sequence[Group]) -> dict[str, Picture]:
+    """A chart for each logged number that a run has: all runs, called by their groups; by name of the number."""
+    found = {}
+    for name, title in CURVES.items():
+        curves = [_curve(run, name, group) for group in groups for run in group.runs]
+        curves = [curve for curve in curves if len(curve.x)]
+        if curves:
+            found[name] = chart(curves, title, width=960, height=420)
+    return found
+
+
+def _curve(run: Told, name: str, group: Group) -> Curve:
+    steps, values = run.curve(name)
+    if name in ROUGH and len(steps) > POINTS:
+        parts = np.array_split(np.arange(len(steps)), POINTS)
+        steps, values = (np.array([each[part].mean() for part in parts]) for each in (steps, values))
+    seed = f" seed {run.config.get('seed', 0)}" if len(group.runs) > 1 else ""
+    return Curve(f"{run.name}{seed}", steps, values)
+
+
+def views_of(groups: Sequence[Group], count: int, split: str = "test") -> Picture | None:
+    """Held-out views that all groups kept, `count` of them evenly chosen: truth, then the first run of each group.
+
+    A row per view, [H, W, 3]; captions have the PSNR. None where no view was kept by all in one size.
+    """
+    folders = [group.runs[0].folder / "evaluation" / split for group in groups]
+    kept = [{path.name: path for path in _pictures(folder / "renderings")} for folder in folders]
+    truth = {path.name: path for path in _pictures(folders[0] / "truth")}
+    common = sorted(set(truth).intersection(*kept))
+    chosen = [common[i] for i in sorted({round(i) for i in np.linspace(0, len(common) - 1, min(count, len(common)))})]
+    scores = [_scores(folder.with_suffix(".csv")) for folder in folders]
+    panels = []
+    for name in chosen:
+        panels.append(Panel(_small(truth[name], len(groups) + 1), Path(name).stem))
+        for group, paths, score in zip(groups, kept, scores, strict=True):
+            said = f"{group.runs[0].name}{score.get(Path(name).stem, '')}"
+            panels.append(Panel(_small(paths[name], len(groups) + 1), said))
+    if not panels or len({panel.picture.shape for panel in panels}) > 1:
+        return None
+    return sheet(panels, len(groups) + 1)
+
+
+def page_of(tables: Mapping[str, Table], pictures: Mapping[str, Picture]) -> str:
+    """One HTML file that needs no other: tables and pictures below their headings."""
+    parts = [f"<h2>{html.escape(name)}</h2>{_html_table(table)}" for name, table in tables.items()]
+    for name, picture in pictures.items():
+        text = html.escape(name)
+        parts.append(f'<h2>{text}</h2><img alt="{text}" src="data:image/png;base64,{_encoded(picture)}">')
+    head = f'<meta charset="utf-8"><title>Runs compared</title><style>{STYLE}</style>'
+    return f"<!doctype html><html><head>{head}</head><body><h1>Runs compared</h1>{''.join(parts)}</body></html>\n"
+
+
+def _html_table(table: Table) -> str:
+    first = len(table.header) - table.numbers
+
+    def line(words: Sequence[str], tag: str) -> str:
+        kinds = [' class="n"' if i >= first else "" for i in range(len(words))]
+        return "".join(f"<{tag}{kind}>{html.escape(word)}</{tag}>" for kind, word in zip(kinds, words, strict=True))
+
+    rows = "".join(f"<tr>{line(row, 'td')}</tr>" for row in table.rows)
+    return f"<table><tr>{line(table.header, 'th')}</tr>{rows}</table>"
+
+
+def _encoded(picture: Picture) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return pictures_in(folder) if folder.is_dir() else []
+
+
+def _small(path: Path, columns: int) -> Picture:
+    """A picture [H, W, 3] made so small that a row of so many fits; small ones are enlarged by whole numbers."""
+    image = Image.fromarray(read_image(path)[0])
+    most = min(MOST_ACROSS / columns / image.width, MOST_HIGH / image.height)
+    factor = max(1, int(most)) if most >= 1 else most
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return np.array(image.resize(size, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX))
+
+
+def _scores(path: Path) -> dict[str, str]:
+    """What the caption says of each view, by its file's stem: its PSNR."""
+    if not path.is_file():
+        return {}
+    rows = list(csv.DictReader(path.read_text("utf-8", errors="replace").splitlines()))
+    names = ("_".join(PurePosixPath(row.get("name") or "").with_suffix("").parts) for row in rows)
+    return {name: f" {float(row['psnr']):.2f} dB" for name, row in zip(names, rows, strict=True) if row.get("psnr")}
