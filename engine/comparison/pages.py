@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from dataio.pictures.images import pictures_in, read_image
-from engine.comparison.runs import Group, Told
+from engine.comparison.runs import Group, RunRecord
 from engine.comparison.tables import Table
 from utils.pictures.charts import Curve, chart
 from utils.pictures.images import Picture
@@ -41,7 +41,7 @@ def curves_of(groups: Sequence[Group]) -> dict[str, Picture]:
     return found
 
 
-def _curve(run: Told, name: str, group: Group) -> Curve:
+def _curve(run: RunRecord, name: str, group: Group) -> Curve:
     steps, values = run.curve(name)
     if name in ROUGH and len(steps) > POINTS:
         parts = np.array_split(np.arange(len(steps)), POINTS)

@@ -1,4 +1,4 @@
-"""Runs as their folders say they were: config, numbers, curves; grouped where only the seed differs."""
+"""Runs as their folders record them: config, numbers, curves; grouped where only the seed differs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ABSENT = "-"
 
 
 @dataclass(frozen=True)
-class Told:
+class RunRecord:
     """One run. config: values by dotted key. numbers: those of metrics.json by dotted name."""
 
     folder: Path
@@ -46,19 +46,19 @@ class Told:
         return found[:, 0], found[:, 1]
 
     @staticmethod
-    def read(folder: Path) -> Told:
+    def read(folder: Path) -> RunRecord:
         """A run folder. Raises InputError."""
         run = early.run_folder(folder)
         tree = early.check_config(run / "config.yaml", saved=True)
         results = read_results(run / "metrics.json")
-        return Told(run, dict(flattened(tree.plain())), dict(_numbers(results)))
+        return RunRecord(run, dict(flattened(tree.plain())), dict(_numbers(results)))
 
 
 @dataclass(frozen=True)
 class Group:
     """Runs that differ in the seed alone."""
 
-    runs: Sequence[Told]
+    runs: Sequence[RunRecord]
 
     @property
     def name(self) -> str:
@@ -78,19 +78,19 @@ class Group:
         return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None, len(known)
 
 
-def read_runs(folders: Sequence[Path]) -> list[Told]:
+def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
     """The runs of these folders. Raises InputError for a folder that is none, or that is named twice."""
     seen: set[Path] = set()
     for folder in folders:
         if folder.resolve() in seen:
             raise InputError(f"{folder}: named twice - expected different runs")
         seen.add(folder.resolve())
-    return [Told.read(folder) for folder in folders]
+    return [RunRecord.read(folder) for folder in folders]
 
 
-def grouped(runs: Sequence[Told]) -> list[Group]:
+def grouped(runs: Sequence[RunRecord]) -> list[Group]:
     """The runs in groups of one config each, but for its seed, in the order of the first of each."""
-    groups: dict[str, list[Told]] = {}
+    groups: dict[str, list[RunRecord]] = {}
     for run in runs:
         kept = {key: value for key, value in run.config.items() if key != SEED and key not in NOT_COMPARED}
         groups.setdefault(json.dumps(kept, sort_keys=True), []).append(run)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import early, experiment, showing
+from engine.evaluation import surfaces
 from tests.support import made_data
 from tests.support.sources import ROOT
 from utils.errors import InputError
@@ -152,3 +153,9 @@ def test_a_check_imports_no_compiler_and_no_meshes(tmp_path: Path) -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "torch" in imported and "10 views" in done.stdout
     assert imported & {"torch._dynamo", "trimesh", "scipy", "skimage", "tensorboard"} == set()
+
+
+@pytest.mark.usefixtures("current")
+@pytest.mark.parametrize("text", ["dtv", "{type: dtu}", "{type: dtu, scan: 0}", "{type: scannet, voxl: 1}", "generic"])
+def test_protocols_are_checked_alike(text: str) -> None:
+    assert said(early.check_protocol, text) == said(surfaces.read_protocol, text)

@@ -128,7 +128,8 @@ def test_a_chart_has_its_curves() -> None:
     picture = chart([Curve("up", x, x**1), Curve("flat", x, np.full(50, np.nan)), Curve("one", x[:1], x[:1])], "title")
     assert picture.shape == (360 + 3 * 17 + 8, 640, 3)
     left, top, right, bottom = 64, 30, 640 - 16, 360 - 30
-    patch = picture[(top + bottom) // 2 - 3 : (top + bottom) // 2 + 4, (left + right) // 2 - 3 : (left + right) // 2 + 4]
+    row, column = (top + bottom) // 2, (left + right) // 2
+    patch = picture[row - 3 : row + 4, column - 3 : column + 4]
     assert (np.abs(patch.astype(int) - [0, 114, 178]).sum(-1) < 40).any()
     corner = picture[top + 20 : top + 40, left + 20 : left + 60]
     assert corner.min() > 200, "nothing but the grid"
