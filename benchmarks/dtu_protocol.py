@@ -26,7 +26,7 @@ from utils.meshing.mesh import read_mesh, write_mesh
 
 Floats = NDArray[np.float64]
 SCAN, RADIUS, VOXEL = 24, 50.0, 1.0  # mm
-SEEDS = 3
+SEEDS = 2
 
 
 def main() -> None:

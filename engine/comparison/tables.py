@@ -86,7 +86,7 @@ def table_of(groups: Sequence[Group], wanted: Sequence[str] | None = None) -> Ta
     for group in groups:
         said = [shown_value(group.value(key)) for key in keys]
         rows.append([group.name, *said, *(shown_mean(group.mean(name), name) for name in columns)])
-    return Table(["run", *_short(keys), *columns], rows, len(columns))
+    return Table(["run", *_short(keys, columns)], rows, len(columns))
 
 
 def shown_mean(mean: tuple[float, float | None, int] | None, name: str) -> str:
@@ -124,7 +124,8 @@ def differences_of(groups: Sequence[Group]) -> Table:
     return Table(["key", *(group.name for group in groups)], rows, 0)
 
 
-def _short(keys: Sequence[str]) -> list[str]:
-    """The last words of keys where these tell them apart."""
+def _short(keys: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The last words of keys of a config, and numbers without their block, where these tell them from all others."""
     ends = [key.split(".")[-2] if key.endswith(".type") else key.split(".")[-1] for key in keys]
-    return [end if ends.count(end) == 1 else key for end, key in zip(ends, keys, strict=True)]
+    ends += [name.partition(".")[2] or name for name in columns]
+    return [end if ends.count(end) == 1 else key for end, key in zip(ends, [*keys, *columns], strict=True)]

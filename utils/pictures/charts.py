@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from utils.pictures.images import Picture
 
-# That most people can distinguish, whatever their vision of color. Source: Okabe and Ito 2008, without yellow, which is too light.
+# That most people can distinguish, whatever their vision of color. Source: Okabe and Ito 2008, without yellow.
 COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0), (90, 90, 90))
 PAPER, INK, GRID = (255, 255, 255), (40, 40, 40), (225, 225, 225)
 FINE = 2  # drawn so many times larger, then made small: smooth lines

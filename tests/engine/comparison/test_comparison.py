@@ -36,7 +36,8 @@ def made_run(folder: Path, psnr: float | None, *overrides: str, size: int = 20) 
         return folder
     rows = [{"name": f"v/{view}.jpg", "psnr": psnr + view} for view in range(3)]
     images = {"psnr": psnr, "ssim": 0.5, "views": 3, "per_view": rows, "lpips": None}
-    (folder / "metrics.json").write_text(json.dumps({"images": images, "mesh": {"file": "mesh.ply", "chamfer": 0.01}}))
+    mesh = {"file": "mesh.ply", "chamfer": 0.01, "f_score_0.01": 0.9}
+    (folder / "metrics.json").write_text(json.dumps({"images": images, "mesh": mesh}))
     lines = [json.dumps({"step": step, "train/psnr": psnr - 5 / step}) for step in (1, 2, 4)]
     (folder / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 9, "train/ps']))
     write_views(folder / "evaluation/test.csv", rows)
@@ -70,15 +71,15 @@ def test_seeds_share_a_row(folders: list[Path]) -> None:
 
 def test_the_table(folders: list[Path]) -> None:
     table = table_of(grouped(read_runs(folders)))
-    assert table.header[0] == "run" and {"opacity", "lr", "images.psnr", "mesh.chamfer"} <= set(table.header)
-    column = table.header.index("images.psnr")
+    assert table.header[0] == "run" and {"opacity", "lr", "psnr", "chamfer", "f_score_0.01"} <= set(table.header)
+    column = table.header.index("psnr")
     assert [row[column] for row in table.rows] == ["21.50 ± 2.12", "30.00"]
     assert [row[table.header.index("lr")] for row in table.rows] == ["0.001", "0.002"]
     lines = table.text().splitlines()
     assert len({len(line) for line in lines}) == 1 and "21.50 ± 2.12" in lines[1]
     assert table.markdown().splitlines()[1].endswith("---: |")
     chosen = table_of(grouped(read_runs(folders)), ["images.views"])
-    assert chosen.header[-1] == "images.views" and chosen.rows[0][-1] == "3.0000 ± 0.0000"
+    assert chosen.header[-1] == "views" and chosen.rows[0][-1] == "3.0000 ± 0.0000"
     with pytest.raises(InputError, match=r"images.psnr, images.ssim"):
         table_of(grouped(read_runs(folders)), ["images.pnsr"])
 
@@ -163,5 +164,5 @@ def test_everything_is_written(
 def test_a_run_without_numbers_has_a_row(folders: list[Path], tmp_path: Path) -> None:
     groups = grouped(read_runs([*folders, made_run(tmp_path / "new", None, "optimizer.lr=9e-3")]))
     table = table_of(groups)
-    assert table.rows[-1][0] == "new" and table.rows[-1][table.header.index("images.psnr")] == "-"
+    assert table.rows[-1][0] == "new" and table.rows[-1][table.header.index("psnr")] == "-"
     assert isinstance(groups[-1], Group)
