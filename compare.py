@@ -1,4 +1,4 @@
-"""Lay runs beside one another: one table, their curves, the same held-out views, what differs in their configs."""
+"""Lay runs beside one another: a table, their curves, the same held-out views, what differs in them."""
 
 from __future__ import annotations
 

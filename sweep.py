@@ -1,4 +1,4 @@
-"""Train the runs of a sweep file, one after the other or one of a job array. The same command again goes on."""
+"""Train the runs of a sweep file, one after the other, or one of a job array; the same again goes on."""
 
 from __future__ import annotations
 

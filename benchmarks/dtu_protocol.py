@@ -25,7 +25,7 @@ from engine.protocols.dtu import DtuProtocol
 from utils.meshing.mesh import read_mesh, write_mesh
 
 Floats = NDArray[np.float64]
-SCAN, RADIUS, VOXEL = 24, 50.0, 1.0  # mm
+SCAN, RADIUS, VOXEL = 24, 40.0, 2.0  # mm
 SEEDS = 2
 
 
@@ -50,10 +50,10 @@ def main() -> None:
 def write_set(folder: Path) -> Path:
     """Write scan 24: a bumpy ball on a table, a part of it not scanned; returns a mesh: wavy, noisy, two blobs."""
     draw = np.random.default_rng(1)
-    ball = trimesh.creation.icosphere(subdivisions=7)
+    ball = trimesh.creation.icosphere(subdivisions=6)
     true = ball.vertices * (RADIUS * (1 + 0.1 * np.sin(7 * ball.vertices).sum(1, keepdims=True)))
     truth = trimesh.Trimesh(true, ball.faces, process=False)
-    points = np.asarray(trimesh.sample.sample_surface(truth, 400_000, seed=0)[0])
+    points = np.asarray(trimesh.sample.sample_surface(truth, 300_000, seed=0)[0])
     floor = true[:, 2].min()
     table = np.column_stack([draw.uniform(-100, 100, (150_000, 2)), np.full(150_000, floor)])
     scanned = np.concatenate([points[points[:, 0] > -0.6 * RADIUS], table])

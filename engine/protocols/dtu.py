@@ -59,7 +59,8 @@ class DtuProtocol(ProtocolConfig):
         back = _mean_within(self.farthest, scanned, cKDTree(near))
         vertices = np.asarray(mesh.vertices, np.float64)
         counts = truth.near(vertices, self.margin) & truth.observed(vertices)
-        error = np.where(counts, tree.query(vertices)[0], np.nan)
+        error = np.full(len(vertices), np.nan)
+        error[counts] = tree.query(vertices[counts])[0]
         numbers = {
             "accuracy": there,
             "completeness": back,
