@@ -26,7 +26,7 @@ POINTS = 100  # of a curve that is smoothed
 MOST_ACROSS, MOST_HIGH = 2400, 400  # pixels, of a row of views and of a view
 
 STYLE = """body{font:15px/1.4 sans-serif;margin:2em;color:#222}table{border-collapse:collapse;margin:1em 0}
-td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left}td.n,th.n{text-align:right;
+td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left}td:first-child{white-space:nowrap}td.n,th.n{text-align:right;
 font-variant-numeric:tabular-nums}img{max-width:100%;display:block;margin:1em 0}"""
 
 
@@ -51,10 +51,13 @@ def _curve(run: RunRecord, name: str, group: Group) -> Curve:
 
 
 def views_of(groups: Sequence[Group], count: int, split: str = "test") -> Picture | None:
-    """Held-out views that all groups kept, `count` of them evenly chosen: truth, then the first run of each group.
+    """Held-out views, `count` of them evenly chosen: truth, then the first run of each group that kept its renderings.
 
-    A row per view, [H, W, 3]; captions have the PSNR. None where no view was kept by all in one size.
+    A row per view that all of these have, [H, W, 3]; captions have the PSNR. None where there is none in one size.
     """
+    groups = [group for group in groups if _pictures(group.runs[0].folder / "evaluation" / split / "renderings")]
+    if not groups:
+        return None
     folders = [group.runs[0].folder / "evaluation" / split for group in groups]
     kept = [{path.name: path for path in _pictures(folder / "renderings")} for folder in folders]
     truth = {path.name: path for path in _pictures(folders[0] / "truth")}

@@ -18,6 +18,7 @@ PAPER, INK, GRID = (255, 255, 255), (40, 40, 40), (225, 225, 225)
 FINE = 2  # drawn so many times larger, then made small: smooth lines
 MARGIN = (64, 30, 16, 30)  # left, top, right, bottom, pixels
 FONT, ROW = 12, 17
+ROOM = 0.04  # above and below the curves
 DASHES = ((1, 0), (6, 3), (2, 3))  # pixels on and off, when there are more curves than colors
 
 
@@ -37,7 +38,8 @@ def chart(curves: Sequence[Curve], title: str, *, width: int = 640, height: int 
     page = Image.new("RGB", (FINE * width, FINE * (height + ROW * len(curves) + ROW // 2)), PAPER)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(FINE * FONT)
     box = (left, top, FINE * width - right, FINE * height - bottom)
-    spans = [_span(np.concatenate([pair[axis] for pair in known] or [np.zeros(0)])) for axis in (0, 1)]
+    both = (np.concatenate([pair[axis] for pair in known] or [np.zeros(0)]) for axis in (0, 1))
+    spans = [_span(values, room) for values, room in zip(both, (0.0, ROOM), strict=True)]
     draw.text((FINE * width / 2, top / 2), title, fill=INK, font=font, anchor="mm")
     _axes(draw, font, box, spans)
     for number, (curve, (x, y)) in enumerate(zip(curves, known, strict=True)):
@@ -60,12 +62,13 @@ def round_numbers(low: float, high: float, about: int = 5) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def _span(values: NDArray[np.floating]) -> tuple[float, float]:
-    """The range of an axis: that of the values, with some room where they are all one."""
+def _span(values: NDArray[np.floating], room: float) -> tuple[float, float]:
+    """The range of an axis: that of the values [N] and a share of it on both sides; wider where they are all one."""
     if len(values) == 0:
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
-    return (low, high) if high > low else (low - max(abs(low), 1) / 2, high + max(abs(high), 1) / 2)
+    beside = room * (high - low)
+    return (low - beside, high + beside) if high > low else (low - max(abs(low), 1) / 2, high + max(abs(high), 1) / 2)
 
 
 def _placed(values: NDArray[np.floating], span: tuple[float, float], start: float, end: float) -> NDArray[np.floating]:

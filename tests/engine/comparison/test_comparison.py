@@ -120,6 +120,9 @@ def test_the_same_views_side_by_side(folders: list[Path]) -> None:
     middles = [page[page.shape[0] * row // 4, page.shape[1] * column // 6, 0] for row in (1, 3) for column in (1, 3, 5)]
     assert middles == [200, 20, 30, 200, 20, 30]
     shutil.rmtree(folders[1] / "evaluation")
+    alone = views_of(groups, 3)
+    assert alone is not None and alone.shape[1] < page.shape[1], "a run that kept none is left out"
+    shutil.rmtree(folders[0] / "evaluation")
     assert views_of(groups, 3) is None
 
 
