@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +12,7 @@ from PIL import Image
 from dataio.pictures.images import pictures_in, read_image
 from engine.comparison.runs import Group, RunRecord
 from engine.comparison.tables import Table
+from utils.pages import html
 from utils.pictures.charts import Curve, chart
 from utils.pictures.images import Picture
 from utils.pictures.sheets import Panel, sheet
@@ -25,9 +23,7 @@ ROUGH = ("train/psnr", "train/loss")  # are of one step's rays: shown as means
 POINTS = 100  # of a curve that is smoothed
 MOST_ACROSS, MOST_HIGH = 2400, 400  # pixels, of a row of views and of a view
 
-STYLE = """body{font:15px/1.4 sans-serif;margin:2em;color:#222}table{border-collapse:collapse;margin:1em 0}
-td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left}td:first-child{white-space:nowrap}td.n,th.n{text-align:right;
-font-variant-numeric:tabular-nums}img{max-width:100%;display:block;margin:1em 0}"""
+STYLE = "body{max-width:1600px}td:first-child,th:first-child{white-space:nowrap}"
 
 
 def curves_of(groups: Sequence[Group]) -> dict[str, Picture]:
@@ -76,30 +72,13 @@ def views_of(groups: Sequence[Group], count: int, split: str = "test") -> Pictur
 
 
 def page_of(tables: Mapping[str, Table], pictures: Mapping[str, Picture]) -> str:
-    """One HTML file that needs no other: tables and pictures below their headings."""
-    parts = [f"<h2>{html.escape(name)}</h2>{_html_table(table)}" for name, table in tables.items()]
+    """One HTML file that needs no other: tables and pictures [H, W, 3] below their headings."""
+    parts = ["<h1>Runs compared</h1>"]
+    for name, table in tables.items():
+        parts.append(f"<h2>{html.text(name)}</h2>{html.table(table.rows, table.header)}")
     for name, picture in pictures.items():
-        text = html.escape(name)
-        parts.append(f'<h2>{text}</h2><img alt="{text}" src="data:image/png;base64,{_encoded(picture)}">')
-    head = f'<meta charset="utf-8"><title>Runs compared</title><style>{STYLE}</style>'
-    return f"<!doctype html><html><head>{head}</head><body><h1>Runs compared</h1>{''.join(parts)}</body></html>\n"
-
-
-def _html_table(table: Table) -> str:
-    first = len(table.header) - table.numbers
-
-    def line(words: Sequence[str], tag: str) -> str:
-        kinds = [' class="n"' if i >= first else "" for i in range(len(words))]
-        return "".join(f"<{tag}{kind}>{html.escape(word)}</{tag}>" for kind, word in zip(kinds, words, strict=True))
-
-    rows = "".join(f"<tr>{line(row, 'td')}</tr>" for row in table.rows)
-    return f"<table><tr>{line(table.header, 'th')}</tr>{rows}</table>"
-
-
-def _encoded(picture: Picture) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG", optimize=True)
-    return base64.b64encode(stream.getvalue()).decode()
+        parts.append(f"<h2>{html.text(name)}</h2>{html.picture(picture)}")
+    return html.page("Runs compared", parts, style=STYLE)
 
 
 def _pictures(folder: Path) -> list[Path]:
