@@ -77,7 +77,7 @@ def test_images_of_a_split(scene: Any, tmp_path: Path, capsys: Any) -> None:
     assert row["name"] == "left/view_9.jpg" and row["psnr"] == found["psnr"]
     kept = np.asarray(Image.open(tmp_path / "kept" / "renderings" / "left_view_9.png"))
     again = score_renderings(Folders(tmp_path / "kept" / "renderings", tmp_path / "kept" / "truth"))
-    assert again["psnr"] == pytest.approx(found["psnr"], abs=0.1)
+    assert again["psnr"] == pytest.approx(found["psnr"], abs=0.3), "8 bits"
     assert kept.shape == (40, 60, 3) and (kept[15] == 51).all() and (kept[0] == 76).all()
     assert measure_images(run, cast(Any, scene), "val") is None
     with pytest.raises(InputError, match="test, val"):
