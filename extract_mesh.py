@@ -138,8 +138,8 @@ def as_seen(
 
     mesh: scene frame, triangles of about `cell` scene units.
     """
-    from engine.mesh_photographs import colors_as_photographed, photographs_of
-    from engine.mesh_views import colors_as_seen, views_of, without_caps
+    from engine.meshes.photographs import colors_as_photographed, photographs_of
+    from engine.meshes.views import colors_as_seen, views_of, without_caps
     from utils.meshing.mesh import with_colors
     from utils.pictures.images import to_uint8
 

@@ -1,4 +1,4 @@
-"""Which cameras see the vertices of a mesh: in their picture, from the front, with nothing of the mesh before them."""
+"""Which cameras see points of a surface: in their picture, from the front, with nothing of a mesh before them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from models.kernels.rays.cast import Triangles
 if TYPE_CHECKING:
     from dataio.cameras import Cameras
 
-GRAZING = 0.1  # cosine between normal and view below which a vertex is not looked at
+GRAZING = 0.1  # cosine between normal and view below which a point is not looked at
 AT_ONCE = 1 << 18  # rays
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Of V vertices: best [V, B] int64, the cameras that see each most from the front, -1 where fewer do; count [V]
+    """Of V points: best [V, B] int64, the cameras that see each most from the front, -1 where fewer do; count [V]
     int64, how many do.
     """
 
@@ -29,41 +29,55 @@ class Seen:
 
     @property
     def share(self) -> float:
-        """Of vertices that some camera sees."""
+        """Of points that some camera sees."""
         return float((self.count > 0).float().mean()) if len(self.count) else 0.0
 
 
 @torch.no_grad()
 def seen_by(
-    vertices: Tensor, normals: Tensor, faces: Tensor, cameras: Cameras, *, margin: float, best: int = 12
+    points: Tensor,
+    normals: Tensor,
+    triangles: Triangles,
+    cameras: Cameras,
+    *,
+    margin: float,
+    best: int = 12,
+    by_detail: bool = False,
 ) -> Seen:
-    """Who sees each vertex [V, 3] with outward normal [V, 3] of a mesh with faces [F, 3] int32.
+    """Who sees each point [V, 3] of a surface with outward normal [V, 3]; triangles: what may stand before it.
 
-    All in the scene frame, on the cameras' device. margin: how far before a vertex its own surface may be met, scene
-    units: about the size of the triangles. best: B. Not differentiable.
+    All in the scene frame, on the cameras' device. margin: how far before a point the triangles may be met, scene
+    units: about their size where the points are vertices. best: B. by_detail: the best cameras are those with the
+    most pixels on the surface around, else those most from the front. Not differentiable.
     """
-    triangles = Triangles(vertices, faces)
-    scores = vertices.new_full((len(vertices), best), -1.0)
-    views = torch.full((len(vertices), best), -1, device=vertices.device)
-    count = torch.zeros(len(vertices), dtype=torch.int64, device=vertices.device)
+    scores = points.new_full((len(points), best), -1.0)
+    views = torch.full((len(points), best), -1, device=points.device)
+    count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
     for view in range(len(cameras)):
-        facing = _facing(vertices, normals, cameras, view)
+        facing = _facing(points, normals, cameras, view)
         candidates = (facing > GRAZING).nonzero()[:, 0]
         center, parts = cameras.centers[view], candidates.split(AT_ONCE)
-        found = candidates[torch.cat([_unhidden(triangles, vertices[part], center, margin) for part in parts])]
+        found = candidates[torch.cat([_unhidden(triangles, points[part], center, margin) for part in parts])]
         count[found] += 1
-        both = torch.cat([scores[found], facing[found, None]], 1)
+        score = facing[found] * (detail(points[found], cameras, view) if by_detail else 1.0)
+        both = torch.cat([scores[found], score[:, None]], 1)
         kept = torch.cat([views[found], torch.full((len(found), 1), view, device=views.device)], 1)
         scores[found], order = both.topk(best, dim=1)
         views[found] = kept.gather(1, order)
     return Seen(views, count)
 
 
-def _facing(vertices: Tensor, normals: Tensor, cameras: Cameras, view: int) -> Tensor:
+def detail(points: Tensor, cameras: Cameras, view: int) -> Tensor:
+    """[N] how many pixels a square of side 1 has that faces the camera at points [N, 3], scene units."""
+    focal = cameras.intrinsics[view, :2]
+    return focal.prod() / (points - cameras.centers[view]).square().sum(-1).clamp_min(1e-12)
+
+
+def _facing(points: Tensor, normals: Tensor, cameras: Cameras, view: int) -> Tensor:
     """[V] cosine between normal and direction to the camera, -1 beyond the picture."""
-    pixels, depth = cameras.project(vertices, view)
+    pixels, depth = cameras.project(points, view)
     inside = (depth > 0) & (pixels >= 0).all(-1) & (pixels < cameras.size[view]).all(-1)
-    toward = F.normalize(cameras.centers[view] - vertices, dim=-1)
+    toward = F.normalize(cameras.centers[view] - points, dim=-1)
     return torch.where(inside, (toward * F.normalize(normals, dim=-1)).sum(-1), -1.0)
 
 

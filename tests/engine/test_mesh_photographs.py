@@ -12,7 +12,7 @@ import trimesh
 
 import extract_mesh
 from dataio.cameras import Cameras
-from engine.mesh_photographs import colors_as_photographed, photographs_of
+from engine.meshes.photographs import colors_as_photographed, photographs_of
 from models.kernels.rays.cast import Triangles
 from tests.engine.test_mesh_views import around, run_with
 
@@ -79,7 +79,7 @@ def test_a_few_pixels_of_many_photographs_are_enough(monkeypatch: pytest.MonkeyP
         return color_at(points)
 
     run.surface_color = field
-    monkeypatch.setattr("engine.mesh_photographs.PIXELS", 30 * 50)
+    monkeypatch.setattr("engine.meshes.photographs.PIXELS", 30 * 50)
     found = colors_as_photographed(run, scene, BALL, np.full((len(BALL.vertices), 3), 0.7, np.float32))
     assert 0 < max(asked) <= 50
     assert np.abs(found - color_at(torch.tensor(BALL.vertices)).numpy()).mean() < 0.05

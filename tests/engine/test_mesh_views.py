@@ -12,7 +12,7 @@ import trimesh
 
 import extract_mesh
 from dataio.cameras import Cameras
-from engine.mesh_views import colors_as_seen, views_of, without_caps
+from engine.meshes.views import colors_as_seen, views_of, without_caps
 from utils.errors import InputError
 from utils.meshing.mesh import extract_surface
 from utils.paths.camera_paths import look_at

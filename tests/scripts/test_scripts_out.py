@@ -21,6 +21,7 @@ import extract_mesh
 import render
 from dataio.cameras import Cameras
 from dataio.georeference import Georeference
+from engine.meshes.surface import scene_surface
 from engine.showing import open_shown, read_renderer, source_of
 from models.rendering.frames import Frame
 from tests.models.test_surface import CASES, surface_model
@@ -259,7 +260,7 @@ def test_a_run_without_a_surface_is_not_baked(tmp_path: Path) -> None:
 
 def test_surface_of_a_run(tmp_path: Path) -> None:
     run = made_up_run(tmp_path)
-    mesh = extract_mesh.scene_surface(run, 70)
+    mesh = scene_surface(run, 70)
     assert mesh.is_watertight and mesh.volume == pytest.approx(4 / 3 * np.pi * 0.125, rel=1e-2)
     colored, said = extract_mesh.as_seen(run, mesh, cell=2 / 70, color=True, close=False)
     assert colored.is_watertight and (vertex_colors(colored)[:, :3] == (255, 0, 0)).all()  # type: ignore[index]
@@ -286,7 +287,7 @@ def test_a_surface_on_a_map_and_a_tiny_one(tmp_path: Path, suffix: str, scale: f
     run = made_up_run(tmp_path)
     run.world_from_scene = np.diag([scale, scale, scale, 1.0])
     run.world_from_scene[:3, 3] = place
-    mesh, up, _ = extract_mesh.framed(run, extract_mesh.scene_surface(run, 40), "world")
+    mesh, up, _ = extract_mesh.framed(run, scene_surface(run, 40), "world")
     write_mesh(tmp_path / f"mesh{suffix}", mesh, up=up)
     back = read_mesh(tmp_path / f"mesh{suffix}", up=up)
     away = back.vertices - place

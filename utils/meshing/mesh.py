@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -13,9 +14,10 @@ from scipy.sparse.csgraph import connected_components
 from utils.errors import InputError
 from utils.files import replacing
 from utils.meshing.glb import read_glb, write_glb, y_up
-from utils.meshing.lattice import Lattice, Values, lattice_surface
-from utils.meshing.ply import write_ply
-from utils.meshing.scales import extent, smooth_normals
+from utils.meshing.lattice import Field, Lattice, Region, Values, lattice_surface
+from utils.meshing.ply import VertexRows, write_ply
+from utils.meshing.scales import extent, float32_offset, smooth_normals
+from utils.meshing.welding import Welder
 
 FORMATS = (".ply", ".obj", ".glb")
 Keep = str | float
@@ -30,6 +32,7 @@ def extract_surface(
     safety: float = 1.5,
     batch: int = 1 << 16,
     solid_beyond: bool = False,
+    region: Region | None = None,
 ) -> trimesh.Trimesh:
     """Mesh of a function's zero level, by marching cubes on `resolution`^3 points over [-extent, extent]^3.
 
@@ -38,42 +41,52 @@ def extract_surface(
     called there; solid_beyond: they count as inside, as around a room, which is a hollow in a solid.
     safety: factor on the steepest slope between points eight apart, when a region is passed over for being far
     from zero; infinity evaluates every point. A surface that neither changes a sign there
-    nor comes within the margin is missed. batch: points per call.
+    nor comes within the margin is missed. batch: points per call. region: faces beyond it are left out.
     Returns vertices in the function's units, float64, faces counter-clockwise from outside; closed wherever
     the surface does not leave the cube. Raises InputError when there is no surface or a value is not finite,
     ValueError for a resolution below 2. Source: Lorensen and Cline 1987.
     """
     if resolution < 2 or extent <= 0.0:
         raise ValueError(f"resolution >= 2 and extent > 0 expected, got {resolution} and {extent}")
-    lattice = Lattice(resolution, extent)
-    vertices, faces = lattice_surface(
-        value, lattice, radius=radius, safety=safety, batch=batch, solid_beyond=solid_beyond
+    field = Field(value, Lattice(resolution, extent), radius=radius, batch=batch, solid_beyond=solid_beyond)
+    found = list(lattice_surface(field, Welder(resolution), safety=safety, region=region))
+    if not found:
+        raise no_surface()
+    vertices = np.concatenate([piece.vertices for piece in found])
+    return trimesh.Trimesh(vertices, np.concatenate([piece.welded.faces for piece in found]), process=False)
+
+
+def no_surface() -> InputError:
+    """What is said where a function has no zero level."""
+    return InputError(
+        "surface - the field has one sign everywhere, so there is no surface yet - train longer or check "
+        "that the scene's center and radius enclose the object"
     )
-    if len(faces) == 0:
-        raise InputError(
-            "surface - the field has one sign everywhere, so there is no surface yet - train longer or check "
-            "that the scene's center and radius enclose the object"
-        )
-    return trimesh.Trimesh(vertices, faces, process=False)
 
 
-def keep_pieces(mesh: trimesh.Trimesh, keep: Keep) -> tuple[trimesh.Trimesh, int]:
-    """The mesh without its small connected pieces, and how many were dropped.
+def keep_pieces(mesh: trimesh.Trimesh, keep: Keep, most: int | None = None) -> tuple[trimesh.Trimesh, int]:
+    """The mesh without its small connected pieces, and how many were dropped; see `kept_pieces`. Colors are dropped."""
+    if keep == "all" and most is None:
+        return mesh, 0
+    piece = pieces(mesh)
+    kept = kept_pieces(np.bincount(piece, weights=mesh.area_faces), keep, most)
+    return submesh(mesh, kept[piece]), int(len(kept) - kept.sum())
 
-    keep: "all", "largest" (by area), or the least area of a piece as a share of the largest one's, 0 to 1.
-    Colors are dropped. Raises ValueError for other values of keep.
+
+def kept_pieces(area: NDArray[Any], keep: Keep, most: int | None = None) -> NDArray[np.bool_]:
+    """[P] bool: which of the pieces with areas [P] are kept.
+
+    keep: "all", "largest" (by area), or the least area of a piece as a share of the largest one's, 0 to 1. most: how
+    many of the largest, None for all of these. Raises ValueError for other values.
     """
     if keep not in ("all", "largest") and not (isinstance(keep, float) and 0.0 <= keep <= 1.0):
         raise ValueError(f"keep: 'all', 'largest' or a share from 0 to 1 expected, got {keep!r}")
-    if keep == "all":
-        return mesh, 0
-    piece = pieces(mesh)
-    area = np.bincount(piece, weights=mesh.area_faces)
-    least = area.max() * keep if isinstance(keep, float) else area.max()
-    kept = area >= least
-    if keep == "largest":
-        kept = np.arange(len(area)) == area.argmax()
-    return submesh(mesh, kept[piece]), int(len(area) - kept.sum())
+    if most is not None and most < 1:
+        raise ValueError(f"most: 1 or more expected, got {most}")
+    kept = area >= (area.max(initial=0.0) * keep if isinstance(keep, float) else 0.0)
+    rank = np.empty(len(area), np.int64)
+    rank[np.argsort(-area, kind="stable")] = np.arange(len(area))
+    return kept & (rank < (1 if keep == "largest" else most or len(area)))
 
 
 def pieces(mesh: trimesh.Trimesh) -> NDArray[np.integer]:
@@ -141,7 +154,9 @@ def write_mesh(
             digits = max(8, 8 - int(np.floor(np.log10(extent(whole.vertices)))))
             with_colors(whole, colors).export(temporary, file_type="obj", include_normals=True, digits=digits)
         else:
-            write_ply(temporary, whole.vertices, whole.faces, normals, colors)
+            rows = VertexRows(np.asarray(whole.vertices), normals, colors)
+            double = bool(float32_offset(rows.vertices).any())
+            write_ply(temporary, [rows], [whole.faces], (len(normals), len(whole.faces)), double=double)
 
 
 def check_suffix(path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.kernels.rays.cast import Triangles
+from engine.meshes.views import triangles_of
 from utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ def colors_as_photographed(
     by its share; it does not count where it is not wholly within the mask, nor where it shows something else than the
     model. Vertices that no pixel shows keep their color. mesh: scene frame, as the scene is.
     """
-    vertices, faces = np.array(mesh.vertices, np.float32), np.array(mesh.faces, np.int32)
-    triangles = Triangles(torch.from_numpy(vertices), torch.from_numpy(faces))
-    corners, own = torch.from_numpy(faces).long(), torch.from_numpy(colors)
+    triangles, corners = triangles_of(mesh), torch.from_numpy(np.array(mesh.faces, np.int64))
+    own = torch.from_numpy(colors)
     off, weight = torch.zeros_like(own), torch.zeros(len(own))
     for view in (int(view) for view in scene.splits["train"]):
         rays, photographed = _pixels(scene, view, PIXELS // len(scene.splits["train"]))

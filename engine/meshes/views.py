@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from models.kernels.rays.cast import Triangles
 from models.rendering.visible import Seen, seen_by
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ AT_ONCE = 1 << 15  # vertices
 CAP = 0.985  # scene units: from here on a vertex lies where the unit sphere closed the surface
 
 
+def triangles_of(mesh: trimesh.Trimesh) -> Triangles:
+    """A mesh to cast rays at, on the CPU."""
+    vertices, faces = np.array(mesh.vertices, np.float32), np.array(mesh.faces, np.int32)
+    return Triangles(torch.from_numpy(vertices), torch.from_numpy(faces))
+
+
 def views_of(run: Run, mesh: trimesh.Trimesh, cell: float) -> Seen:
     """Which training views see the vertices of a mesh in the scene frame; on the CPU, where its triangles are.
 
@@ -29,11 +36,9 @@ def views_of(run: Run, mesh: trimesh.Trimesh, cell: float) -> Seen:
     """
     train = run.splits["train"]
     chosen = train[np.unique(np.linspace(0, len(train) - 1, min(MOST_VIEWS, len(train))).round().astype(int))]
-    given = [np.array(x, np.float32) for x in (mesh.vertices, mesh.vertex_normals)]
-    vertices, normals = (torch.from_numpy(x) for x in given)
-    faces = torch.from_numpy(np.array(mesh.faces, np.int32))
+    vertices, normals = (torch.from_numpy(np.array(x, np.float32)) for x in (mesh.vertices, mesh.vertex_normals))
     cameras = run.cameras.to("cpu")[torch.from_numpy(chosen)]
-    found = seen_by(vertices, normals, faces, cameras, margin=2 * cell)
+    found = seen_by(vertices, normals, triangles_of(mesh), cameras, margin=2 * cell)
     numbers = torch.from_numpy(np.append(chosen, -1))
     return Seen(numbers[found.best], found.count)
 
@@ -50,18 +55,23 @@ def colors_as_seen(run: Run, mesh: trimesh.Trimesh, seen: Seen) -> npt.NDArray[n
     for part in torch.arange(len(vertices)).split(AT_ONCE):
         x = torch.from_numpy(vertices[part]).to(run.device)
         along = torch.from_numpy(normals[part]).to(run.device)
-        colors.append(_colors(run, x, -F.normalize(along, dim=-1), seen.best[part].to(run.device)).cpu())
+        colors.append(field_colors(run, x, along, seen.best[part].to(run.device)).cpu())
     return np.asarray(torch.cat(colors).numpy())
 
 
-def _colors(run: Run, x: torch.Tensor, inward: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+@torch.no_grad()
+def field_colors(run: Run, x: torch.Tensor, normals: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+    """[N, 3]: the median of a point's colors along the views best [N, B] that see it, along its normal without any.
+
+    x: [N, 3] scene frame, normals: [N, 3], outward, on the run's device. best: views, -1 where there are fewer.
+    """
     found = torch.full((len(x), best.shape[1], 3), torch.nan, device=x.device)
     for column in range(best.shape[1]):
         known = (best[:, column] >= 0).nonzero()[:, 0]
         ways = F.normalize(x[known] - run.cameras.centers[best[known, column]], dim=-1)
         found[known, column] = run.surface_color(x[known], ways)
     unseen = (best[:, 0] < 0).nonzero()[:, 0]
-    found[unseen, 0] = run.surface_color(x[unseen], inward[unseen])
+    found[unseen, 0] = run.surface_color(x[unseen], -F.normalize(normals[unseen], dim=-1))
     return found.nanquantile(0.5, dim=1)
 
 

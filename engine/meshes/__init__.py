@@ -1,0 +1,1 @@
+"""What becomes of a run's surface: extracted, cut, colored, textured, written."""
