@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from engine import early
 from utils.command_line import Parser, device, number, output_file
-from utils.errors import run_script
+from utils.errors import InputError, run_script
 from utils.files import check_file
 
 if TYPE_CHECKING:
@@ -21,58 +21,141 @@ if TYPE_CHECKING:
 
     from dataio.georeference import Georeference
     from engine.run import Run
+    from utils.meshing.lattice import Box
 
-FORMATS = (".ply", ".obj", ".glb")
-LEAST_SEEN = 0.05  # share of vertices
-SOLID_SHARE = 0.75  # of the unit sphere: from here on, what lies beyond it counts as solid too
+FORMATS = (".ply", ".obj", ".glb", ".stl")
+TEXTURED = (".glb", ".obj")
+OFFSET = (".glb", ".stl")  # formats of float32
+IN_MEMORY = 256  # points per side: from here on a .ply is written part by part
 
 EXAMPLE = """examples:
-  python extract_mesh.py runs/demo
-  python extract_mesh.py runs/demo --resolution 512 --out vase.ply --out vase.glb
+  python extract_mesh.py runs/demo --out demo.ply --out demo.glb
+  python extract_mesh.py runs/demo --faces 100000 --texture --out demo.glb
+  python extract_mesh.py runs/demo --crop=-1,-1,0,1,1,2 --resolution 1024
 
-FILE ends in .ply, .obj or .glb. The unit sphere of the scene is searched; what reaches beyond is
-cut off there and left open, with what no training view saw beside it, unless --close. Pieces with
-less than --keep of the largest one's area are dropped. Colors are those of the photographs, where
-they are still there, else those of the field along the views that see a vertex."""
+FILE ends in .ply, .obj, .glb or .stl. What reaches beyond the scene's unit sphere is cut off there
+and left open, with what no training view saw beside it, unless --close. See docs/outputs.md."""
 
 
 def main() -> int:
+    args = arguments()
+    folder = early.check_run(args.run)
+    outs = args.out or [folder / "meshes" / ("mesh.glb" if args.texture else "mesh.ply")]
+    for path in outs:
+        check_file(path)
+    check(args, outs)
+
+    from engine.run import Run
+
+    began = time.perf_counter()
+    run = Run.open(args.run, device=args.device)
+    said = streamed(run, args, outs) if is_streamed(args, outs) else held(run, args, outs)
+    for path in outs:
+        if run.georeference is not None and args.frame == "world":
+            write_place(path, run.georeference)
+    print(f"{', '.join(map(str, outs))}: {said}, {time.perf_counter() - began:.1f} s")
+    return 0
+
+
+def arguments() -> argparse.Namespace:
     parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("run", help="run folder or checkpoint folder")
     add = parser.add_argument
     add("--resolution", type=number(int, 16, 4096), default=256, metavar="N", help="points per side; default: 256")
     add("--out", type=output_file(*FORMATS), action="append", metavar="FILE", help="default: RUN/meshes/mesh.ply")
-    add("--color", action=argparse.BooleanOptionalAction, default=True, help="vertex colors; default: yes")
-    add("--keep", type=keep, default=0.01, metavar="K", help="all, largest or least share; default: 0.01")
+    add("--texture", type=number(int, 64, 16384), nargs="?", const=2048, metavar="SIZE", help="2048 if not said")
+    add("--faces", type=number(int, 4, 10**9), metavar="N", help="simplify to so many at the most")
+    add("--points", type=number(int, 1, 10**9), metavar="N", help="a cloud of so many points with normals, .ply")
+    add("--crop", type=box, metavar="BOX", help="=X0,Y0,Z0,X1,Y1,Z1 in the mesh's frame")
+    add("--keep", type=keep, default=0.01, metavar="K", help="all, largest or least share of area; default: 0.01")
+    add("--pieces", type=number(int, 1, 10**9), metavar="N", help="so many of the largest at the most")
+    add("--min-views", type=number(int, 0, 10**6), default=0, metavar="N", help="that see what is kept; default: 0")
+    add("--color", action=argparse.BooleanOptionalAction, default=True, help="default: yes")
     add("--close", action="store_true", help="close the surface at the unit sphere, seen or not")
     add("--frame", choices=("world", "scene"), default="world", help="default: world")
     add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
-    args = parser.parse()
-    folder = early.check_run(args.run)
-    outs = args.out or [folder / "meshes" / "mesh.ply"]
-    for path in outs:
-        check_file(path)
+    return parser.parse()
 
-    from engine.run import Run
-    from utils.commands import note_command
-    from utils.meshing.mesh import keep_pieces, write_mesh
 
-    began = time.perf_counter()
-    run = Run.open(args.run, device=args.device)
-    mesh, dropped = keep_pieces(scene_surface(run, args.resolution), args.keep)
-    mesh, said = as_seen(run, mesh, cell=2 / args.resolution, color=args.color, close=args.close)
+def check(args: argparse.Namespace, outs: Sequence[Path]) -> None:
+    """Raise InputError for options that do not go together."""
+    suffixes = {path.suffix.lower() for path in outs}
+    if args.texture and not suffixes <= set(TEXTURED):
+        raise InputError(f"--texture: {', '.join(map(str, outs))} - expected files in {' or '.join(TEXTURED)}")
+    if args.texture and importlib.util.find_spec("xatlas") is None:
+        raise InputError("--texture: xatlas is not installed - expected it, pip install xatlas (Python 3.13 or older)")
+    if args.points and suffixes != {".ply"}:
+        raise InputError(f"--points: {', '.join(map(str, outs))} - expected a file in .ply")
+    if args.texture and args.points:
+        raise InputError("--texture and --points: a cloud has no texture - expected one of them")
+
+
+def is_streamed(args: argparse.Namespace, outs: Sequence[Path]) -> bool:
+    """Whether the mesh need not be held in memory, and is too large to be held without need."""
+    held = args.faces or args.texture or args.points or any(path.suffix.lower() != ".ply" for path in outs)
+    return not held and args.resolution > IN_MEMORY
+
+
+def streamed(run: Run, args: argparse.Namespace, outs: list[Path]) -> str:
+    """Write a mesh part by part; what to say of it."""
+    import numpy as np
+
+    from engine.meshes.streamed import Wanted, write_streamed
+
+    region = cropped(run, args.crop, args.frame)
+    wanted = Wanted(
+        args.resolution, region, args.keep, args.pieces, close=args.close, color=args.color, min_views=args.min_views
+    )
+    return write_streamed(run, outs, wanted, np.eye(4) if args.frame == "scene" else run.world_from_scene)
+
+
+def held(run: Run, args: argparse.Namespace, outs: list[Path]) -> str:
+    """Write a mesh that is in memory as a whole; what to say of it."""
+    from utils.meshing.mesh import write_cloud, write_mesh
+
+    mesh, said = finished(run, args)
     mesh, up, meters = framed(run, mesh, args.frame)
     for path in outs:
-        write_mesh(path, mesh, up=up, meters_per_unit=meters)
-        if run.georeference is not None and args.frame == "world":
-            write_place(path, run.georeference)
-    note_command(run.folder, outs)
-    said += offset_said(mesh, outs)
+        if args.points:
+            write_cloud(path, mesh, args.points)
+        else:
+            write_mesh(path, mesh, up=up, meters_per_unit=meters)
+    size = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces, "
+    return f"{args.points} points" if args.points else size + said + offset_said(mesh, outs)
+
+
+def finished(run: Run, args: argparse.Namespace) -> tuple[trimesh.Trimesh, str]:
+    """The mesh that is wanted, scene frame, and what to say of it."""
+    from engine.meshes.finishing import as_seen
+    from engine.meshes.photographs import photographs_of
+    from engine.meshes.surface import scene_surface
+    from engine.meshes.texture import textured
+    from utils.meshing.mesh import keep_pieces, simplified
+
+    surface = scene_surface(run, args.resolution, cropped(run, args.crop, args.frame))
+    whole, dropped = keep_pieces(surface, args.keep, args.pieces)
+    whole = simplified(whole, args.faces) if args.faces else whole
+    cell = max(2 / args.resolution, (whole.area / len(whole.faces)) ** 0.5)
+    color = args.color and not args.texture
+    mesh, said = as_seen(
+        run, whole.copy(), cell=cell, color=color, close=args.close, min_views=args.min_views
+    )
     closed = "watertight" if mesh.is_watertight else "not watertight"
-    size = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} faces"
-    print(f"{', '.join(map(str, outs))}: {size}, {closed}, {dropped} pieces dropped, {said}", end=", ")
-    print(f"{time.perf_counter() - began:.1f} s")
-    return 0
+    if args.texture:
+        mesh = textured(run, photographs_of(run), mesh, whole, args.texture)
+    return mesh, f"{closed}, {dropped} pieces dropped, {said}"
+
+
+def cropped(run: Run, limits: tuple[float, ...] | None, frame: str) -> Box | None:
+    """The box [6] of --crop, in the frame "world" or "scene", as a region of the scene."""
+    import numpy as np
+
+    from utils.meshing.lattice import Box
+
+    if limits is None:
+        return None
+    similarity = np.eye(4) if frame == "scene" else run.world_from_scene
+    return Box(similarity, np.array(limits[:3]), np.array(limits[3:]))
 
 
 def framed(
@@ -93,15 +176,16 @@ def framed(
 
 
 def offset_said(mesh: trimesh.Trimesh, paths: Sequence[Path]) -> str:
-    """What the last line says of coordinates that a .glb among the paths cannot hold; nothing where there are none."""
+    """What the last line says of coordinates that a .glb or .stl among the paths cannot hold; else nothing."""
     import numpy as np
 
     from utils.meshing.scales import float32_offset
 
     offset = float32_offset(np.asarray(mesh.vertices))
-    if not offset.any() or not any(path.suffix.lower() == ".glb" for path in paths):
+    less = sorted({path.suffix.lower() for path in paths} & set(OFFSET))
+    if not offset.any() or not less:
         return ""
-    return f", .glb less {', '.join(f'{value:.15g}' for value in offset)} (its `offset`)"
+    return f", {' and '.join(less)} less {', '.join(f'{value:.15g}' for value in offset)} (the `offset` of a .glb)"
 
 
 def write_place(path: Path, georeference: Georeference) -> None:
@@ -110,58 +194,6 @@ def write_place(path: Path, georeference: Georeference) -> None:
 
     glb = {"axes_in_glb": ["east", "up", "south"]}  # glTF has +Y up
     write_json(path.with_suffix(".georeference.json"), {**georeference.described(), **glb})
-
-
-def scene_surface(run: Run, resolution: int) -> trimesh.Trimesh:
-    """The surface within the unit sphere, scene frame, closed at the sphere.
-
-    Where most of the sphere lies in the solid, as around a room, the solid goes on beyond: there is no outer side.
-    """
-    import numpy as np
-    import torch
-
-    from utils.meshing.mesh import extract_surface
-
-    def value(points: NDArray[np.float32]) -> NDArray[np.float32]:
-        return run.surface_value(torch.from_numpy(points)).numpy()
-
-    around = np.random.default_rng(0).normal(size=(4096, 3)).astype(np.float32)
-    around /= np.linalg.norm(around, axis=1, keepdims=True)
-    solid = float((value(around) < 0).mean()) > SOLID_SHARE
-    return extract_surface(value, resolution=resolution, extent=1.0, radius=1.0, solid_beyond=solid)
-
-
-def as_seen(
-    run: Run, mesh: trimesh.Trimesh, *, cell: float, color: bool, close: bool
-) -> tuple[trimesh.Trimesh, str]:
-    """The mesh with colors as training views saw it, open where none saw what the sphere closed; and what to say of it.
-
-    mesh: scene frame, triangles of about `cell` scene units.
-    """
-    from engine.meshes.photographs import colors_as_photographed, photographs_of
-    from engine.meshes.views import colors_as_seen, views_of, without_caps
-    from utils.meshing.mesh import with_colors
-    from utils.pictures.images import to_uint8
-
-    seen = views_of(run, mesh, cell)
-    if seen.share < LEAST_SEEN:
-        print(
-            f"warning: {seen.share:.1%} of the surface is seen by a training view: it is not what was photographed - is"
-            " the object in the unit sphere? See data.center and data.radius, and python prepare.py --check",
-            file=sys.stderr,
-        )
-    kept, opened = without_caps(run, mesh, seen)
-    if color:
-        colors, scene = colors_as_seen(run, mesh, seen), photographs_of(run)
-        if scene is not None:
-            colors = colors_as_photographed(run, scene, mesh, colors)
-        mesh = with_colors(mesh, to_uint8(colors))
-    said = f"{1 - seen.share:.0%} of it unseen"
-    if not close and opened > 0 and kept.any():
-        mesh.update_faces(kept)
-        mesh.remove_unreferenced_vertices()
-        said += f", {opened:.0%} of the area left open (--close keeps it)"
-    return mesh, said
 
 
 def keep(text: str) -> str | float:
@@ -175,6 +207,17 @@ def keep(text: str) -> str | float:
     if not 0.0 <= value <= 1.0:
         raise argparse.ArgumentTypeError(f"all, largest or a share from 0 to 1 expected, got {text}")
     return value
+
+
+def box(text: str) -> tuple[float, ...]:
+    """A box's least and largest x, y and z."""
+    try:
+        numbers = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 6 or not all(low < high for low, high in zip(numbers[:3], numbers[3:], strict=True)):
+        raise argparse.ArgumentTypeError(f"X0,Y0,Z0,X1,Y1,Z1 expected, each X0 below its X1, got {text[:60]!r}")
+    return numbers
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ MISTAKES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("render.py", "RUN", "--out", "FILE/x.mp4"), "FILE: is no folder"),
     (("render.py", "RUN", "--renderer", "latice"), "did you mean 'lattice'"),
     (("render.py", "RUN", "--device", "gpu"), "auto, cpu, cuda, cuda:1"),
-    (("extract_mesh.py", "RUN", "--out", "NEW/mesh.stl"), ".ply or .obj or .glb"),
+    (("extract_mesh.py", "RUN", "--out", "NEW/mesh.off"), ".ply or .obj or .glb or .stl"),
     (("extract_mesh.py", "RUN", "--resolution", "8"), "a whole number from 16 to 4096"),
     (("evaluate.py", "RUN", "--reference", "NEW"), "--reference: NEW: no such file"),
     (("evaluate.py", "RUN", "data.msks=keep"), "did you mean 'masks'"),

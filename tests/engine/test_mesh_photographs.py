@@ -10,8 +10,8 @@ import pytest
 import torch
 import trimesh
 
-import extract_mesh
 from dataio.cameras import Cameras
+from engine.meshes.finishing import as_seen
 from engine.meshes.photographs import colors_as_photographed, photographs_of
 from models.kernels.rays.cast import Triangles
 from tests.engine.test_mesh_views import around, run_with
@@ -90,9 +90,9 @@ def test_without_photographs_the_field_is_asked(capsys: pytest.CaptureFixture[st
     assert photographs_of(run) is None and "no such folder" in capsys.readouterr().err
     run.model.media[0].per_image = "tint"
     assert photographs_of(run) is None and capsys.readouterr().err == ""
-    mesh, _ = extract_mesh.as_seen(run, BALL.copy(), cell=0.05, color=True, close=False)
+    mesh, _ = as_seen(run, BALL.copy(), cell=0.05, color=True, close=False)
     expected = 255 * (color_at(torch.tensor(BALL.vertices)) + 0.08)
     np.testing.assert_allclose(mesh.visual.vertex_colors[:, :3], expected, atol=1)  # type: ignore[union-attr]
     run.model.media[0].per_image, run.load_scene = None, lambda: photographed(run.cameras)
-    mesh, _ = extract_mesh.as_seen(run, BALL.copy(), cell=0.05, color=True, close=False)
+    mesh, _ = as_seen(run, BALL.copy(), cell=0.05, color=True, close=False)
     np.testing.assert_allclose(mesh.visual.vertex_colors[:, :3], expected - 255 * 0.08, atol=2)  # type: ignore[union-attr]

@@ -10,8 +10,8 @@ import pytest
 import torch
 import trimesh
 
-import extract_mesh
 from dataio.cameras import Cameras
+from engine.meshes.finishing import as_seen
 from engine.meshes.views import colors_as_seen, views_of, without_caps
 from utils.errors import InputError
 from utils.meshing.mesh import extract_surface
@@ -83,9 +83,9 @@ def test_a_slab_is_opened_where_the_sphere_closed_it() -> None:
     seen = views_of(run, mesh, 2 / 64)
     kept, share = without_caps(run, mesh, seen)
     assert share == pytest.approx(2 / 3, abs=0.04)  # 2 pi of 3 pi
-    closed, said = extract_mesh.as_seen(run, mesh.copy(), cell=2 / 64, color=True, close=True)
+    closed, said = as_seen(run, mesh.copy(), cell=2 / 64, color=True, close=True)
     assert len(closed.faces) == len(mesh.faces) and "left open" not in said
-    opened, said = extract_mesh.as_seen(run, mesh.copy(), cell=2 / 64, color=True, close=False)
+    opened, said = as_seen(run, mesh.copy(), cell=2 / 64, color=True, close=False)
     assert len(opened.faces) == kept.sum() and "of the area left open (--close keeps it)" in said
     assert opened.vertices[:, 2].min() > -0.1 and not opened.is_watertight
     assert opened.visual.vertex_colors.shape == (len(opened.vertices), 4)  # type: ignore[union-attr]
@@ -104,5 +104,5 @@ def test_a_surface_that_nobody_sees_is_said(capsys: pytest.CaptureFixture[str]) 
     mesh = trimesh.creation.icosphere(3, 0.2)
     run = run_with(np.array([[3.0, 0, 0], [2.9, 0.5, 0]]))
     mesh.apply_translation([0, 0, 40.0])
-    _, said = extract_mesh.as_seen(run, mesh, cell=0.02, color=True, close=False)
+    _, said = as_seen(run, mesh, cell=0.02, color=True, close=False)
     assert "100% of it unseen" in said and "0.0% of the surface is seen by a training view" in capsys.readouterr().err

@@ -21,6 +21,7 @@ import extract_mesh
 import render
 from dataio.cameras import Cameras
 from dataio.georeference import Georeference
+from engine.meshes.finishing import as_seen
 from engine.meshes.surface import scene_surface
 from engine.showing import open_shown, read_renderer, source_of
 from models.rendering.frames import Frame
@@ -69,7 +70,7 @@ def made_up_run(folder: Path) -> Any:
         ["render.py", "{}", "--renderer", "lattice", "--modes", "rgb"],
         ["bake.py", "{}"],
         ["bake.py", "{}", "--resolution", "8"],
-        ["extract_mesh.py", "{}", "--out", "mesh.stl"],
+        ["extract_mesh.py", "{}", "--out", "mesh.off"],
         ["extract_mesh.py", "{}", "--keep", "most"],
         ["evaluate.py", "{}"],
     ],
@@ -262,7 +263,7 @@ def test_surface_of_a_run(tmp_path: Path) -> None:
     run = made_up_run(tmp_path)
     mesh = scene_surface(run, 70)
     assert mesh.is_watertight and mesh.volume == pytest.approx(4 / 3 * np.pi * 0.125, rel=1e-2)
-    colored, said = extract_mesh.as_seen(run, mesh, cell=2 / 70, color=True, close=False)
+    colored, said = as_seen(run, mesh, cell=2 / 70, color=True, close=False)
     assert colored.is_watertight and (vertex_colors(colored)[:, :3] == (255, 0, 0)).all()  # type: ignore[index]
     assert re.fullmatch(r"\d+% of it unseen", said)
 
@@ -302,7 +303,7 @@ def test_what_a_glb_cannot_hold_is_said() -> None:
     paths = [Path("a.ply"), Path("a.glb")]
     assert extract_mesh.offset_said(mesh, paths) == ""
     mesh.apply_translation([5e5, 5.6e6, 0.0])
-    assert extract_mesh.offset_said(mesh, paths) == ", .glb less 500000, 5600000, 0 (its `offset`)"
+    assert extract_mesh.offset_said(mesh, paths) == ", .glb less 500000, 5600000, 0 (the `offset` of a .glb)"
     assert extract_mesh.offset_said(mesh, paths[:1]) == "", "a .ply has doubles"
 
 

@@ -218,4 +218,4 @@ def test_bad_files_are_one_line(tmp_path: Path) -> None:
             read_mesh(tmp_path / name)
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="expected"):
-        write_mesh(tmp_path / "mesh.stl", colored())
+        write_mesh(tmp_path / "mesh.off", colored())

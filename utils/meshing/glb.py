@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import trimesh
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from utils.meshing.scales import Floats, float32_offset
 
 COLORS = "_COLOR_0"  # an attribute of our own to trimesh, which knows colors of 8 bits alone
 JSON_CHUNK = b"JSON"
 # Photographed colors, seen from both sides: a mesh may be open.
+UNLIT = "KHR_materials_unlit"  # light is in the photographs already
 MATERIAL = {
     "name": "vertex_colors",
     "pbrMetallicRoughness": {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0},
@@ -32,11 +34,14 @@ def write_glb(
     path: Path,
     mesh: trimesh.Trimesh,
     colors: NDArray[np.uint8] | None,
+    texture: tuple[NDArray[np.floating], NDArray[np.uint8]] | None = None,
     *,
     up: ArrayLike,
     meters_per_unit: float | None,
 ) -> None:
-    """Write a mesh with its vertex normals and colors [V, 4] (sRGB, straight alpha; None: without).
+    """Write a mesh with its vertex normals and colors [V, 4] (sRGB, straight alpha; None: without), or a texture.
+
+    texture: coordinates [V, 2] from the bottom left, and the picture [H, W, 3], sRGB; its material is not lit.
 
     up: [3], the direction of the vertices' frame that the node turns into +Y. meters_per_unit: said in the extras,
     "unknown" for None. Where float32 does not hold the vertices they are written less `offset`, which stands in the
@@ -46,6 +51,8 @@ def write_glb(
     moved = trimesh.Trimesh(mesh.vertices - offset, mesh.faces, vertex_normals=mesh.vertex_normals, process=False)
     if colors is not None:
         moved.vertex_attributes[COLORS] = linear_colors(colors)
+    if texture is not None:
+        moved.visual = trimesh.visual.TextureVisuals(texture[0], material=_photographs(texture[1]))
     extras = {"meters_per_unit": meters_per_unit or "unknown", "offset": offset.tolist()}
     scene = trimesh.Scene()
     scene.add_geometry(moved, node_name="mesh", geom_name="surface", transform=y_up(up), metadata=extras)
@@ -53,7 +60,11 @@ def write_glb(
 
 
 def _finish(tree: dict[str, Any]) -> None:
-    """Name the colors as glTF does, and give the mesh its material."""
+    """Name the colors as glTF does, and give the mesh its material, or that of the texture the light that it has."""
+    if "textures" in tree:
+        tree["materials"][0]["extensions"] = {UNLIT: {}}
+        tree["extensionsUsed"] = [UNLIT]
+        return
     tree["materials"] = [MATERIAL]
     primitive = tree["meshes"][0]["primitives"][0]
     primitive["material"] = 0
@@ -61,6 +72,13 @@ def _finish(tree: dict[str, Any]) -> None:
         number = primitive["attributes"].pop(COLORS)
         primitive["attributes"]["COLOR_0"] = number
         tree["accessors"][number]["normalized"] = True
+
+
+def _photographs(picture: NDArray[np.uint8]) -> trimesh.visual.material.PBRMaterial:
+    image = Image.fromarray(picture)
+    return trimesh.visual.material.PBRMaterial(
+        name="photographs", baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
+    )
 
 
 def read_glb(path: Path) -> tuple[trimesh.Trimesh, NDArray[np.uint8] | None, Floats]:
@@ -73,7 +91,8 @@ def read_glb(path: Path) -> tuple[trimesh.Trimesh, NDArray[np.uint8] | None, Flo
         for primitive in part["primitives"]:
             if "COLOR_0" in primitive["attributes"]:  # as they are: trimesh would read numbers of 16 bits modulo 256
                 primitive["attributes"][COLORS] = primitive["attributes"].pop("COLOR_0")
-    mesh = trimesh.load_mesh(io.BytesIO(_joined(head, rest)), file_type="glb", process=False, skip_materials=True)
+    file, plain = io.BytesIO(_joined(head, rest)), not head.get("images")
+    mesh = trimesh.load_mesh(file, file_type="glb", process=False, skip_materials=plain)
     offsets = [node["extras"]["offset"] for node in head.get("nodes", []) if "offset" in (node.get("extras") or {})]
     linear = mesh.vertex_attributes.pop(COLORS, None)
     colors = None if linear is None else srgb_colors(np.asarray(linear))

@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 import trimesh
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from utils.errors import InputError
-from utils.files import replacing
+from utils.files import replacing, write_bytes
 from utils.meshing.glb import read_glb, write_glb, y_up
 from utils.meshing.lattice import Field, Lattice, Region, Values, lattice_surface
 from utils.meshing.ply import VertexRows, write_ply
-from utils.meshing.scales import extent, float32_offset, smooth_normals
+from utils.meshing.scales import extent, float32_offset, seamless_normals, smooth_normals
 from utils.meshing.welding import Welder
 
-FORMATS = (".ply", ".obj", ".glb")
+FORMATS = (".ply", ".obj", ".glb", ".stl")
+TEXTURED = (".glb", ".obj")  # those that can have a texture
+Texture = tuple[NDArray[np.floating], NDArray[np.uint8]]
 Keep = str | float
 
 
@@ -112,7 +115,22 @@ def transformed(mesh: trimesh.Trimesh, similarity: ArrayLike) -> trimesh.Trimesh
     matrix = np.asarray(similarity, np.float64)
     vertices = mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3]
     faces = mesh.faces if np.linalg.det(matrix[:3, :3]) > 0 else mesh.faces[:, ::-1]
-    return with_colors(trimesh.Trimesh(vertices, faces, process=False), vertex_colors(mesh))
+    moved = trimesh.Trimesh(vertices, faces, process=False)
+    texture = texture_of(mesh)
+    return with_colors(moved, vertex_colors(mesh)) if texture is None else with_texture(moved, *texture)
+
+
+def simplified(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
+    """A mesh of at most so many faces, or about so many where it cannot have fewer; itself where it has no more.
+
+    Source: Garland and Heckbert 1997.
+    """
+    import fast_simplification
+
+    if len(mesh.faces) <= faces:
+        return mesh
+    given = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
+    return trimesh.Trimesh(*fast_simplification.simplify(*given, target_count=faces), process=False)
 
 
 def vertex_colors(mesh: trimesh.Trimesh) -> NDArray[np.uint8] | None:
@@ -121,6 +139,26 @@ def vertex_colors(mesh: trimesh.Trimesh) -> NDArray[np.uint8] | None:
     if isinstance(visual, trimesh.visual.ColorVisuals) and visual.kind == "vertex":
         return np.asarray(visual.vertex_colors, np.uint8)
     return None
+
+
+def texture_of(mesh: trimesh.Trimesh) -> Texture | None:
+    """Coordinates [V, 2] in a picture, from the bottom left, and the picture [H, W, 3]; None where there is none."""
+    visual = mesh.visual
+    if not isinstance(visual, trimesh.visual.TextureVisuals) or visual.uv is None:
+        return None
+    material = visual.material
+    picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    return None if picture is None else (np.asarray(visual.uv), np.asarray(picture.convert("RGB")))
+
+
+def with_texture(
+    mesh: trimesh.Trimesh, uv: NDArray[np.floating], picture: NDArray[np.uint8]
+) -> trimesh.Trimesh:
+    """The same mesh, not a copy, with a picture [H, W, 3] at coordinates [V, 2]; see `texture_of`."""
+    whole, none = [255, 255, 255, 255], [0, 0, 0, 255]  # an .obj is drawn with the picture times the diffuse color
+    material = trimesh.visual.material.SimpleMaterial(Image.fromarray(picture), whole, whole, none)
+    mesh.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+    return mesh
 
 
 def with_colors(mesh: trimesh.Trimesh, colors: NDArray[np.uint8] | None) -> trimesh.Trimesh:
@@ -133,30 +171,68 @@ def with_colors(mesh: trimesh.Trimesh, colors: NDArray[np.uint8] | None) -> trim
 def write_mesh(
     path: Path, mesh: trimesh.Trimesh, *, up: ArrayLike = (0.0, 0.0, 1.0), meters_per_unit: float | None = None
 ) -> None:
-    """Write .ply (binary), .obj or .glb with vertex normals and colors (if any), whole or not at all.
+    """Write .ply (binary), .obj, .glb or .stl with vertex normals and colors, if any, whole or not at all.
+
+    An .obj or .glb has the mesh's texture, an .obj in NAME.png, which NAME.mtl names. An .stl is shape alone.
 
     Vertices keep their frame, and their precision wherever in the world and however small they are: a .ply has doubles
-    where it needs them, an .obj the digits, a .glb an offset (`glb.write_glb`). up: [3], the direction of the frame
-    that the node of a .glb turns into +Y. meters_per_unit: None where it is unknown; said in a .glb, which counts in
-    meters. Raises InputError for other suffixes and for vertices that are not finite, StorageError where the disk
-    refuses.
+    where it needs them, an .obj the digits, a .glb an offset (`glb.write_glb`), an .stl the same offset. up: [3], the
+    direction of the frame that the node of a .glb turns into +Y. meters_per_unit: None where it is unknown; said in a
+    .glb, which counts in meters. Raises InputError for other suffixes and for vertices that are not finite,
+    StorageError where the disk refuses.
     """
     check_suffix(path)
     if not np.isfinite(mesh.vertices).all():
         raise InputError(f"{path}: the mesh has vertices that are not finite, nothing was written")
-    colors, normals = vertex_colors(mesh), smooth_normals(mesh)
+    colors, texture = vertex_colors(mesh), texture_of(mesh)
+    normals = smooth_normals(mesh) if texture is None else seamless_normals(mesh)
     whole = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=normals, process=False)
     kind = path.suffix.lower()[1:]
     with replacing(path) as temporary:
         if kind == "glb":
-            write_glb(temporary, whole, colors, up=up, meters_per_unit=meters_per_unit)
+            write_glb(temporary, whole, colors, texture, up=up, meters_per_unit=meters_per_unit)
+        elif kind == "stl":
+            whole.apply_translation(-float32_offset(np.asarray(whole.vertices)))
+            whole.export(temporary, file_type="stl")
+        elif kind == "obj" and texture is not None:
+            _write_textured_obj(path, temporary, with_texture(whole, *texture))
         elif kind == "obj":
-            digits = max(8, 8 - int(np.floor(np.log10(extent(whole.vertices)))))
-            with_colors(whole, colors).export(temporary, file_type="obj", include_normals=True, digits=digits)
+            with_colors(whole, colors).export(temporary, file_type="obj", include_normals=True, digits=_digits(whole))
         else:
             rows = VertexRows(np.asarray(whole.vertices), normals, colors)
             double = bool(float32_offset(rows.vertices).any())
             write_ply(temporary, [rows], [whole.faces], (len(normals), len(whole.faces)), double=double)
+
+
+def write_cloud(path: Path, mesh: trimesh.Trimesh, count: int) -> None:
+    """Write .ply of `count` points drawn evenly from a mesh, with normals and colors between those of its vertices.
+
+    Whole or not at all. Raises StorageError where the disk refuses.
+    """
+    points, face = trimesh.sample.sample_surface(mesh, count, seed=0)
+    share = trimesh.triangles.points_to_barycentric(mesh.triangles[face], points)[..., None]
+    normals = (smooth_normals(mesh)[mesh.faces[face]] * share).sum(1)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    own = vertex_colors(mesh)
+    colors = None if own is None else np.rint((own[mesh.faces[face]] * share).sum(1)).clip(0, 255).astype(np.uint8)
+    rows = VertexRows(points, normals, colors)
+    with replacing(path) as temporary:
+        write_ply(temporary, [rows], [], (count, 0), double=bool(float32_offset(points).any()))
+
+
+def _write_textured_obj(path: Path, temporary: Path, mesh: trimesh.Trimesh) -> None:
+    """Write `temporary`, which becomes `path`, and what it names, beside it."""
+    mesh.visual.material.name = path.stem
+    text, others = trimesh.exchange.obj.export_obj(
+        mesh, include_normals=True, digits=_digits(mesh), return_texture=True, mtl_name=f"{path.stem}.mtl"
+    )
+    for name, content in others.items():
+        write_bytes(path.with_name(name), content)
+    temporary.write_text(text)
+
+
+def _digits(mesh: trimesh.Trimesh) -> int:
+    return max(8, 8 - int(np.floor(np.log10(extent(mesh.vertices)))))
 
 
 def check_suffix(path: Path) -> None:

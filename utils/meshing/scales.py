@@ -31,6 +31,14 @@ def float32_offset(vertices: Floats) -> Floats:
     return np.asarray(np.round(middle / step) * step)
 
 
+def seamless_normals(mesh: trimesh.Trimesh) -> Floats:
+    """As `smooth_normals`, [V, 3], where vertices at one place are one, as on the seams of a texture."""
+    _, first, again = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
+    again = again.reshape(-1)
+    whole = trimesh.Trimesh(mesh.vertices[first], again[mesh.faces], process=False)
+    return smooth_normals(whole)[again]
+
+
 def smooth_normals(mesh: trimesh.Trimesh) -> Floats:
     """Unit normals of the vertices, [V, 3], whatever the mesh's unit; zero for a vertex without a face of some area.
 

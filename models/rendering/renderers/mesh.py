@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 import trimesh
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +18,7 @@ from models.kernels.rays.cast import Triangles
 from models.rendering.frames import Seen, Tile, places_in_pixel, tiles_of
 from models.rendering.renderers.base import Renderer, RendererConfig, Source
 from utils.errors import InputError
-from utils.meshing.mesh import read_mesh, transformed, vertex_colors
+from utils.meshing.mesh import read_mesh, texture_of, transformed, vertex_colors
 
 if TYPE_CHECKING:
     from dataio.cameras import Cameras, Rays
@@ -26,10 +27,10 @@ GRAY, WHITE = 0.7, (1.0, 1.0, 1.0)  # of a mesh without colors; behind a mesh wi
 
 
 class MeshRendererConfig(RendererConfig):
-    """A triangle mesh in the world frame, with its vertices' colors and smooth normals."""
+    """A triangle mesh in the world frame, with its texture or its vertices' colors, and smooth normals."""
 
     type: Literal["mesh"] = "mesh"
-    path: Path | None = Field(None, description="a .ply, .obj or .glb; default RUN/meshes/mesh.ply")
+    path: Path | None = Field(None, description="a .ply, .obj, .glb or .stl; default RUN/meshes/mesh.ply")
     rays: int = Field(2, ge=1, le=8, description="per pixel along each of its sides, averaged")
 
     def build(self, source: Source) -> MeshRenderer:
@@ -53,8 +54,10 @@ class MeshRenderer(Renderer):
         self.faces = torch.from_numpy(np.array(mesh.faces, np.int32)).to(device)
         self.triangles = Triangles(torch.from_numpy(np.array(mesh.vertices, np.float32)).to(device), self.faces)
         colors = np.full((len(mesh.vertices), 3), GRAY) if own is None else own[:, :3] / 255.0
-        both = np.concatenate([colors, mesh.vertex_normals], 1).astype(np.float32)
-        self.attributes = torch.from_numpy(both).to(device)  # [V, 6] color and normal
+        texture = texture_of(mesh)
+        self.picture = None if texture is None else _sampled(texture[1], device)
+        both = np.concatenate([colors if texture is None else texture[0], mesh.vertex_normals], 1).astype(np.float32)
+        self.attributes = torch.from_numpy(both).to(device)  # [V, 6] color and normal, or [V, 5] with a texture's place
 
     def tiles(self, cameras: Cameras, index: int, *, coarse: int = 1) -> Iterator[Tile]:
         return tiles_of(self.look, cameras, index, coarse=coarse, places=self.places)
@@ -64,11 +67,24 @@ class MeshRenderer(Renderer):
         t, face, share = self.triangles.cast(rays.origins, rays.directions, near=rays.near)
         meets = torch.isfinite(t)
         hits = meets.nonzero()[:, 0]
-        corners = self.attributes[self.faces[face[hits].long()].long()]  # [K, 3, 6]
-        color, normal = (corners * share[hits, :, None]).sum(1).split(3, -1)
+        corners = self.attributes[self.faces[face[hits].long()].long()]  # [K, 3, 5 or 6]
+        look, normal = (corners * share[hits, :, None]).sum(1).tensor_split([-3], -1)
+        color = look if self.picture is None else _between_texels(self.picture, look)
         return Seen(
             depth=torch.where(meets, t, 0.0),
             opacity=meets.float(),
             color=self.background.repeat(len(t), 1).index_copy(0, hits, color),
             normal=torch.zeros_like(rays.origins).index_copy(0, hits, F.normalize(normal, dim=-1)),
         )
+
+
+def _sampled(picture: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """[1, 3, H, W] in [0, 1] of a picture [H, W, 3]."""
+    return torch.from_numpy(picture.transpose(2, 0, 1).copy()).to(device)[None].float() / 255.0
+
+
+def _between_texels(picture: Tensor, uv: Tensor) -> Tensor:
+    """Colors [K, 3] of a picture [1, 3, H, W] at places [K, 2] from the bottom left, linear between texels."""
+    places = torch.stack([2.0 * uv[:, 0] - 1.0, 1.0 - 2.0 * uv[:, 1]], -1)
+    found = F.grid_sample(picture, places[None, :, None], padding_mode="border", align_corners=False)
+    return found[0, :, :, 0].T
