@@ -17,7 +17,7 @@ from utils.meshing.scales import float32_offset, smooth_normals
 
 Array = NDArray[Any]
 COMPONENTS = {5121: "<u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
+WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 UTM = np.array([500_000.0, 5_600_000.0, 112.0])
 PLACES = [(1.0, np.zeros(3)), (1.0, UTM), (1e-6, np.zeros(3)), (1e6, np.zeros(3)), (0.01, UTM)]
 
