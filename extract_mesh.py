@@ -34,7 +34,7 @@ EXAMPLE = """examples:
   python extract_mesh.py runs/demo --crop=-1,-1,0,1,1,2 --resolution 1024
 
 FILE ends in .ply, .obj, .glb or .stl. What reaches beyond the scene's unit sphere is cut off there
-and left open, with what no training view saw beside it, unless --close. See docs/outputs.md."""
+and left open, with what no training view saw beside it, unless --close. See docs/meshes.md."""
 
 
 def main() -> int:
@@ -106,7 +106,7 @@ def streamed(run: Run, args: argparse.Namespace, outs: list[Path]) -> str:
     wanted = Wanted(
         args.resolution, region, args.keep, args.pieces, close=args.close, color=args.color, min_views=args.min_views
     )
-    return write_streamed(run, outs, wanted, np.eye(4) if args.frame == "scene" else run.world_from_scene)
+    return ", ".join(write_streamed(run, outs, wanted, np.eye(4) if args.frame == "scene" else run.world_from_scene))
 
 
 def held(run: Run, args: argparse.Namespace, outs: list[Path]) -> str:

@@ -130,7 +130,8 @@ def simplified(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
     if len(mesh.faces) <= faces:
         return mesh
     given = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
-    return trimesh.Trimesh(*fast_simplification.simplify(*given, target_count=faces), process=False)
+    vertices, corners = fast_simplification.simplify(*given, target_count=faces)
+    return trimesh.Trimesh(vertices, corners, process=False)
 
 
 def vertex_colors(mesh: trimesh.Trimesh) -> NDArray[np.uint8] | None:
@@ -152,11 +153,11 @@ def texture_of(mesh: trimesh.Trimesh) -> Texture | None:
 
 
 def with_texture(
-    mesh: trimesh.Trimesh, uv: NDArray[np.floating], picture: NDArray[np.uint8]
+    mesh: trimesh.Trimesh, uv: NDArray[np.floating], picture: NDArray[np.uint8], name: str = "photographs"
 ) -> trimesh.Trimesh:
-    """The same mesh, not a copy, with a picture [H, W, 3] at coordinates [V, 2]; see `texture_of`."""
+    """The same mesh, not a copy, with a picture [H, W, 3] at coordinates [V, 2], `texture_of`. name: of its look."""
     whole, none = [255, 255, 255, 255], [0, 0, 0, 255]  # an .obj is drawn with the picture times the diffuse color
-    material = trimesh.visual.material.SimpleMaterial(Image.fromarray(picture), whole, whole, none)
+    material = trimesh.visual.material.SimpleMaterial(Image.fromarray(picture), whole, whole, none, name=name)
     mesh.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
     return mesh
 
@@ -195,7 +196,7 @@ def write_mesh(
             whole.apply_translation(-float32_offset(np.asarray(whole.vertices)))
             whole.export(temporary, file_type="stl")
         elif kind == "obj" and texture is not None:
-            _write_textured_obj(path, temporary, with_texture(whole, *texture))
+            _write_textured_obj(path, temporary, whole, texture)
         elif kind == "obj":
             with_colors(whole, colors).export(temporary, file_type="obj", include_normals=True, digits=_digits(whole))
         else:
@@ -220,9 +221,10 @@ def write_cloud(path: Path, mesh: trimesh.Trimesh, count: int) -> None:
         write_ply(temporary, [rows], [], (count, 0), double=bool(float32_offset(points).any()))
 
 
-def _write_textured_obj(path: Path, temporary: Path, mesh: trimesh.Trimesh) -> None:
+def _write_textured_obj(path: Path, temporary: Path, mesh: trimesh.Trimesh, texture: Texture) -> None:
     """Write `temporary`, which becomes `path`, and what it names, beside it."""
-    mesh.visual.material.name = path.stem
+    uv, picture = texture
+    with_texture(mesh, uv, picture, name=path.stem)
     text, others = trimesh.exchange.obj.export_obj(
         mesh, include_normals=True, digits=_digits(mesh), return_texture=True, mtl_name=f"{path.stem}.mtl"
     )

@@ -14,7 +14,7 @@ from dataio.cameras import Cameras
 from engine.meshes.finishing import as_seen
 from engine.meshes.photographs import colors_as_photographed, photographs_of
 from models.kernels.rays.cast import Triangles
-from tests.engine.test_mesh_views import around, run_with
+from tests.engine.meshes.test_views import around, run_with
 
 BALL = trimesh.creation.icosphere(3, 0.5)
 

@@ -20,8 +20,8 @@ from engine.meshes.surface import scene_surface
 from engine.meshes.texture import textured
 from engine.meshes.views import views_of
 from models.rendering.renderers.mesh import MeshRenderer
-from tests.engine.test_mesh_photographs import BALL, color_at, photographed, run_from
-from tests.engine.test_mesh_views import around, run_with
+from tests.engine.meshes.test_photographs import BALL, color_at, photographed, run_from
+from tests.engine.meshes.test_views import around, run_with
 from utils.errors import InputError
 from utils.meshing.lattice import Box
 from utils.meshing.mesh import read_mesh, texture_of, vertex_colors, write_mesh
@@ -149,6 +149,15 @@ def test_a_mesh_written_part_by_part_is_the_one_in_memory(tmp_path: Path, monkey
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mesh.ply"], "no temporary files are left"
 
 
+def test_the_script_writes_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.meshes.streamed.GUIDE", 32)
+    args = options("--resolution", "64", "--no-color", "--frame", "scene", monkeypatch=monkeypatch)
+    said = extract_mesh.streamed(a_run(around(3)), args, [tmp_path / "mesh.ply"])
+    assert " faces, 0 pieces dropped, " in said
+    mesh = read_mesh(tmp_path / "mesh.ply")
+    assert mesh.is_watertight and mesh.volume == pytest.approx(4 / 3 * np.pi / 8, rel=0.01)
+
+
 def test_faces_points_and_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, cloud = a_run(around(12)), tmp_path / "cloud.ply"
     args = options("--resolution", "48", "--faces", "500", "--no-color", monkeypatch=monkeypatch)
@@ -157,7 +166,8 @@ def test_faces_points_and_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     args = options("--resolution", "48", "--points", "999", monkeypatch=monkeypatch)
     assert extract_mesh.held(run, args, [cloud]) == "999 points"
     back = trimesh.load(cloud)
-    away = np.asarray(back.vertices) - [5, 0, 0]  # type: ignore[union-attr]
+    assert isinstance(back, trimesh.PointCloud)
+    away = np.asarray(back.vertices) - [5, 0, 0]
     assert len(away) == 999 and np.abs(np.linalg.norm(away, axis=1) - 1).max() < 0.01
     table = np.frombuffer(cloud.read_bytes().split(b"end_header\n")[1], "<f4,<f4,<f4,<f4,<f4,<f4,u1,u1,u1,u1")
     normals = np.stack([table[f"f{column}"] for column in (3, 4, 5)], -1)
