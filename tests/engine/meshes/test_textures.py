@@ -158,6 +158,18 @@ def test_the_script_writes_part_by_part(tmp_path: Path, monkeypatch: pytest.Monk
     assert mesh.is_watertight and mesh.volume == pytest.approx(4 / 3 * np.pi / 8, rel=0.01)
 
 
+def test_a_slab_written_part_by_part_is_open_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """z < 0 is solid: the disk is seen from above, the half ball below by nobody; see test_views."""
+    monkeypatch.setattr("engine.meshes.streamed.GUIDE", 48)
+    above = around(10)
+    above[:, 2] = np.abs(above[:, 2]) + 1
+    wanted = Wanted(96, None, "all", None, close=False, color=False, min_views=0)
+    _, said = write_streamed(run_with(above), [tmp_path / "mesh.ply"], wanted, np.eye(4))
+    mesh = read_mesh(tmp_path / "mesh.ply")
+    assert "left open (--close keeps it)" in said and not mesh.is_watertight
+    assert mesh.area == pytest.approx(np.pi, rel=0.05) and mesh.vertices[:, 2].min() > -0.1
+
+
 def test_faces_points_and_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, cloud = a_run(around(12)), tmp_path / "cloud.ply"
     args = options("--resolution", "48", "--faces", "500", "--no-color", monkeypatch=monkeypatch)
