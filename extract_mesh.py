@@ -46,6 +46,7 @@ def main() -> int:
     check(args, outs)
 
     from engine.run import Run
+    from utils.commands import note_command
 
     began = time.perf_counter()
     run = Run.open(args.run, device=args.device)
@@ -53,6 +54,7 @@ def main() -> int:
     for path in outs:
         if run.georeference is not None and args.frame == "world":
             write_place(path, run.georeference)
+    note_command(run.folder, outs)
     print(f"{', '.join(map(str, outs))}: {said}, {time.perf_counter() - began:.1f} s")
     return 0
 
