@@ -198,6 +198,19 @@ class Cameras:
         intrinsics = (self.intrinsics.double() * ratio).to(self.intrinsics.dtype)
         return replace(self, size=size, intrinsics=intrinsics)
 
+    def sized(self, width: int, height: int) -> Cameras:
+        """The cameras of pictures of another size, in pixels, with the same vertical field of view.
+
+        Where the shape is another one, the sides show more or less; a panorama keeps all of what it shows.
+        """
+        ratio = torch.stack([width / self.size[:, 0].double(), height / self.size[:, 1].double()], -1)
+        across = torch.where(self.lens == Lens.EQUIRECTANGULAR, ratio[:, 0], ratio[:, 1])
+        fx, fy, cx, cy = self.intrinsics.double().unbind(-1)
+        middle = 0.5 * width + (cx - 0.5 * self.size[:, 0]) * across
+        intrinsics = torch.stack([fx * across, fy * ratio[:, 1], middle, cy * ratio[:, 1]], -1)
+        size = torch.tensor([width, height], device=self.size.device).expand_as(self.size).contiguous()
+        return replace(self, size=size, intrinsics=intrinsics.to(self.intrinsics.dtype))
+
     def transformed(self, similarity: npt.ArrayLike | Tensor) -> Cameras:
         """The cameras in another frame: the similarity [4, 4] maps this frame's points there; near scales along.
 

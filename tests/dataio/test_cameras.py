@@ -223,3 +223,23 @@ def test_nearly_rigid_poses_become_rigid():
         rigid[:, :3, :3] @ rigid[:, :3, :3].transpose(0, 2, 1), np.tile(np.eye(3), (4, 1, 1)), atol=1e-12
     )
     np.testing.assert_allclose(rigid, poses, atol=1e-3)
+
+
+def test_another_size_keeps_the_vertical_field_of_view() -> None:
+    """The ray through the middle of the upper edge is the same; a wider picture shows more at the sides."""
+    pose = torch.eye(4)[None]
+    cameras = Cameras.make(pose, [100.0, 110.0, 48.0, 41.0], [100, 80])
+    wide = cameras.sized(400, 160)
+    assert wide.size.tolist() == [[400, 160]]
+    assert wide.intrinsics[0].tolist() == [200.0, 220.0, 200.0 - 4.0, 82.0]
+    index = torch.zeros(2, dtype=torch.long)
+    before = cameras.rays(index, torch.tensor([[48.0, 0.0], [98.0, 80.0]])).directions
+    after = wide.rays(index, torch.tensor([[196.0, 0.0], [296.0, 160.0]])).directions
+    torch.testing.assert_close(after, before)
+
+
+def test_a_panorama_of_another_size_shows_all_around() -> None:
+    cameras = Cameras.make(torch.eye(4)[None], [100 / 6.2831853, 50 / 3.1415927, 50, 25], [100, 50], lens=7)
+    found = cameras.sized(300, 50)
+    ends = found.rays(torch.zeros(2, dtype=torch.long), torch.tensor([[0.0, 25.0], [300.0, 25.0]])).directions
+    torch.testing.assert_close(ends, torch.tensor([[0.0, 0, -1], [0.0, 0, -1]]), atol=1e-5, rtol=0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,32 +16,63 @@ from utils.pictures.images import BACKGROUND, Picture, side_by_side, turbo
 SCREEN = 16 / 9  # width by height
 LINES = (720, 1080)  # least and most of a sheet that is to fill a screen
 INK = 30
+BAND = 64  # rows at a time
 ELLIPSIS = "..."
+
+
+class Rows(Protocol):
+    """A picture [H, W, 3] uint8 that is read in bands of rows: an array, or what is too large to be one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __getitem__(self, rows: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Panel:
     """A picture [H, W, 3] with its caption; span: the numbers at the ends of its color bar, None: without one."""
 
-    picture: Picture
+    picture: Rows
     caption: str
     span: tuple[float, float] | None = None
 
 
 def sheet(panels: Sequence[Panel], columns: int) -> Picture:
     """Panels of one size in rows of so many columns, each below its caption, [H, W, 3]; one alone fills it."""
-    if len(panels) == 1:
-        return panels[0].picture
+    return np.concatenate(list(sheet_bands(panels, columns)))
+
+
+def sheet_bands(panels: Sequence[Panel], columns: int) -> Iterator[Picture]:
+    """The picture of `sheet` from top to bottom, in bands [h, W, 3] of few rows each."""
     height, width = panels[0].picture.shape[:2]
+    bands = [(top, min(top + BAND, height)) for top in range(0, height, BAND)]
+    if len(panels) == 1:
+        yield from (panels[0].picture[top:bottom] for top, bottom in bands)
+        return
     strip, gap = _strip(height), _gap(height)
-    wide, high = sheet_size(width, height, len(panels), columns)
-    page = np.full((high, wide, 3), BACKGROUND, np.uint8)
-    for number, panel in enumerate(panels):
-        top = gap + number // columns * (strip + height + gap)
-        left = gap + number % columns * (width + gap)
-        page[top : top + strip, left : left + width] = caption_strip(panel.caption, panel.span, width, strip)
-        page[top + strip : top + strip + height, left : left + width] = panel.picture
-    return page
+    wide, _ = sheet_size(width, height, len(panels), columns)
+    for first in range(0, len(panels), columns):
+        row = panels[first : first + columns]
+        yield _white(gap, wide)
+        yield _beside([caption_strip(panel.caption, panel.span, width, strip) for panel in row], gap, wide)
+        for top, bottom in bands:
+            yield _beside([panel.picture[top:bottom] for panel in row], gap, wide)
+    yield _white(gap, wide)
+
+
+def _beside(pictures: Sequence[Picture], gap: int, wide: int) -> Picture:
+    """Pictures [h, w, 3] of one size from the left, white between them and to the right, [h, wide, 3]."""
+    height, width = pictures[0].shape[:2]
+    band = _white(height, wide)
+    for number, picture in enumerate(pictures):
+        left = gap + number * (width + gap)
+        band[:, left : left + width] = picture
+    return band
+
+
+def _white(height: int, width: int) -> Picture:
+    """[height, width, 3]."""
+    return np.full((height, width, 3), BACKGROUND, np.uint8)
 
 
 def sheet_size(width: int, height: int, count: int, columns: int) -> tuple[int, int]:
