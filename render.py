@@ -1,101 +1,116 @@
-"""Render a video of a run or an asset along a camera path: color, shape, normals, depth, labeled."""
+"""Render a run or an asset along a camera path: a video, a clip, pictures, depths."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import early
-from utils.command_line import Parser, device, input_file, number, output_file
+from utils.command_line import Parser, device, number, output_file, output_folder, output_place, size
 from utils.config.mistakes import did_you_mean
 from utils.errors import InputError, run_script
-from utils.files import check_file
+from utils.files import check_file, check_folder
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from dataio.cameras import Cameras
-    from models.rendering.frames import Frame
-    from models.rendering.renderers.base import Renderer, RendererConfig, Source
-    from utils.pictures.sheets import Panel
+    from engine.showing import Shown
+    from utils.paths.base import CameraPath
 
-MODES = ("rgb", "shape", "normal", "depth")
-PATHS = ("spiral", "interpolate")
-LABELS = {"rgb": "color", "shape": "shape", "normal": "normals", "depth": "depth"}
-MOST_FRAMES, MOST_PIXELS = 100_000, 1 << 15  # of a video; of a side of it, as in files of paths
+MODES = ("rgb", "shape", "normal", "depth", "opacity", "mesh", "wireframe", "truth", "error")
+SUFFIXES = (".mp4", ".gif", ".webp", ".png")
+MOST_FRAMES, MOST_PIXELS = 100_000, 1 << 15  # of a path; of a side of a picture
+FPS = 20.0  # where nothing says another
 EXAMPLE = """examples:
   python render.py runs/demo
-  python render.py runs/demo --path interpolate --frames 240 --modes rgb --scale 2 --out flight.mp4
-  python render.py runs/demo --renderer "{type: lattice, resolution: 256}"
-  python render.py runs/demo/asset
+  python render.py runs/demo --path "{type: orbit, height: 0.5}" --out flight.mp4 --out flight.gif
+  python render.py runs/demo --path "{type: interpolate, views: [r_003, r_010]}" --frames 120
+  python render.py runs/demo --path views --modes rgb,truth,error --out pictures --depth depths
+  python render.py runs/demo --frames 1 --size 4032x3024 --out large.png
 
-paths: spiral: around the object, or before it where the photographs are on one side;
-interpolate: there and back through the photographs; FILE.json: a camera path of nerfstudio's
-viewer, in the frame of the data (its own number of frames and size)
-renderers: volume, as in training; surface, traced; lattice of its values: no color; mesh, of
-extract_mesh.py; a name or a YAML mapping. An asset, which bake.py makes, has its own"""
+paths: spiral, orbit, ellipse, small_circle, great_circle, spherical_spiral, interpolate, views
+renderers: volume, surface, lattice: without color; mesh, wireframe: of extract_mesh.py
+The same command goes on where it was stopped. All the keys: docs/rendering.md"""
 
 
 def main() -> int:
-    parser = Parser(__doc__, EXAMPLE)
-    add = parser.add_argument
-    add("run", help="run folder, checkpoint folder or asset folder")
-    add("--path", type=path, default="spiral", metavar="PATH", help="spiral, interpolate or FILE.json")
-    add("--frames", type=number(int, 1, MOST_FRAMES), default=80, metavar="N", help="default: 80")
-    add("--fps", type=number(float, 0.01, 1000), default=20.0, metavar="F", help="default: 20")
-    add("--modes", type=modes, metavar="M,...", help="of rgb,shape,normal,depth; default: all that it makes")
-    add("--renderer", metavar="R", help="volume, surface, lattice, mesh or YAML; default: volume")
-    add("--surface", action="store_true", help="the same as --renderer surface")
-    add("--baked", action="store_true", help="with --surface --modes depth: by a lattice of values")
-    shown = "of the image size; default: a video of 720 to 1080 lines"
-    add("--scale", type=number(float, 0.001, 100), metavar="S", help=shown)
-    add("--out", type=output_file(".mp4"), metavar="FILE", help="default: RUN/videos/PATH.mp4")
-    add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
-    args = parser.parse()
+    args = arguments().parse()
     named = named_renderer(args)
-    check(args, named)
+    outs = check(args, named)
 
-    import numpy as np
-
-    from engine.showing import open_shown, read_renderer
-    from models.rendering.frames import size_of
+    from engine.rendering.along import cameras_along
+    from engine.rendering.modes import makable
+    from engine.rendering.request import Request, said, session_of
+    from engine.showing import open_shown, photographs_of, read_path, read_renderer
     from utils.commands import note_command
-    from utils.pictures.sheets import columns_for, sheet_size
-    from utils.pictures.video import write_video
+    from utils.distributed import cleanup, setup
 
     config = read_renderer(named)
     wanted = makable(config, args.modes)
-    source, renderer = open_shown(args.run, config if named else None, args.device)
-    cameras = path_cameras(source, args.path, args.frames)
-    columns = columns_for(len(wanted), *size_of(cameras, 0))
-    cameras = cameras.scaled(args.scale or own_scale(cameras, args.path, len(wanted), columns))
-    if (side := int(cameras.size.max())) > MOST_PIXELS:
-        raise InputError(f"--scale: {args.scale:g} - gives pictures of {side} pixels - expected up to {MOST_PIXELS}")
-    out = args.out or video(source.folder, args.path)
-    unit = float(np.cbrt(np.linalg.det(source.world_from_scene[:3, :3])))
-    count = write_video(out, frames(renderer, cameras, wanted, columns=columns, unit=unit), fps=args.fps)
-    note_command(source.folder, [out])
-    width, height = sheet_size(*size_of(cameras, 0), len(wanted), columns)
-    print(f"{out}: {width} x {height}, {count} frames, {count / args.fps:.1f} s, {', '.join(wanted)}")
+    ranks = setup(args.device)
+    shown = open_shown(args.run, config if named else None, str(ranks.device))
+    path = read_path(args.path).cameras(photographs_of(shown.source, shown.run), args.frames)
+    cameras = cameras_along(path, shown.source, shown.run)
+    fps = args.fps or path.fps or FPS
+    if args.save_path is not None and ranks.is_main:
+        save(args.save_path, path, fps)
+    if args.preview:
+        return previewed(shown, cameras, outs[0]) if ranks.is_main else 0
+    request = Request(wanted, outs, args.size, args.scale, args.columns, args.depth)
+    session = session_of(request, shown, config, path, cameras)
+    there = session.run(ranks, outs, fps)
+    if ranks.is_main:
+        note_command(shown.source.folder, [*outs, *([args.depth] if args.depth else [])])
+        print(said(request, session, there, fps))
+    cleanup()
     return 0
 
 
-def check(args: argparse.Namespace, named: str | None) -> None:
-    """Raise InputError for what shows before anything is loaded: no such run, renderer or place for the video."""
+def arguments() -> Parser:
+    """The command line."""
+    parser = Parser(__doc__, EXAMPLE)
+    add = parser.add_argument
+    add("run", help="run folder, checkpoint folder or asset folder")
+    add("--path", default="spiral", metavar="PATH", help="a name, a YAML mapping or FILE.json; default: spiral")
+    add("--frames", type=number(int, 1, MOST_FRAMES), metavar="N", help="default: 80, or as many as the path says")
+    add("--fps", type=number(float, 0.01, 1000), metavar="F", help="default: that of a path file, or 20")
+    add("--modes", type=modes, metavar="M,...", help="panels, as rgb,truth,error; default: rgb,shape,normal,depth")
+    add("--renderer", metavar="R", help="a name or a YAML mapping; default: volume")
+    add("--surface", action="store_true", help="the same as --renderer surface")
+    add("--baked", action="store_true", help="with --surface --modes depth: by a lattice of values")
+    add("--size", type=size(MOST_PIXELS), metavar="WxH", help="of a panel; the vertical field of view stays")
+    shown = "of the image size; default: a video of 720 to 1080 lines"
+    add("--scale", type=number(float, 0.001, 100), metavar="S", help=shown)
+    add("--columns", type=number(int, 1, len(MODES)), metavar="N", help="of panels; 1: stacked; default: what suits")
+    place = output_place(*SUFFIXES)
+    add("--out", type=place, action="append", metavar="FILE", help="more than one; default: RUN/videos/PATH.mp4")
+    add("--depth", type=output_folder, metavar="FOLDER", help="z depths there too: float32 .npy and 16-bit .png")
+    add("--save-path", type=output_file(".json"), metavar="FILE", help="the path, as nerfstudio's viewer reads it")
+    add("--preview", action="store_true", help="only a picture of the path: PATH_preview.png")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+    return parser
+
+
+def check(args: argparse.Namespace, named: str | None) -> list[Path]:
+    """Raise InputError for what shows before anything is loaded: no such run, renderer, path or place.
+
+    Returns where things go.
+    """
+    name = early.check_path(args.path)
     if named is not None:
         early.check_renderer(named)
+    if args.size and args.scale:
+        raise InputError("--size: says the same as --scale - expected one of them")
     folder = Path(args.run)
     if not (folder / "asset.json").is_file():
         folder = early.check_run(folder)
-    check_file(args.out or video(folder, args.path))
-
-
-def video(folder: Path, path: str) -> Path:
-    """Where the video of a path goes, unless something else is named."""
-    return folder / "videos" / f"{Path(path).stem}.mp4"
+    default = folder / "videos" / (f"{name}_preview.png" if args.preview else f"{name}.mp4")
+    outs = args.out or [default]
+    for out in outs:
+        (check_file if out.suffix else check_folder)(out)
+    if args.preview and [out.suffix.lower() for out in outs] != [".png"]:
+        raise InputError("--preview: is a picture - expected one --out, which ends in .png, or none")
+    return outs
 
 
 def named_renderer(args: argparse.Namespace) -> str | None:
@@ -110,137 +125,29 @@ def named_renderer(args: argparse.Namespace) -> str | None:
     return "surface" if args.surface else renderer
 
 
-def makable(config: RendererConfig, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The wanted modes, None: all that the renderer makes. Raises InputError for one that it does not make."""
-    of = {"shape": "normal"}  # is made of
-    made = tuple(mode for mode in MODES if of.get(mode, mode) in config.modes)
-    missing = [mode for mode in wanted or () if mode not in made]
-    if missing:
-        name = config.model_dump()["type"]
-        raise InputError(f"--modes: the renderer {name} makes no {missing[0]} - expected some of {','.join(made)}")
-    return wanted or made
+def save(file: Path, path: CameraPath, fps: float) -> None:
+    """Write a path as a file."""
+    from utils.paths.path_file import write_path
+
+    write_path(file, path, fps=fps)
+    print(f"{file}: {len(path)} cameras, {len(path) / fps:.1f} s")
 
 
-def path_cameras(source: Source, path: str, frames: int) -> Cameras:
-    """The cameras of a path, scene frame, on the source's device, with the photographs' median intrinsics.
+def previewed(shown: Shown, cameras: Cameras, file: Path) -> int:
+    """Write the picture of a path."""
+    from engine.rendering.preview import preview, surface_of
+    from utils.commands import note_command
+    from utils.pictures.images import write_png
 
-    path: one of `PATHS`, or a .json file.
-    """
-    import numpy as np
-
-    from dataio.cameras import Cameras
-    from utils.paths.camera_paths import interpolated_path, spiral_path
-
-    if path.endswith(".json"):
-        return file_cameras(source, Path(path))
-    shot = source.cameras
-    if len(shot) < 2:
-        raise InputError(f"--path: {path} - leads past {len(shot)} view - expected at least 2, or a .json file")
-    poses = shot.camera_to_world.cpu().numpy()
-    if path == "spiral":
-        along = spiral_path(poses, frames, up=source.world_from_scene[:3, :3].T @ source.up)
-    else:
-        along = interpolated_path(poses, frames)
-    intrinsics = np.median(shot.intrinsics.cpu().numpy(), axis=0)
-    size = np.median(shot.size.cpu().numpy(), axis=0).round()
-    near = float(shot.near.median())
-    return Cameras.make(along, intrinsics, size, near=near).to(source.device)
-
-
-def file_cameras(source: Source, path: Path) -> Cameras:
-    """The cameras of a path file, brought from the world into the scene frame before float32 rounds them."""
-    import numpy as np
-
-    from dataio.cameras import Cameras
-    from dataio.normalize import moved
-    from utils.paths.path_file import read_path
-
-    found = read_path(path)
-    below = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(found.camera_to_world), 1, 4))
-    world = np.concatenate([found.camera_to_world, below], axis=1)
-    poses = moved(world, np.asarray(np.linalg.inv(source.world_from_scene), np.float64))
-    return Cameras.make(poses, found.intrinsics, found.size, near=0.0).to(source.device)
-
-
-def own_scale(cameras: Cameras, path: str, count: int, columns: int) -> float:
-    """The scale of cameras, all of one size, with which a video of `count` panels has 720 to 1080 lines.
-
-    A path file says its size itself.
-    """
-    from utils.pictures.sheets import screen_height
-
-    height = int(cameras.size[0, 1])
-    return 1.0 if path.endswith(".json") else screen_height(height, count, columns) / height
-
-
-def frames(
-    renderer: Renderer, cameras: Cameras, wanted: tuple[str, ...], *, columns: int, unit: float = 1.0
-) -> Iterator[NDArray[np.uint8]]:
-    """The video's frames, one by one, each [H, W, 3] uint8, with panels in so many columns; unit: as of `panels`."""
-    from tqdm import tqdm
-
-    from utils.pictures.sheets import sheet
-
-    span = whole_depth_range(renderer, cameras) if "depth" in wanted else (0.0, 1.0)
-    for index in tqdm(range(len(cameras)), desc="render", unit="frame", disable=None):
-        frame = renderer(cameras, index)
-        yield sheet(panels(frame, ray_directions(cameras, index), wanted, span, unit), columns)
-
-
-def ray_directions(cameras: Cameras, index: int) -> NDArray[np.float32]:
-    """[H, W, 3] unit vectors along the rays of a camera's pixels, in the frame of the cameras."""
-    import torch
-
-    from models.rendering.frames import size_of
-
-    width, height = size_of(cameras, index)
-    every = torch.full((width * height,), index, device=cameras.size.device)
-    return cameras.rays(every, cameras.pixel_grid(index)).directions.view(height, width, 3).cpu().numpy()
-
-
-def panels(
-    frame: Frame,
-    directions: NDArray[np.float32],
-    wanted: tuple[str, ...],
-    span: tuple[float, float],
-    unit: float = 1.0,
-) -> list[Panel]:
-    """The wanted modes of a frame with their labels.
-
-    directions: [H, W, 3] of its rays, scene frame. span: depths at the colors' ends, scene units; unit: the size of one
-    of these in the units that are shown.
-    """
-    from utils.pictures.images import color_depth, color_normal, shade_normal, to_uint8
-    from utils.pictures.sheets import Panel
-
-    solid, normal = frame.opacity.numpy() > 0.5, frame.normal.numpy()
-    pictures = {
-        "rgb": lambda: to_uint8(frame.color.numpy()),
-        "shape": lambda: shade_normal(normal, directions, solid),
-        "normal": lambda: color_normal(normal, solid),
-        "depth": lambda: color_depth(frame.depth.numpy(), solid, *span),
-    }
-    ends = (span[0] * unit, span[1] * unit)
-    return [Panel(pictures[mode](), LABELS[mode], ends if mode == "depth" else None) for mode in wanted]
-
-
-def whole_depth_range(renderer: Renderer, cameras: Cameras) -> tuple[float, float]:
-    """One range of depth for the whole video, from every few of its frames in small."""
-    import numpy as np
-
-    from utils.pictures.images import depth_range
-
-    small = cameras.scaled(min(1.0, 64.0 / float(cameras.size.max())))
-    some = np.unique(np.linspace(0, len(cameras) - 1, 16).round().astype(int))
-    frames = [renderer(small, int(index)) for index in some]
-    depth = np.concatenate([frame.depth.numpy().ravel() for frame in frames])
-    solid = np.concatenate([frame.opacity.numpy().ravel() > 0.5 for frame in frames])
-    return depth_range(depth, solid)
+    write_png(file, preview(shown.source, surface_of(shown.source, shown.renderer), cameras))
+    note_command(shown.source.folder, [file])
+    print(f"{file}: {len(cameras)} cameras")
+    return 0
 
 
 def modes(text: str) -> tuple[str, ...]:
     """The modes of a list with commas."""
-    wanted = tuple(name.strip() for name in text.split(","))
+    wanted = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in wanted:
         if name not in MODES:
             raise argparse.ArgumentTypeError(
@@ -249,15 +156,5 @@ def modes(text: str) -> tuple[str, ...]:
     return wanted
 
 
-def path(text: str) -> str:
-    """A named path, or a file that is there."""
-    if text in PATHS:
-        return text
-    if not text.endswith(".json"):
-        expected = f"{', '.join(PATHS)} or FILE.json"
-        raise argparse.ArgumentTypeError(f"got {text!r}{did_you_mean(text, PATHS)} - expected {expected}")
-    return str(input_file("a camera path")(text))
-
-
 if __name__ == "__main__":
-    run_script(main, memory="a smaller --scale or a smaller model may help")
+    run_script(main, memory="a smaller --size or a smaller model may help")

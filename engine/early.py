@@ -79,20 +79,37 @@ def _text(tree: Node, *keys: str) -> str | None:
 
 def check_renderer(text: str) -> None:
     """Raise InputError for the mistakes in a renderer's name or mapping, as `engine.showing.read_renderer` does."""
-    _check_part("renderer", "RendererConfig", text)
+    _check_part(text, "renderer", "RendererConfig")
+
+
+def check_path(text: str) -> str:
+    """Raise InputError for the mistakes in a camera path's name or mapping, as `engine.showing.read_path` does.
+
+    Returns the name of its files: that of a path file, or the path's type.
+    """
+    if text.lower().endswith(".json") and not text.lstrip().startswith("{"):
+        if not Path(text).expanduser().is_file():
+            raise InputError(f"--path: {text}: no such file - expected a camera path")
+        return Path(text).stem
+    _check_part(text, "path", "PathConfig")
+    return _text(overrides_tree([part_override(text, "path")]), "path", "type") or "path"
 
 
 def check_protocol(text: str) -> None:
     """Raise InputError for the mistakes in a protocol's name or mapping, as `evaluation.surfaces.read_protocol` does.
     """
-    _check_part("protocol", "ProtocolConfig", text)
+    _check_part(text, "protocol", "ProtocolConfig")
 
 
-def _check_part(name: str, kind: str, text: str) -> None:
-    """Compare a part that is no part of a config, `name` with the name of its kind, with the schema."""
-    key = name if text.lstrip().startswith("{") else f"{name}.type"
-    schema = Schema(_content(), {"type": "object", "properties": {name: {"$ref": f"#/$defs/{kind}"}}})
-    _compare(overrides_tree([f"{key}={text}"]), schema)
+def _check_part(text: str, key: str, kind: str) -> None:
+    """Raise InputError for the mistakes in what an option says of a part: its name, or a mapping."""
+    schema = Schema(_content(), {"type": "object", "properties": {key: {"$ref": f"#/$defs/{kind}"}}})
+    _compare(overrides_tree([part_override(text, key)]), schema)
+
+
+def part_override(text: str, key: str) -> str:
+    """What an option says of a part, its name or a YAML mapping with its `type`, as an override of a config's key."""
+    return f"{key}={text}" if text.lstrip().startswith("{") else f"{key}.type={text}"
 
 
 def check_run(path: str | Path, overrides: Sequence[str] = ()) -> Path:
@@ -155,7 +172,7 @@ def _named(error: ValidationError, tree: Node) -> Iterator[str]:
 def _may_be_new(words: set[str]) -> bool:
     """Whether a source that is newer than the schema names one of these keys or types: then its classes decide."""
     written = SCHEMA.stat().st_mtime + A_CHECKOUT
-    sources = (path for folder in ("engine", "dataio", "models") for path in (ROOT / folder).rglob("*.py"))
+    sources = (path for folder in ("engine", "dataio", "models", "utils") for path in (ROOT / folder).rglob("*.py"))
     newer = (path.read_text("utf-8") for path in sources if path.stat().st_mtime > written)
     named = re.compile(rf"^    ({'|'.join(map(re.escape, words))}): |\"({'|'.join(map(re.escape, words))})\"", re.M)
     return any(named.search(text) for text in newer)

@@ -139,7 +139,8 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, saved: bool 
 
 
 def schema_text() -> str:
-    """The JSON schema of a config, of renderers and of protocols, as `make schema` writes it to configs/schema.json."""
-    for package in ("models.rendering.renderers", "engine.protocols"):
+    """The JSON schema of a config, of renderers, camera paths and protocols: what `make schema` writes to configs."""
+    for package in ("models.rendering.renderers", "utils.paths.kinds", "engine.protocols"):
         discover(package)
-    return json.dumps(json_schema(ExperimentConfig, ["RendererConfig", "ProtocolConfig"]), indent=1) + "\n"
+    kinds = ["RendererConfig", "PathConfig", "ProtocolConfig"]
+    return json.dumps(json_schema(ExperimentConfig, kinds), indent=1) + "\n"

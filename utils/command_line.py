@@ -103,6 +103,34 @@ def output_file(*suffixes: str) -> Callable[[str], Path]:
     return parse
 
 
+def output_place(*suffixes: str) -> Callable[[str], Path]:
+    """An argument's type: a file to write, which ends in one of `suffixes`, or, without a suffix, a folder."""
+
+    def parse(text: str) -> Path:
+        path = Path(text).expanduser()
+        if not path.suffix or path.is_dir():
+            return _checked(check_folder, path)
+        if path.suffix.lower() not in suffixes:
+            expected = f"{', '.join(suffixes)}, or a folder"
+            raise argparse.ArgumentTypeError(f"got {text!r} - expected a file that ends in {expected}")
+        return _checked(check_file, path)
+
+    return parse
+
+
+def size(most: int) -> Callable[[str], tuple[int, int]]:
+    """An argument's type: width and height in pixels, as 1920x1080, each from 1 to `most`."""
+
+    def parse(text: str) -> tuple[int, int]:
+        sides = text.lower().split("x")
+        found = [int(side) for side in sides if side.isascii() and side.isdigit() and len(side) < 10]
+        if len(sides) != 2 or len(found) != 2 or not all(1 <= side <= most for side in found):
+            raise argparse.ArgumentTypeError(f"got {text[:SHOWN]!r} - expected WxH, as 1920x1080, up to {most}")
+        return found[0], found[1]
+
+    return parse
+
+
 def output_folder(text: str) -> Path:
     """An argument's type: a folder to write into; see `check_folder`."""
     return _checked(check_folder, Path(text).expanduser())

@@ -14,24 +14,27 @@ NAME = ".lock"
 
 
 class RunLock:
-    """The right to train into a folder, from the making of this object to `release` or the end of the process."""
+    """The right to work in a folder, from the making of this object to `release` or the end of the process."""
 
-    def __init__(self, folder: Path) -> None:
-        """Take the lock. Raises InputError, with its owner, where another process has it, and StorageError."""
+    def __init__(self, folder: Path, *, work: str = "training into", place: str = "output=FOLDER") -> None:
+        """Take the lock. Raises InputError, with its owner, where another process has it, and StorageError.
+
+        work, place: what is done there, and how another place is named, for the messages.
+        """
         self._file: int | None = None  # a descriptor
         path = folder / NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise StorageError(f"{path}: not written ({error.strerror}) - choose another output=FOLDER") from error
+            raise StorageError(f"{path}: not written ({error.strerror}) - choose another {place}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(file, 200).decode("utf-8", "replace").strip() or "another process"
             os.close(file)
             raise InputError(
-                f"{folder}: {owner} is training into this folder - wait for it, stop it, or name another output=FOLDER;"
+                f"{folder}: {owner} is {work} this folder - wait for it, stop it, or name another {place};"
                 " the lock ends with that process, even if it is killed"
             ) from None
         except OSError:  # a file system without locks: as good as none

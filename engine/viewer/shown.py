@@ -70,7 +70,7 @@ def open_to_view(path: Path, renderer: RendererConfig | None, device: str) -> Sh
     if path.suffix.lower() in FORMATS:
         return open_mesh(path)
     if is_asset(path):
-        source, made = open_shown(path, renderer, device)
+        source, made, _ = open_shown(path, renderer, device)
         return Shown(source, made, ("rgb", "normal", "depth"), None)
     run, config = Run.open(path, device=device), renderer or VolumeRendererConfig()
     held_out = np.setdiff1d(np.arange(len(run.names)), run.splits["train"])

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import render
 import utils.config.parts
 from dataio.batches import PixelSampler
 from dataio.cameras import Cameras, Rays
@@ -20,6 +19,8 @@ from dataio.selection.base import Chosen, Selection, SelectionConfig
 from dataio.selection.permutation import Permutation
 from engine import experiment, showing
 from engine.build import build_optimizer
+from engine.rendering.modes import makable
+from engine.rendering.painter import Painter
 from models.model import Model, ModelConfig
 from models.opacities.base import Opacity, OpacityConfig
 from models.optimizers.base import OptimizerConfig
@@ -31,6 +32,8 @@ from tests.dataio.test_batches import identity, made_scene
 from tests.support.analytic import FOREGROUND, Sphere, color_at, hit_distance, rays_at_sphere
 from tests.support.sources import ROOT
 from utils.errors import InputError
+from utils.paths.base import Floats, MadePath, Photographs
+from utils.pictures.sheets import sheet
 
 
 class Wall(Opacity):
@@ -152,11 +155,28 @@ def test_a_toy_renderer() -> None:
             return Compass()
 
     config = showing.read_renderer("toy_compass")
-    assert render.makable(config, None) == ("rgb",)
+    assert makable(config, None) == ("rgb",)
     with pytest.raises(InputError, match="toy_compass makes no depth - expected some of rgb"):
-        render.makable(config, ("rgb", "depth"))
+        makable(config, ("rgb", "depth"))
     cameras = Cameras.make(torch.eye(4)[None].repeat(2, 1, 1), [10.0, 10.0, 4.5, 3.5], [9, 7])
     source = Source(Path("nowhere"), torch.device("cpu"), cameras, np.eye(4), np.array([0.0, 0.0, 1.0]))
-    pictures = list(render.frames(config.build(source), cameras, ("rgb",), columns=1))
-    assert len(pictures) == 2 and pictures[0].shape == (7, 9, 3)
-    assert pictures[0][3, 4].tolist() == [128, 128, 255], "the middle pixel looks along z"
+    painted = Painter({None: config.build(source)}, cameras, ("rgb",))(1)
+    picture = sheet(painted.panels, columns=1)
+    assert picture.shape == (7, 9, 3)
+    assert picture[3, 4].tolist() == [128, 128, 255], "the middle pixel looks along z"
+
+
+def test_a_toy_path() -> None:
+    class StandPath(MadePath):
+        type: Literal["toy_stand"] = "toy_stand"
+        height: float = 0.0
+
+        def poses(self, shot: Photographs, frames: int) -> Floats:
+            stand = shot.training[0].copy()
+            stand[:, 3] += self.height * shot.up
+            return np.repeat(stand[None], frames, axis=0)
+
+    poses = np.tile(np.eye(4)[:3], (3, 1, 1))
+    shot = Photographs(poses, np.ones((3, 4)), np.full((3, 2), 9), np.array([0.0, 0.0, 1.0]))
+    found = showing.read_path("{type: toy_stand, height: 2}").cameras(shot, 5)
+    assert found.camera_to_world[:, :, 3].tolist() == [[0.0, 0.0, 2.0]] * 5

@@ -20,6 +20,7 @@ WIDEST_GAP = np.radians(120.0)  # of directions without a camera, for an orbit t
 FASTEST = 0.08  # per frame of an interpolated path, in the units of `_steps`: about two degrees in an orbit
 APART = 0.35  # least distance between the keys of an interpolated path, in the same units
 STEEPEST = np.radians(75.0)  # elevation of an orbit; above the pole the view would spin
+FINE = 50  # places between two keys of a spline at which its way is measured
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,31 @@ def interpolated_path(poses: ArrayLike, frames: int) -> Floats:
     return _spline(keys, share)
 
 
+@dataclass(frozen=True)
+class Around:
+    """Places around a point: azimuth about the up axis, elevation above the level plane, both radians, and distance."""
+
+    center: Floats  # [3]
+    up: Floats  # [3], unit
+
+    def angles(self, places: Floats) -> tuple[Floats, Floats, Floats]:
+        """Azimuth, elevation and distance [F] of places [F, 3]."""
+        right, level = _level_axes(self.up)
+        away = places - self.center
+        distance = np.linalg.norm(away, axis=1)
+        elevation = np.arcsin(np.clip(away @ self.up / distance.clip(1e-12), -1.0, 1.0))
+        return np.arctan2(away @ level, away @ right), elevation, distance
+
+    def looking(self, azimuth: Floats, elevation: ArrayLike, distance: ArrayLike) -> Floats:
+        """Cameras [F, 3, 4] that look at the center, upright, from azimuth [F], elevation and distance, [F] or one."""
+        right, level = _level_axes(self.up)
+        flat = np.cos(azimuth)[:, None] * right + np.sin(azimuth)[:, None] * level
+        rise = np.broadcast_to(np.asarray(elevation, np.float64), azimuth.shape)[:, None]
+        direction = np.cos(rise) * flat + np.sin(rise) * self.up
+        far = np.broadcast_to(np.asarray(distance, np.float64), azimuth.shape)[:, None]
+        return look_at(self.center + far * direction, self.center, self.up)
+
+
 def focus_point(poses: ArrayLike) -> Floats:
     """The point nearest to the optical axes, [3]; axes that miss it far count less.
 
@@ -139,20 +165,15 @@ def as_poses(poses: ArrayLike) -> Floats:
 
 
 def _orbit(pose: Floats, layout: Layout, frames: int) -> Floats:
-    right, level = _level_axes(layout.up)
-    away = pose[:, :, 3] - layout.focus
-    distance = np.linalg.norm(away, axis=1)
-    height = np.arcsin(np.clip(away @ layout.up / distance.clip(1e-12), -1.0, 1.0))
+    around = Around(layout.focus, layout.up)
+    azimuth, height, distance = around.angles(pose[:, :, 3])
     low, high = np.percentile(height, (10, 90))
     middle = np.clip(np.median(height), -STEEPEST, STEEPEST)
     turn = 2.0 * np.pi * np.arange(frames) / frames
     swing = min(np.radians(8.0), (high - low) / 4.0)
     elevation = np.clip(middle + swing * np.sin(2.0 * turn), -STEEPEST, STEEPEST)
     # The tour begins where the first photograph was taken.
-    azimuth = np.arctan2(away[0] @ level, away[0] @ right) + turn
-    flat = np.cos(azimuth)[:, None] * right + np.sin(azimuth)[:, None] * level
-    direction = np.cos(elevation)[:, None] * flat + np.sin(elevation)[:, None] * layout.up
-    return look_at(layout.focus + np.median(distance) * direction, layout.focus, layout.up)
+    return around.looking(azimuth[0] + turn, elevation, np.median(distance))
 
 
 def _arc(pose: Floats, layout: Layout, frames: int) -> Floats:
@@ -181,20 +202,44 @@ def _arc(pose: Floats, layout: Layout, frames: int) -> Floats:
 
 
 def _spline(keys: Floats, share: Floats) -> Floats:
-    """Poses at shares [F] in [0, 1] of the way along a spline through the keys, the way measured by `_steps`.
+    """Poses at shares [F] in [0, 1] of the way along a spline through the keys, the way measured by `_steps`."""
+    return Spline.through(keys).at(share)
 
-    Knots lie the distance to the power 0.8 apart: less than 1 keeps the curve from swinging out
-    between keys of uneven distance.
+
+@dataclass(frozen=True)
+class Spline:
+    """A smooth way through poses, at shares of its length: shift in units of the spread, plus turn in radians.
+
+    Knots lie the distance to the power 0.8 apart: less than 1 keeps the curve from swinging out between keys of uneven
+    distance.
     """
-    knots = np.concatenate([[0.0], np.cumsum(_steps(keys) ** 0.8)])
+
+    keys: Floats  # [K, 3, 4]
+    knots: Floats  # [K]
+    fine: Floats  # [N] knots, those of the keys among them
+    way: Floats  # [N], how far the way is at each
+
+    @staticmethod
+    def through(keys: Floats) -> Spline:
+        """The way through two keys [K, 3, 4] or more, no two in a row the same."""
+        knots = np.concatenate([[0.0], np.cumsum(_steps(keys) ** 0.8)])
+        numbers = np.arange(len(keys), dtype=np.float64)
+        fine = np.interp(np.linspace(0.0, numbers[-1], FINE * (len(keys) - 1) + 1), numbers, knots)
+        way = np.concatenate([[0.0], np.cumsum(_steps(_at_knots(keys, knots, fine)))])
+        return Spline(keys, knots, fine, way)
+
+    def shares(self) -> Floats:
+        """[K], from 0 to 1: at which share of the way each key lies."""
+        return self.way[::FINE] / self.way[-1]
+
+    def at(self, share: Floats) -> Floats:
+        """Poses [F, 3, 4] at shares [F] in [0, 1]."""
+        return _at_knots(self.keys, self.knots, np.interp(share * self.way[-1], self.way, self.fine))
+
+
+def _at_knots(keys: Floats, knots: Floats, at: Floats) -> Floats:
     turning = RotationSpline(knots, Rotation.from_matrix(keys[:, :, :3]))
-
-    def at(knot: Floats) -> Floats:
-        return np.concatenate([turning(knot).as_matrix(), _positions(keys, knots, knot)[:, :, None]], axis=2)
-
-    fine = np.interp(np.linspace(0.0, len(keys) - 1.0, 50 * len(keys)), np.arange(len(keys)), knots)
-    way = np.concatenate([[0.0], np.cumsum(_steps(at(fine)))])
-    return at(np.interp(share * way[-1], way, fine))
+    return np.concatenate([turning(at).as_matrix(), _positions(keys, knots, at)[:, :, None]], axis=2)
 
 
 def _positions(keys: Floats, knots: Floats, at: Floats) -> Floats:

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 GRAY, WHITE = 0.7, (1.0, 1.0, 1.0)  # of a mesh without colors; behind a mesh without a model
 
 
-class MeshRendererConfig(RendererConfig):
-    """A triangle mesh in the world frame, with its texture or its vertices' colors, and smooth normals."""
+class OfMesh(RendererConfig):
+    """What is cast at a triangle mesh in the world frame."""
 
-    type: Literal["mesh"] = "mesh"
     path: Path | None = Field(None, description="a .ply, .obj, .glb or .stl; default RUN/meshes/mesh.ply")
     rays: int = Field(2, ge=1, le=8, description="per pixel along each of its sides, averaged")
 
@@ -39,7 +38,17 @@ class MeshRendererConfig(RendererConfig):
             raise InputError(f"{path}: no such file - run extract_mesh.py, or name one: {{type: mesh, path: FILE}}")
         mesh = transformed(read_mesh(path, up=source.up), np.linalg.inv(source.world_from_scene))
         behind = torch.tensor(WHITE) if source.model is None else source.model.background_color
-        return MeshRenderer(mesh, behind.to(source.device), self.rays)
+        return self.renderer(mesh, behind.to(source.device))
+
+    def renderer(self, mesh: trimesh.Trimesh, behind: Tensor) -> MeshRenderer:
+        """What shows a mesh in the scene frame before a color [3]."""
+        return MeshRenderer(mesh, behind, self.rays)
+
+
+class MeshRendererConfig(OfMesh):
+    """A triangle mesh in the world frame, with its texture or its vertices' colors, and smooth normals."""
+
+    type: Literal["mesh"] = "mesh"
 
 
 class MeshRenderer(Renderer):
@@ -63,19 +72,26 @@ class MeshRenderer(Renderer):
         return tiles_of(self.look, cameras, index, coarse=coarse, places=self.places)
 
     def look(self, rays: Rays) -> Seen:
-        """What rays [R] see of the mesh, from either side: colors and normals between those of the vertices."""
+        """What rays [R] see of the mesh, from either side."""
         t, face, share = self.triangles.cast(rays.origins, rays.directions, near=rays.near)
         meets = torch.isfinite(t)
         hits = meets.nonzero()[:, 0]
-        corners = self.attributes[self.faces[face[hits].long()].long()]  # [K, 3, 5 or 6]
-        look, normal = (corners * share[hits, :, None]).sum(1).tensor_split([-3], -1)
-        color = look if self.picture is None else _between_texels(self.picture, look)
+        color, normal = self.shaded(rays[hits], t[hits], face[hits].long(), share[hits])
         return Seen(
             depth=torch.where(meets, t, 0.0),
             opacity=meets.float(),
             color=self.background.repeat(len(t), 1).index_copy(0, hits, color),
             normal=torch.zeros_like(rays.origins).index_copy(0, hits, F.normalize(normal, dim=-1)),
         )
+
+    def shaded(self, rays: Rays, t: Tensor, face: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """Color and normal [K, 3] between those of the vertices, the color by the texture where there is one.
+
+        Of rays [K] that meet faces [K] at distance t [K], at barycentric shares [K, 3].
+        """
+        corners = self.attributes[self.faces[face].long()]  # [K, 3, 5 or 6]
+        look, normal = (corners * share[:, :, None]).sum(1).tensor_split([-3], -1)
+        return look if self.picture is None else _between_texels(self.picture, look), normal
 
 
 def _sampled(picture: NDArray[np.uint8], device: torch.device) -> Tensor:

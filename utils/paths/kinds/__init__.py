@@ -1,0 +1,1 @@
+"""Camera paths, chosen by name: one path, one file."""
