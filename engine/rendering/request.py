@@ -94,7 +94,8 @@ def said(request: Request, session: Session, there: int, fps: float) -> str:
     before = f", {there} of them were there" if there else ""
     depth = "" if request.depth is None else f"; {request.depth}: z depth"
     outs = ", ".join(map(str, request.outs))
-    return f"{outs}: {size}, {count} frames{before}, {count / fps:.1f} s, {modes}{depth}"
+    frames = "1 frame" if count == 1 else f"{count} frames"
+    return f"{outs}: {size}, {frames}{before}, {count / fps:.1f} s, {modes}{depth}"
 
 
 def frame_names(shown: Shown, path: CameraPath) -> list[str]:

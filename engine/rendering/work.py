@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from dataio.cameras import Cameras
@@ -33,7 +32,7 @@ def digest(source: Source, cameras: Cameras, said: Iterable[str], files: Iterabl
     tensors = {f"model.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
     for name, tensor in sorted({**tensors, **cameras.state()}.items()):
         found.update(name.encode() + str(tuple(tensor.shape)).encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        found.update(tensor.detach().cpu().numpy().tobytes())
     for path in files:
         found.update(path.read_bytes())
     return found.hexdigest()
