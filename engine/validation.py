@@ -11,11 +11,10 @@ from dataio.scene import Scene
 from models.model import Model
 from models.rendering.frames import Frame, render_image
 from utils.evaluation.image_metrics import psnr
-from utils.pictures.images import Picture, color_depth, color_normal, depth_range, to_uint8
+from utils.pictures.images import WORST_ERROR, Picture, color_depth, color_error, color_normal, depth_range, to_uint8
 from utils.pictures.sheets import Panel, sheet
 
 HANDFUL = 3  # views
-WORST = 0.25  # the error at the red end of its colors; white is 1 from black
 MOST_PIXELS = 200 * 200  # a picture on the way may not cost more than this
 
 
@@ -48,9 +47,7 @@ def resize(picture: Picture, shape: tuple[int, ...]) -> Picture:
 
 def _error(rendered: Picture, photograph: Picture) -> Panel:
     """How far a rendering [H, W, 3] is from the photograph, pixel by pixel: the root mean square of its channels."""
-    difference = (rendered.astype(np.float64) - photograph) / 255.0
-    error = np.sqrt(np.square(difference).mean(-1))
-    return Panel(color_depth(error, np.isfinite(error), 0.0, WORST), "error", (0.0, WORST))
+    return Panel(color_error(rendered, photograph), "error", (0.0, WORST_ERROR))
 
 
 def _geometry(frame: Frame, unit: float) -> list[Panel]:

@@ -13,9 +13,8 @@ from torch import Tensor
 from models.rendering.frames import Tile
 from models.rendering.renderers.base import RendererConfig
 from utils.errors import InputError
-from utils.pictures.images import Picture, color_depth, color_normal, shade_normal, to_uint8, turbo
+from utils.pictures.images import Picture, color_depth, color_error, color_normal, shade_normal, to_uint8
 
-MOST_ERROR = 0.25  # the far end of the error's colors; of a color in [0, 1]
 SOLID = 0.5  # opacity from which on a ray has a depth and a normal
 
 
@@ -60,10 +59,8 @@ def _array(values: Tensor | None) -> NDArray[Any]:
 
 
 def _error(look: Look) -> Picture:
-    """The mean over the channels of the absolute difference from the photograph, in the colors of depth."""
     assert look.truth is not None
-    off = np.abs(to_uint8(_array(look.tile.color)).astype(np.float32) - look.truth).mean(-1) / 255.0
-    return turbo()[np.rint(np.clip(off / MOST_ERROR, 0.0, 1.0) * 255.0).astype(np.uint8)]
+    return color_error(to_uint8(_array(look.tile.color)), look.truth)
 
 
 def _opacity(look: Look) -> Picture:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from dataio.cameras import Cameras
 from dataio.lens import Lens
-from engine.rendering.modes import MODES, MOST_ERROR, SOLID, Look
+from engine.rendering.modes import MODES, SOLID, Look
 from models.rendering.frames import size_of, through
 from models.rendering.renderers.base import Renderer
-from utils.pictures.images import Picture, depth_range
+from utils.pictures.images import WORST_ERROR, Picture, depth_range
 from utils.pictures.sheets import Panel
 from utils.pictures.spool import Spool
 
@@ -82,7 +82,7 @@ class Painter:
 
     def _panel(self, name: str, picture: Spool, quality: float) -> Panel:
         mode = MODES[name]
-        spans = {"depth": (self.span[0] * self.unit, self.span[1] * self.unit), "error": (0.0, MOST_ERROR)}
+        spans = {"depth": (self.span[0] * self.unit, self.span[1] * self.unit), "error": (0.0, WORST_ERROR)}
         label = self.labels.get(name, mode.label)
         return Panel(picture, f"{label} {quality:.2f} dB" if name == "error" else label, spans.get(mode.bar or ""))
 

@@ -17,6 +17,7 @@ from utils.files import write_bytes
 Picture = NDArray[np.uint8]
 BACKGROUND = 255  # white: turbo has no white and no normal maps to it, so what is empty is plain to see
 NOT_FINITE = (255, 0, 255)
+WORST_ERROR = 0.25  # at the red end of an error's colors; white is 1 from black
 
 
 def write_png(path: Path, picture: NDArray[Any]) -> None:
@@ -68,6 +69,15 @@ def color_depth(depth: NDArray[np.floating], solid: NDArray[np.bool_], low: floa
     picture = turbo()[np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8)]
     picture[~known] = BACKGROUND
     return picture
+
+
+def color_error(picture: Picture, truth: Picture) -> Picture:
+    """How far a picture is from the true one: the root mean square of the channels, in the colors of depth.
+
+    picture, truth: [*N, 3]; returns the same. The last color stands for `WORST_ERROR` and more.
+    """
+    error = np.sqrt(np.square((picture.astype(np.float64) - truth) / 255.0).mean(-1))
+    return color_depth(error, np.isfinite(error), 0.0, WORST_ERROR)
 
 
 def color_normal(normal: NDArray[np.floating], solid: NDArray[np.bool_]) -> Picture:
