@@ -138,8 +138,8 @@ def _renderers(
 def _files(shown: Shown, config: RendererConfig, request: Request) -> list[Path]:
     """Files that the frames depend on, beside the model."""
     files = [shown.source.folder / "asset.json"] if shown.run is None else []
-    if isinstance(config, OfMesh):
-        files.append(config.path or shown.source.meshes / "mesh.ply")
-    elif any(MODES[name].by in OF_MESH for name in request.modes):
-        files.append(shown.source.meshes / "mesh.ply")
-    return files
+    mesh = config.path if isinstance(config, OfMesh) else None
+    if isinstance(config, OfMesh) or any(MODES[name].by in OF_MESH for name in request.modes):
+        files.append(mesh or shown.source.meshes / "mesh.ply")
+    beside = [files[-1].with_suffix(suffix) for suffix in (".mtl", ".png")] if mesh and mesh.suffix == ".obj" else []
+    return files + [path for path in beside if path.is_file()]

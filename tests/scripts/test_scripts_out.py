@@ -21,7 +21,6 @@ from dataio.cameras import Cameras
 from dataio.georeference import Georeference
 from engine.meshes.finishing import as_seen
 from engine.meshes.surface import scene_surface
-from models.rendering.frames import Frame
 from tests.models.test_surface import CASES, surface_model
 from tests.support.analytic import Sphere
 from tests.support.sources import ROOT
