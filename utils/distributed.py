@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -13,11 +16,19 @@ from torch import Tensor
 
 from utils.config.text import DEVICE
 from utils.errors import InputError, leave_at_once
+from utils.rank_environment import RankEnvironment, read_ranks
+from utils.rendezvous import meet, open_store
+from utils.siblings import kill_hung_siblings
 
-RENDEZVOUS_SECONDS = 60
-COLLECTIVE_SECONDS = 300
+MEETING_SECONDS = 40.0  # so that who waits in vain is told so within a minute of the start
+COLLECTIVE_SECONDS = 300.0
+# What gloo and NCCL say, as plain RuntimeErrors, when another rank has gone or does not answer.
+RANK_IS_GONE = ("gloo/", "Connection closed by peer", "Connection reset by peer", "NCCL", "Timed out waiting")
+LEAVE_SECONDS = 2.0  # for ranks that have found a loss too
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 ValueT = TypeVar("ValueT")
+_meeting: tuple[dist.Store, str] | None = None  # of ranks that an agent starts anew: their store, the attempt's name
 
 
 @dataclass(frozen=True)
@@ -34,20 +45,37 @@ class Ranks:
         """Whether this process is the one that writes files and speaks to the user."""
         return self.rank == 0
 
+    def loss_line(self, error: BaseException) -> str:
+        """What is said of an error that `rank_is_gone` knows, in one line."""
+        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        if not isinstance(error, RanksError):
+            reason = f"another rank was lost or does not answer: {reason} - the newest checkpoint is kept"
+        return f"rank {self.rank} of {self.world}: {reason}, and the same command goes on from it"
 
-def setup(device: str = "auto") -> Ranks:
-    """Join the process group that torchrun's environment describes; a single process without one.
 
-    `device`: auto, cpu, cuda or cuda:N; among several processes cuda means the GPU of the local rank.
+class RanksError(RuntimeError):
+    """Another rank was lost, hangs, or has come to other numbers: the run goes on from its newest checkpoint."""
+
+
+def setup(
+    device: str = "auto", *, timeout: float = COLLECTIVE_SECONDS, meet_within: float = MEETING_SECONDS
+) -> Ranks:
+    """Join the process group that the launcher's environment describes; a single process without one.
+
+    `device`: auto, cpu, cuda or cuda:N; among several processes cuda means the GPU of the local rank. timeout: seconds
+    after which a rank that does not answer is taken for lost. meet_within: seconds for all ranks to come.
     Raises `InputError` for a device that is not there, an incomplete environment, or ranks that do not meet.
     """
-    rank, world, local_rank = _read_ranks()
-    chosen = choose_device(device, local_rank, world)
+    found = read_ranks(os.environ)
+    if found is None or found.world == 1:
+        return Ranks(0, 1, 0, choose_device(device))
+    chosen = choose_device(device, found.local_rank, found.world)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if world > 1:
-        _join(rank, world, backend="nccl" if chosen.type == "cuda" else "gloo")
-    return Ranks(rank, world, local_rank, chosen)
+    if found.restarts:
+        _end_with_parent()
+    _join(found, timeout, meet_within, backend="nccl" if chosen.type == "cuda" else "gloo")
+    return Ranks(found.rank, found.world, found.local_rank, chosen)
 
 
 def choose_device(name: str, local_rank: int = 0, world: int = 1) -> torch.device:
@@ -147,31 +175,52 @@ def _exchange_device() -> torch.device:
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
-def _read_ranks() -> tuple[int, int, int]:
-    if "RANK" not in os.environ:
-        return 0, 1, 0
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    texts = [os.environ.get(name, "") for name in names]
-    wrong = [f"{name}={text}" for name, text in zip(names, texts, strict=True) if not text.isdigit()]
-    if wrong:
-        raise InputError(f"environment: {', '.join(wrong)} - expected whole numbers, as torchrun sets them")
-    rank, world, local_rank = (int(text) for text in texts)
-    if rank >= world:
-        raise InputError(f"environment: RANK={rank} - expected less than WORLD_SIZE={world}")
-    return rank, world, local_rank
+def rank_is_gone(error: BaseException) -> bool:
+    """Whether an error says that another rank was lost or does not answer."""
+    if isinstance(error, RanksError | dist.DistBackendError | dist.DistNetworkError):
+        return True
+    return is_parallel() and isinstance(error, RuntimeError) and any(said in str(error) for said in RANK_IS_GONE)
 
 
-def _join(rank: int, world: int, *, backend: str) -> None:
-    address = f"{os.environ.get('MASTER_ADDR', '(none)')}:{os.environ.get('MASTER_PORT', '(none)')}"
+def abandon() -> None:
+    """Let the process end at once, without a word to ranks that may not answer any more.
+
+    Under torchrun those of this machine that hang are killed, so that all can be started anew.
+    """
+    leave_at_once()
+    if _meeting is not None:
+        store, attempt = _meeting
+        store.set_timeout(timedelta(seconds=LEAVE_SECONDS))
+        with suppress(RuntimeError):  # the store's own process may be what was lost
+            store.set(f"{attempt}/leaves/{os.getpid()}", "")
+            kill_hung_siblings(lambda process: store.check([f"{attempt}/leaves/{process}"]), LEAVE_SECONDS)
+
+
+def _end_with_parent() -> None:
+    """Get SIGTERM when torchrun's agent dies: its ranks would go on without anybody to stop them."""
+    with suppress(OSError, AttributeError):  # of Linux alone
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _join(found: RankEnvironment, timeout: float, meet_within: float, *, backend: str) -> None:
+    """Two time limits: ranks that never meet are found soon, a slow step between them is no fault."""
+    global _meeting
     try:
-        # Two time limits: ranks that never meet are found soon, a slow step between them is no fault.
-        meeting = dist.rendezvous("env://", rank, world, timeout=timedelta(seconds=RENDEZVOUS_SECONDS))
-        store, rank, world = next(iter(meeting))
-        store.set_timeout(timedelta(seconds=COLLECTIVE_SECONDS))
-        timeout = timedelta(seconds=COLLECTIVE_SECONDS)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
+        store = open_store(found, meet_within)
+        attempt = meet(store, found.rank, found.world, meet_within)
+        _meeting = (store, attempt) if found.restarts else None
+        store.set_timeout(timedelta(seconds=timeout))
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore(attempt, store),
+            rank=found.rank,
+            world_size=found.world,
+            timeout=timedelta(seconds=timeout),
+        )
+    except (RuntimeError, ValueError, InputError) as error:
+        place = f"MASTER_ADDR:MASTER_PORT {found.address}:{found.port}"
+        reason = str(error).splitlines()[0][:300]
+        leave_at_once()  # a thread may still be waiting for an answer
         raise InputError(
-            f"rank {rank} of {world} could not join the others at MASTER_ADDR:MASTER_PORT {address}: {reason}"
+            f"rank {found.rank} of {found.world} ({found.launcher}) could not join the others at {place}: {reason}"
         ) from error

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from tests.support.sources import ROOT
-from utils import distributed
 from utils.distributed import any_rank, barrier, broadcast_from_main, choose_device, cleanup, mean_across_ranks, setup
 from utils.errors import InputError
 
@@ -82,7 +81,7 @@ def test_a_single_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> Non
     ("environment", "what"),
     [
         ({"RANK": "0"}, "WORLD_SIZE=, LOCAL_RANK= - expected whole numbers"),
-        ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK=x"),
+        ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK=x - expected whole numbers, as torchrun sets them"),
         ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK=2 - expected less than WORLD_SIZE=2"),
     ],
 )
@@ -95,6 +94,40 @@ def test_a_wrong_environment_is_named(
         monkeypatch.setenv(name, text)
     with pytest.raises(InputError, match=what):
         setup("cpu")
+
+
+RESTARTED = """
+import os, signal, sys, torch
+from utils import distributed
+from utils.errors import run_script
+def main():
+    ranks, attempt = distributed.setup("cpu", timeout=3), os.environ["TORCHELASTIC_RESTART_COUNT"]
+    if ranks.rank == 1 and attempt != "2":
+        os.kill(os.getpid(), signal.SIGKILL if attempt == "0" else signal.SIGSTOP)
+    try:
+        distributed.sum_across_ranks(torch.ones(1))
+    except RuntimeError as error:
+        assert distributed.rank_is_gone(error)
+        print(ranks.loss_line(error), flush=True)
+        distributed.abandon()
+        return 6
+    print(f"met in attempt {attempt}", flush=True)
+    distributed.cleanup()
+run_script(main)
+"""
+
+
+def test_ranks_that_torchrun_starts_anew_meet_after_a_kill_and_a_hang(tmp_path: Path) -> None:
+    """Without the dead ones' addresses, and without half a minute for the one that does not end."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{RESTARTED}", "utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("met in attempt 2") == 2
+    lost = "rank 0 of 2: another rank was lost or does not answer: "
+    assert done.stdout.count(lost) == 2
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:", "cuda:x", "cuda:-1", "cuda:" + "9" * 400, "cpu:0", "", "\x1b[31m"])
@@ -122,6 +155,5 @@ def test_ranks_that_do_not_meet_are_told_where(monkeypatch: pytest.MonkeyPatch) 
     }
     for name, text in names.items():
         monkeypatch.setenv(name, text)
-    monkeypatch.setattr(distributed, "RENDEZVOUS_SECONDS", 1)
-    with pytest.raises(InputError, match=f"rank 1 of 2 could not join the others at .* 127.0.0.1:{port}"):
-        setup("cpu")
+    with pytest.raises(InputError, match=f"rank 1 of 2 .torchrun. could not join .* 127.0.0.1:{port}: nothing to be"):
+        setup("cpu", meet_within=1)
