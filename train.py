@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine import early
 from utils.command_line import Parser, override
-from utils.errors import MEMORY, memory_line, out_of_memory, run_script
+from utils.errors import MEMORY, RANK_LOST, memory_line, out_of_memory, run_script
 
 if TYPE_CHECKING:
     from engine.experiment import ExperimentConfig
@@ -18,7 +18,8 @@ EXAMPLE = """examples:
   python train.py configs/neus_hash.yaml data.path=DATA --check
   torchrun --nproc-per-node=2 train.py configs/neus_hash.yaml data.path=DATA
 
-exit codes: 0 done, 2 bad input, 3 loss not finite, 4 storage, 5 memory, 75 or 130 after a signal"""
+exit codes: 0 done, 2 bad input, 3 loss not finite, 4 storage, 5 memory, 6 a rank was lost,
+75 or 130 after a signal"""
 
 SMALLER = "a smaller train.micro_batch, fewer train.rays, a smaller data.ram or a larger data.downscale may help"
 
@@ -62,9 +63,12 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
     from engine.report.page import try_to_write
     from utils import distributed
 
-    ranks = distributed.setup(config.device)
+    several = config.distributed
+    ranks = distributed.setup(config.device, timeout=several.timeout, meet_within=several.meet_within)
     try:
         run = resume.open_trainer(config, folder, ranks, allow_config_change=allow_config_change)
+        if ranks.is_main:
+            signals.mark_preempted(folder, preempted=False)
         if run is None:
             return 0
         stop = signals.StopSignals()
@@ -72,20 +76,28 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
             while run.progress < 1 and not distributed.any_rank(stop.received):
                 run.step_once()
                 run.attend(lambda: stop.received)
+            code = 0 if run.progress >= 1 else int(distributed.largest_of_ranks(stop.exit_code))
             run.finish()
+            if code == signals.PREEMPTED_CODE and ranks.is_main:
+                signals.mark_preempted(folder, preempted=True)
+            distributed.barrier()  # torchrun ends all ranks as soon as one has ended with another code than 0
             if ranks.is_main:
                 try_to_write(folder)
         except step_guard.NumbersError as error:
             print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
             return 3
         except Exception as error:
+            if distributed.rank_is_gone(error):
+                distributed.abandon()
+                print(f"error: {ranks.loss_line(error)}", file=sys.stderr)
+                return RANK_LOST
             if not out_of_memory(error):
                 raise
             print(f"error: {memory_line(error, f'the checkpoints before are kept; {SMALLER}')}", file=sys.stderr)
             return MEMORY
         finally:
             run.close()
-        return stop.exit_code if run.progress < 1 else 0
+        return code
     finally:
         distributed.cleanup()
 

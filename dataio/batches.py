@@ -132,11 +132,11 @@ class RayBatch:
 class PixelSampler:
     """Iterator of `RayBatch`es: pixels of a split, which ones a selection says; every one once per epoch if none does.
 
-    The selection has an order that the seed decides, and uses up some places of it per batch and rank. The batch of
-    rank r at stream position p holds the places p + r * places ... p + (r + 1) * places - 1 of the order, then the
-    position moves on by places * world: ranks never share a place within an epoch. The position is all the state
-    there is, but for what a selection learns. A thread gathers the next batches; rays are made by the caller's
-    thread, on the cameras' device.
+    The selection has an order that the seed decides, and uses up some places of it per ray. A step of all ranks takes
+    the next places from the stream's position on, the first rank the first of them and so on, and the position moves on
+    by those of all: ranks never share a place within an epoch, and their number does not change which pixels a step
+    takes, where none are chosen. The position is all the state there is, but for what a selection learns. A thread
+    gathers the next batches; rays are made by the caller's thread, on the cameras' device.
     """
 
     def __init__(
@@ -147,11 +147,14 @@ class PixelSampler:
         rays: int,
         seed: int,
         pixels: SelectionConfig | None = None,
-        rank: int = 0,
-        world: int = 1,
+        before: int = 0,
+        total: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        """rays: per rank and batch. Raises InputError when the split has no views, or not those that `pixels` needs."""
+        """rays: of a batch. before, total: rays of the ranks before this one, and of all (None: this is the only one).
+
+        Raises InputError when the split has no views, or not those that `pixels` needs.
+        """
         views = scene.splits.get(split, np.zeros(0, dtype=np.int64))
         if len(views) == 0:
             raise InputError(f"data - got no views in the split {split!r} of {len(scene.names)} views")
@@ -161,7 +164,8 @@ class PixelSampler:
         self._store = PixelStore(scene, np.asarray(views, dtype=np.int64))
         self._selection = (pixels or UniformSelection()).build(self._store, rays=rays, seed=seed)
         self._patch = pixels.patch if pixels else None
-        self._rank, self._world = rank, world
+        places = self._selection.places
+        self._places_before, self._places = places * before // rays, places * (total or rays) // rays
         self._bins: Tensor | None = None  # of the last batch
         self._importance: Tensor | None = None  # of the last batch, on the CPU
         self._worker: Prefetch | None = None
@@ -222,7 +226,7 @@ class PixelSampler:
         saved = Entry(state, "sampler", source)
         self.position = saved["position"].whole()
         if not saved["selection"].missing:
-            self._selection.load_state_dict(saved["selection"], main=self._rank == 0)
+            self._selection.load_state_dict(saved["selection"], main=self._places_before == 0)
 
     def close(self) -> None:
         """Stop the thread. The sampler can be used again after it."""
@@ -246,13 +250,13 @@ class PixelSampler:
 
     def _producer(self) -> Callable[[int], GatheredPixels]:
         # The closure holds no reference to the sampler, so that a forgotten sampler is collected.
-        store, selection, rank, world = self._store, self._selection, self._rank, self._world
+        store, selection, before, places = self._store, self._selection, self._places_before, self._places
         pin = self._device.type == "cuda"
 
         def produce(position: int) -> GatheredPixels:
-            chosen = selection.choose(position + rank * selection.places)
+            chosen = selection.choose(position + before)
             pixels = replace(
-                store.gather(chosen.pixels, position + selection.places * world),
+                store.gather(chosen.pixels, position + places),
                 weight=None if chosen.weight is None else torch.from_numpy(chosen.weight),
                 bins=None if chosen.bins is None else torch.from_numpy(chosen.bins),
                 importance=None if chosen.importance is None else torch.from_numpy(chosen.importance),

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dataio.recognition import AutoData
 from dataio.scene import DataConfig
 from dataio.selection.base import SelectionConfig
 from dataio.selection.uniform import UniformSelection
+from engine.cluster.faults import read_faults
 from engine.renames import RENAMED
 from models.capabilities import missing, offered, refuse
 from models.losses.base import LossConfig
@@ -32,7 +33,7 @@ for package in ("dataio.formats", "dataio.selection", *(f"models.{kind}" for kin
     discover(package)  # a part is found by lying in its folder
 
 
-MOST_RAYS = 1 << 24  # of a step and rank
+MOST_RAYS = 1 << 24  # of a step
 
 
 class TrainConfig(StrictModel):
@@ -40,7 +41,7 @@ class TrainConfig(StrictModel):
 
     steps: int = Field(20_000, ge=1, description="length of the run, unless `minutes` is given")
     minutes: float | None = Field(None, gt=0, description="length of the run in wall time; schedules follow it")
-    rays: int = Field(2048, ge=1, le=MOST_RAYS, description="rays per step and rank")
+    rays: int = Field(2048, ge=1, le=MOST_RAYS, description="rays per step, of all ranks together")
     micro_batch: int | None = Field(
         None,
         ge=1,
@@ -59,7 +60,9 @@ class TrainConfig(StrictModel):
     log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
     checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: by time")
     checkpoint_minutes: float = Field(5.0, gt=0)
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="the newest ones that stay")
+    keep_every: int = Field(0, ge=0, description="checkpoints of multiples of so many steps stay too; 0: none")
+    keep_best: bool = Field(False, description="save at each validation, and keep the one of the highest PSNR too")
 
     @property
     def patch_area(self) -> int:
@@ -78,6 +81,29 @@ class TrainConfig(StrictModel):
         return self
 
 
+class DistributedConfig(StrictModel):
+    """Several processes, one run."""
+
+    rays: Literal["run", "rank"] = Field(
+        "run", description="whose rays train.rays counts: those of all ranks together, or of each"
+    )
+    timeout: float = Field(300.0, ge=1, le=86_400, description="seconds until a rank that hangs is taken for lost")
+    meet_within: float = Field(40.0, ge=1, le=86_400, description="seconds for all ranks to come at the start")
+    check_every: int = Field(100, ge=0, description="steps between comparisons of the ranks' parameters; 0: never")
+
+
+class DebugConfig(StrictModel):
+    """What is made to go wrong, to see that a run survives it."""
+
+    faults: str = Field("", max_length=2000, description="KIND@STEP[:rank=R], as in kill@120:rank=1, nan_gradient@50")
+
+    @field_validator("faults")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        read_faults(text)
+        return text
+
+
 class ExperimentConfig(StrictModel):
     """Everything a run is."""
 
@@ -90,6 +116,8 @@ class ExperimentConfig(StrictModel):
     teacher: str | None = Field(None, description="run folder of a trained model that losses may ask")
     optimizer: Choice[OptimizerConfig] = AdamConfig()
     train: TrainConfig = TrainConfig()
+    distributed: DistributedConfig = DistributedConfig()
+    debug: DebugConfig = DebugConfig()
 
     @model_validator(mode="after")
     def _losses_fit(self) -> ExperimentConfig:

@@ -18,7 +18,8 @@ from utils.run_lock import RunLock
 
 # What may differ between a run and its resumption: none of it changes what has been computed so far.
 FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
-             "train.keep_checkpoints", "train.threads", "train.cuda_graph", "train.micro_batch", "output", "device",
+             "train.keep_", "distributed.timeout", "distributed.meet_within", "distributed.check_every", "debug",
+             "train.threads", "train.cuda_graph", "train.micro_batch", "output", "device",
              "data.path", "data.ram", "data.cache", "teacher")  # fmt: skip
 
 

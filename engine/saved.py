@@ -53,6 +53,7 @@ class Saved:
     progress: float
     clocks: tuple[float, float]  # wall and CPU seconds
     rate_scale: float
+    best: float | None = None  # highest PSNR of held-out views, dB
 
 
 def scene_state(scene: Scene) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def read_saved(checkpoint: Path) -> Saved:
     state, manifest = load_checkpoint(checkpoint)
     whole = Entry(state, "", str(checkpoint / STATE))
     wall, cpu = whole["clocks"].numbers(2, 0.0)
-    scale = whole["rate_scale"]
+    scale, best = whole["rate_scale"], whole["best"]
     return Saved(
         source=str(checkpoint),
         step=int(manifest["step"]),
@@ -85,6 +86,7 @@ def read_saved(checkpoint: Path) -> Saved:
         progress=whole["progress"].number(0.0, 1.0),
         clocks=(wall, cpu),
         rate_scale=1.0 if scale.missing else scale.number(1e-6, 1.0),
+        best=None if best.missing else best.number(),
     )
 
 

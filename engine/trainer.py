@@ -15,6 +15,9 @@ import torch
 from dataio.batches import PixelSampler
 from dataio.scene import Scene
 from engine.build import build_objective, build_optimizer, in_parallel
+from engine.cluster.agreement import check_agreement
+from engine.cluster.faults import Faults
+from engine.cluster.shares import share_of
 from engine.diagnostics import Diagnostics
 from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
@@ -28,7 +31,7 @@ from models.capabilities import SDF
 from models.objective import Report
 from models.optimizers.plateau import Plateau
 from utils import distributed
-from utils.checkpoint import newest_checkpoint, save_checkpoint
+from utils.checkpoint import Keep, newest_checkpoint, save_checkpoint
 from utils.commands import note_command
 from utils.errors import StorageError
 from utils.evaluation.results import update_results
@@ -59,6 +62,7 @@ class Trainer:
         """fresh: whether initializations that take training are computed; else a checkpoint is loaded next."""
         self.lock: RunLock | None = None  # of the folder, released with the trainer
         self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
+        self.share = share_of(config, ranks)
         begun, cpu_begun = time.perf_counter(), time.process_time()
         asked = any(loss.data_needs.teacher for loss in config.losses.values())
         teacher = open_teacher(config.teacher, scene, ranks.device) if config.teacher and asked else None
@@ -68,7 +72,7 @@ class Trainer:
         self.optimizer = build_optimizer(config.optimizer, self.objective.model)
         self.sampler = self._open_sampler()
         self.step, self.step_guard = 0, StepGuard(ranks.device)
-        self.rate_scale, self.failed_saves = 1.0, 0
+        self.rate_scale, self.failed_saves, self.best = 1.0, 0, -math.inf
         plateau = config.optimizer.reduce_on_plateau
         self.plateau = Plateau(plateau) if plateau else None
         self.diagnostics = Diagnostics(
@@ -77,23 +81,18 @@ class Trainer:
         )
 
     def _open_sampler(self) -> PixelSampler:
-        train, ranks = self.config.train, self.ranks
+        share, pixels = self.share, self.config.train.pixels
         return PixelSampler(
-            self.scene,
-            rays=train.rays,
-            seed=self.config.seed,
-            pixels=train.pixels,
-            rank=ranks.rank,
-            world=ranks.world,
-            device=ranks.device,
-        )
+            self.scene, rays=share.own, seed=self.config.seed, pixels=pixels, before=share.before, total=share.total,
+            device=self.ranks.device,
+        )  # fmt: skip
 
     def start(self) -> None:
         """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
         module = in_parallel(self.objective) if self.ranks.world > 1 else self.objective
-        self.gradients = Gradients(
-            self.objective, module, self.config.train, device=self.ranks.device, warn=self._say
-        )
+        own = self.config.train.model_copy(update={"rays": self.share.own})
+        self.gradients = Gradients(self.objective, module, own, device=self.ranks.device, warn=self._say)
+        self.faults = Faults(self.config.debug.faults, self.folder, self.ranks.rank)
         self.writer = MetricsWriter(self.folder, after=self.step or None, enabled=self.ranks.is_main)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
@@ -134,6 +133,7 @@ class Trainer:
         with threads_of_torch(self.gradients.torch_threads):
             batch = next(self.sampler)
             report = self.gradients(batch)
+            self.faults.after_backward(self.objective, self.step + 1)
             self._descend(report)
             self.sampler.learn(report.error)
         self.step += 1
@@ -144,10 +144,13 @@ class Trainer:
         if self.diagnostics.due(self.step) and self.ranks.is_main:
             for warning in self.diagnostics.warnings(self.objective.model, report, batch, self.progress):
                 self._say(f"warning: {warning}")
+        every, count = self.config.distributed.check_every, self.config.train.validations
+        if every and self.step % every == 0:
+            check_agreement(self.objective, self.step)
         self._save_if_due()
-        count = self.config.train.validations
         if int(before * count) < int(self.progress * count):
             self._validate(self._quality(report)["psnr"])
+        self.faults.after_step(self.objective, self.step)
 
     def _seed(self) -> None:
         """The random stream is a function of seed, step and rank: a resumed run draws what the unbroken one drew."""
@@ -169,8 +172,8 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.config.optimizer.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.gradient_clip, norm)
-        own = torch.stack([report.loss.detach().double(), report.overflowed.double()])
-        loss, overflowed = distributed.mean_across_ranks(own)  # so that all ranks decide alike
+        own = torch.stack([report.loss.detach().double(), report.overflowed.double(), norm.double()])
+        loss, overflowed, norm = distributed.mean_across_ranks(own)  # so that all ranks decide alike
         self.step_guard.guard(self.optimizer, not_finite=~torch.isfinite(norm + loss), overflowed=overflowed > 0)
         self.optimizer.step()
         if self.plateau and math.isfinite(value := float(loss)):
@@ -187,7 +190,7 @@ class Trainer:
             raise NumbersError(f"loss not finite in {skipped.in_a_row} steps in a row, last at step {self.step}")
 
     def _log(self, report: Report) -> None:
-        rays = self.config.train.rays * self.ranks.world
+        rays = self.share.total
         due = self.step % self.config.train.log_every == 0
         show = self.line.due() or self.progress >= 1
         values = self._quality(report) if due or show else {}
@@ -199,7 +202,7 @@ class Trainer:
             rows["perf/rays_per_s"] = (self.step - self.begun_at) * rays / seconds
             if self.gradients.recording is not None:
                 rows["perf/recorded"] = float(self.gradients.recording.graph is not None)
-            rows["perf/samples_per_ray"] = float(report.samples) / self.config.train.rays
+            rows["perf/samples_per_ray"] = float(report.samples) / self.share.own
             rows["opt/lr"] = self.optimizer.param_groups[0]["lr"]
             self.writer.scalars(self.step, rows)
         if self.sampler.chooses:  # the loss is of harder pixels than the PSNR
@@ -222,10 +225,10 @@ class Trainer:
         if due:
             self._try_to_save()
 
-    def _try_to_save(self) -> None:
+    def _try_to_save(self, *, best: bool = False) -> None:
         """Save; a disk that refuses is a warning, so that it can be freed, and the end only after some in a row."""
         try:
-            self.save()
+            self.save(best=best)
             self.failed_saves = 0
         except StorageError as error:
             self.failed_saves += 1
@@ -234,12 +237,14 @@ class Trainer:
             self._say(f"warning: {error} - going on, {MAX_FAILED_SAVES - self.failed_saves} more tries")
             self.saved_at = time.perf_counter()
 
-    def save(self) -> None:
-        """Write a checkpoint (main rank); every rank waits until it stands.
+    def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint (main rank); every rank waits until it stands. best: of the highest PSNR until now.
 
+        Raises RanksError when the ranks' parameters differ.
         Raises NumbersError, and writes nothing, when a number of the model or the optimizer is not finite: such a
         checkpoint would push out the sound ones. Raises StorageError on every rank when the disk does not take it.
         """
+        check_agreement(self.objective, self.step)
         sampler = self.sampler.state_dict()  # of all ranks
         for feedback in self.objective.feedback:
             feedback.fold()
@@ -252,11 +257,13 @@ class Trainer:
             "progress": self.progress,
             "clocks": [self.elapsed(), self.cpu()],
             "rate_scale": self.rate_scale,
+            "best": None if self.best == -math.inf else self.best,
         }
         check_finite({"model": state["model"], "optimizer": state["optimizer"]}, self.step)
         refused: StorageError | None = None
         if self.ranks.is_main:
-            keep, info = self.config.train.keep_checkpoints, {"world": self.ranks.world}
+            train, info = self.config.train, {"world": self.ranks.world}
+            keep = Keep(train.keep_checkpoints, train.keep_every, best)
             try:
                 save_checkpoint(self.folder / "checkpoints", self.step, state, info=info, keep=keep)
             except StorageError as error:
@@ -300,6 +307,7 @@ class Trainer:
             self.plateau.load_state_dict(saved.plateau)
         self.step, self.rate_scale = saved.step, saved.rate_scale
         self.seconds, self.cpu_seconds = saved.clocks
+        self.best = -math.inf if saved.best is None else saved.best
 
     def elapsed(self) -> float:
         """Wall seconds of training so far, resumptions included."""
@@ -311,7 +319,7 @@ class Trainer:
 
     def _validate(self, trained: float) -> None:
         """Show a few held-out views, always the same, and their mean PSNR. trained: PSNR of the step's pixels, dB."""
-        views = self.scene.splits["test"]
+        views, quality = self.scene.splits["test"], -math.inf
         if self.ranks.is_main and len(views):
             shown = handful(views)  # the same at each validation, so that its numbers compare
             scene = self._placed_scene()
@@ -329,6 +337,14 @@ class Trainer:
             for warning in self.diagnostics.apart(trained, quality, model, self.progress):
                 self._say(f"warning: {warning}")
         distributed.barrier()
+        self._keep_best(quality)
+
+    def _keep_best(self, quality: float) -> None:
+        """Save what is better than all before. quality: PSNR of held-out views, dB, as the main rank found it."""
+        quality = distributed.broadcast_from_main(quality)
+        if self.config.train.keep_best and quality > self.best:
+            self.best = quality
+            self._try_to_save(best=True)
 
     def _placed_scene(self) -> Scene:
         """The scene with held-out cameras brought to where training has moved the others; these move by the model."""
@@ -356,7 +372,7 @@ class Trainer:
         self.save()
         if self.ranks.is_main:
             seconds = self.elapsed()
-            rays = self.step * self.config.train.rays * self.ranks.world
+            rays = self.step * self.share.total
             train = {
                 "steps": self.step,
                 "seconds": seconds,

@@ -19,33 +19,47 @@ import sys
 import zipfile
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from utils import fail_points
 from utils.entries import described
 from utils.errors import InputError, StorageError, printable
 
-__all__ = ["StorageError", "load_checkpoint", "newest_checkpoint", "save_checkpoint"]
+__all__ = ["Keep", "StorageError", "best_checkpoint", "load_checkpoint", "newest_checkpoint", "save_checkpoint"]
 
 FORMAT = 1
-STATE, MANIFEST, LATEST = "state.pt", "manifest.json", "latest"
+STATE, MANIFEST, LATEST, BEST = "state.pt", "manifest.json", "latest", "best"
 MAX_MANIFEST_BYTES = 1 << 24
 MOST_STEPS = 10**15
 _PLAIN = (str, int, float, bool, type(None), torch.Tensor, torch.nn.Parameter)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay: the `last` newest ones, those of multiples of `every` steps (0: none), and the best.
+
+    best: whether the one that is being saved is the best so far; it is then what `best` names.
+    """
+
+    last: int = 3
+    every: int = 0
+    best: bool = False
+
+
 def save_checkpoint(
-    folder: Path, step: int, state: dict[str, Any], *, info: dict[str, Any], keep: int = 3
+    folder: Path, step: int, state: dict[str, Any], *, info: dict[str, Any], keep: Keep = Keep()
 ) -> Path:
     """Write `state` as `folder/step_<step>/` atomically, point `latest` to it, and prune.
 
     `state` holds tensors, numbers, text, None, and dicts and lists of them; `info` is JSON and goes into the
-    manifest. The `keep` newest checkpoints up to `step` stay; later ones belong to a course of the run that
-    was abandoned, and go. Returns the checkpoint's folder. Raises `TypeError` for other values in `state`,
+    manifest. Of the checkpoints up to `step` those stay that `keep` says; later ones belong to a course of the run
+    that was abandoned, and go. Returns the checkpoint's folder. Raises `TypeError` for other values in `state`,
     and `StorageError` when the disk does not take it; the checkpoints before are then as they were.
     """
     _check_plain(state, "state")
@@ -58,11 +72,14 @@ def save_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
+        fail_points.reach("checkpoint.open")
         _write(temporary / STATE, data)
         _write(temporary / MANIFEST, _manifest(step, data, info))
         _sync_folder(temporary)
         _read_verified(temporary)
         _publish(temporary, target)
+        if keep.best:
+            _point(folder / BEST, target)
     except OSError as error:
         raise _storage_error(error, folder, len(data)) from error
     except InputError as error:
@@ -192,8 +209,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
-        file.write(data)
+        file.write(data[: len(data) // 2])
+        fail_points.reach("checkpoint.write")
+        file.write(data[len(data) // 2 :])
         file.flush()
+        fail_points.reach("checkpoint.sync")
         os.fsync(file.fileno())
 
 
@@ -210,22 +230,50 @@ def _publish(temporary: Path, target: Path) -> None:
     folder = target.parent
     if target.exists():  # a rewound run comes to the same step again
         _discard(target)
+    fail_points.reach("checkpoint.rename")
     os.rename(temporary, target)
     _sync_folder(folder)
-    pointer = _temporary(folder / LATEST)
+    fail_points.reach("checkpoint.renamed")
+    _point(folder / LATEST, target)
+
+
+def _point(file: Path, target: Path) -> None:
+    """Let a text file name the checkpoint `target`."""
+    pointer = _temporary(file)
     try:
         _write(pointer, f"{target.name}\n".encode())
-        os.replace(pointer, folder / LATEST)
+        fail_points.reach("checkpoint.latest")
+        os.replace(pointer, file)
     finally:
         pointer.unlink(missing_ok=True)
-    _sync_folder(folder)
+    _sync_folder(file.parent)
 
 
-def _prune(folder: Path, step: int, keep: int) -> None:
-    checkpoints = _checkpoints(folder)
-    kept = [path for number, path in checkpoints if number <= step][-max(keep, 1) :]
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint in `folder` that `best` names and whose digests hold, or None where there is none."""
+    path = _best(folder)
+    if path is not None:
+        with suppress(InputError):
+            _read_verified(path)
+            return path
+    return None
+
+
+def _best(folder: Path) -> Path | None:
+    with suppress(OSError, ValueError):
+        name = (folder / BEST).read_text("utf-8").strip()
+        return next((path for _, path in _checkpoints(folder) if path.name == name), None)
+    return None
+
+
+def _prune(folder: Path, step: int, keep: Keep) -> None:
+    checkpoints, best = _checkpoints(folder), _best(folder)
+    before = [(number, path) for number, path in checkpoints if number <= step]
+    kept = [path for _, path in before[-max(keep.last, 1) :]]
+    kept += [path for number, path in before if path == best or (keep.every and number % keep.every == 0)]
     for _, path in checkpoints:
         if path not in kept:
+            fail_points.reach("checkpoint.prune")
             try:
                 _discard(path)
             except OSError as error:

@@ -20,7 +20,7 @@ from utils.rank_environment import RankEnvironment, read_ranks
 from utils.rendezvous import meet, open_store
 from utils.siblings import kill_hung_siblings
 
-MEETING_SECONDS = 40.0  # so that who waits in vain is told so within a minute of the start
+MEETING_SECONDS = 40.0  # so that who waits in vain knows it within a minute of the start
 COLLECTIVE_SECONDS = 300.0
 # What gloo and NCCL say, as plain RuntimeErrors, when another rank has gone or does not answer.
 RANK_IS_GONE = ("gloo/", "Connection closed by peer", "Connection reset by peer", "NCCL", "Timed out waiting")
@@ -146,6 +146,11 @@ def max_across_ranks(tensor: Tensor) -> Tensor:
     if is_parallel():
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     return largest
+
+
+def largest_of_ranks(value: float) -> float:
+    """The largest of a plain number over all ranks."""
+    return value if not is_parallel() else float(max_across_ranks(torch.tensor([value], device=_exchange_device())))
 
 
 def any_rank(flag: bool) -> bool:

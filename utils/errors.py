@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-BAD_INPUT, STORAGE, MEMORY, INTERRUPTED, BROKEN_PIPE = 2, 4, 5, 130, 141
+BAD_INPUT, STORAGE, MEMORY, RANK_LOST, INTERRUPTED, BROKEN_PIPE = 2, 4, 5, 6, 130, 141
 # What torch and the system's libraries say, as plain RuntimeErrors, when the host's memory does not suffice.
 NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "annot allocate memory", "can't start new thread", "bad_alloc")
 

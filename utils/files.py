@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from utils import fail_points
 from utils.errors import InputError, StorageError
 
 
@@ -50,7 +51,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        fail_points.reach("file.write")
         _flush(temporary)
+        fail_points.reach("file.rename")
         os.replace(temporary, path)
     except (StorageError, BrokenPipeError):  # the latter is about standard output
         raise

@@ -76,7 +76,8 @@ def test_the_stream_goes_through_the_epochs():
 @pytest.mark.parametrize(("world", "rays"), [(1, 8), (2, 4), (3, 10)])
 def test_each_pixel_once_an_epoch_over_all_ranks(world, rays):
     total = 7 * 5 + 4 * 9 + 3 * 3  # 80
-    samplers = [PixelSampler(made_scene(), rays=rays, seed=5, rank=r, world=world) for r in range(world)]
+    all_rays = world * rays
+    samplers = [PixelSampler(made_scene(), rays=rays, seed=5, before=r * rays, total=all_rays) for r in range(world)]
     assert samplers[0].pixels == total
     seen = []
     for _ in range(240 // (world * rays)):

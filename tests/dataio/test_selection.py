@@ -42,7 +42,7 @@ def store_of(views: tuple[int, ...] = (0, 1, 3)) -> PixelStore:
 
 def test_uniform_is_the_order_itself() -> None:
     store, order = store_of(), Permutation(PIXELS, 5)
-    with PixelSampler(made_scene(), rays=8, seed=5, pixels=UniformSelection(), rank=1, world=2) as sampler:
+    with PixelSampler(made_scene(), rays=8, seed=5, pixels=UniformSelection(), before=8, total=16) as sampler:
         for first in (8, 24, 40):
             batch, truth = next(sampler), store.gather(order.stream(np.arange(first, first + 8)), 0)
             assert torch.equal(batch.color, truth.color.float() / 255) and batch.weight is None and batch.patch is None
@@ -247,7 +247,7 @@ from tests.dataio.test_selection import drawn
 ranks = distributed.setup("cpu")
 def made():
     config = LossSelection(cell=2, every=4)
-    return PixelSampler(made_scene(), rays=9, seed=9, pixels=config, rank=ranks.rank, world=ranks.world)
+    return PixelSampler(made_scene(), rays=9, seed=9, pixels=config, before=9 * ranks.rank, total=18)
 with made() as whole:
     drawn(whole, 6)
     state = whole.state_dict()
@@ -290,8 +290,9 @@ def test_two_ranks_learn_one_map_and_resume() -> None:
 def test_patches_are_squares_of_neighbors_and_each_comes_once() -> None:
     side, per_batch = 3, 2
     squares = (7 - 2) * (5 - 2) + (4 - 2) * (9 - 2) + 1  # 30
+    rays, squares_of = per_batch * side**2, PatchSelection(side=side)
     samplers = [
-        PixelSampler(made_scene(), rays=per_batch * side**2, seed=4, pixels=PatchSelection(side=side), rank=r, world=3)
+        PixelSampler(made_scene(), rays=rays, seed=4, pixels=squares_of, before=r * rays, total=3 * rays)
         for r in range(3)
     ]
     corners = []

@@ -116,7 +116,7 @@ def test_what_fits_learns(names: Names, background: str) -> None:
     model.initialize()
     objective = Objective(model, settings.losses)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    with PixelSampler(scene(), rays=64, seed=0, rank=0, world=1, device=torch.device("cpu")) as batches:
+    with PixelSampler(scene(), rays=64, seed=0, device=torch.device("cpu")) as batches:
         same = next(batches)
         before = float(objective(same).loss.detach())
         for step in range(50):

@@ -187,7 +187,7 @@ def objective_and_batch(config: str) -> tuple[Objective, RayBatch]:
     objective = build.build_objective(read, scene, torch.device("cpu"))
     objective.update(0.0, 0)
     objective.eval()
-    sampler = trainer.PixelSampler(scene, rays=128, seed=0, rank=0, world=1, device=torch.device("cpu"))
+    sampler = trainer.PixelSampler(scene, rays=128, seed=0, device=torch.device("cpu"))
     batch = next(sampler)
     sampler.close()
     return objective, batch
@@ -217,7 +217,7 @@ def test_torchrun_trains_and_resumes(tmp_path: Path) -> None:
     again = run_script(*launch, *arguments, "train.steps=9")
     assert "resumed at step 6" in again.stderr
     candidates = 4  # per ray, of which the loss chooses
-    assert state_of(tmp_path)["sampler"]["position"] == 9 * 64 * 2 * candidates  # type: ignore[index]
+    assert state_of(tmp_path)["sampler"]["position"] == 9 * 64 * candidates  # type: ignore[index]
 
 
 def test_a_signal_ends_in_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:

@@ -20,8 +20,15 @@ from typing import Any
 import pytest
 import torch
 
-from utils import checkpoint
-from utils.checkpoint import StorageError, load_checkpoint, newest_checkpoint, save_checkpoint
+from utils import checkpoint, fail_points
+from utils.checkpoint import (
+    Keep,
+    StorageError,
+    best_checkpoint,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from utils.errors import InputError
 
 FILE_EVENTS = {
@@ -45,7 +52,7 @@ def state_of(step: int, size: int = 8) -> dict[str, Any]:
 
 
 def save(folder: Path, step: int, *, size: int = 8, keep: int = 3) -> Path:
-    return save_checkpoint(folder, step, state_of(step, size), info={"config": "abc"}, keep=keep)
+    return save_checkpoint(folder, step, state_of(step, size), info={"config": "abc"}, keep=Keep(keep))
 
 
 def steps(folder: Path) -> list[str]:
@@ -96,6 +103,17 @@ def test_old_ones_are_pruned_and_abandoned_ones_too(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 150, {"again": True}, info={})
     assert load_checkpoint(tmp_path / "step_00000150")[0] == {"again": True}
     assert steps(tmp_path) == ["latest", "step_00000100", "step_00000150"]
+
+
+def test_what_is_to_be_kept_is_kept(tmp_path: Path) -> None:
+    for step in range(1, 11):
+        save_checkpoint(tmp_path, step, state_of(step), info={}, keep=Keep(last=1, every=4, best=step == 3))
+    assert steps(tmp_path) == ["best", "latest", "step_00000003", "step_00000004", "step_00000008", "step_00000010"]
+    assert best_checkpoint(tmp_path) == tmp_path / "step_00000003"
+    (tmp_path / "step_00000003" / "state.pt").write_bytes(b"")
+    assert best_checkpoint(tmp_path) is None
+    (tmp_path / "best").write_text("../../etc", "utf-8")
+    assert best_checkpoint(tmp_path) is None
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), torch.float32, lambda: 0, torch.Size([1]), b"x"])
@@ -225,6 +243,24 @@ def test_a_kill_at_any_file_operation_loses_nothing(tmp_path: Path, last: int) -
             break
         assert code == 137
     assert count > 15 and steps(folder)[-1] == f"step_{last:08}"
+
+
+@pytest.mark.parametrize("point", [name for name in fail_points.NAMES if name.startswith("checkpoint.")])
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_kill_at_a_fail_point_loses_at_most_one(tmp_path: Path, point: str, times: int) -> None:
+    for step in range(1, 4):
+        save(tmp_path, step)
+    for step in range(4, 4 + times):
+
+        def killed(step: int = step) -> None:
+            fail_points.arm(point, fail_points.killed)
+            save(tmp_path, step)
+
+        assert exit_code(start_child(killed)) == -signal.SIGKILL
+        newest = newest_checkpoint(tmp_path)
+        assert newest is not None and int(load_checkpoint(newest)[0]["step"]) >= step - 1
+        assert not list(tmp_path.glob(".*"))
+        save(tmp_path, step)
 
 
 def test_a_kill_at_any_moment_loses_at_most_one(tmp_path: Path) -> None:

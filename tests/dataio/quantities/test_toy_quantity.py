@@ -143,7 +143,7 @@ def test_a_resumed_stream_is_the_unbroken_one(tmp_path) -> None:
     scene, disk = load(tmp_path), load(tmp_path, ram="0K")
 
     def sampler(scene: Scene, rank: int) -> PixelSampler:
-        return PixelSampler(scene, rays=400, seed=5, rank=rank, world=2)
+        return PixelSampler(scene, rays=400, seed=5, before=400 * rank, total=800)
 
     for rank in range(2):
         with sampler(scene, rank) as whole:

@@ -1,0 +1,1 @@
+"""Several ranks of one run: what each gets, whether they agree, and faults on purpose."""
