@@ -1,0 +1,142 @@
+"""Several ranks, killed, hung and signaled under torchrun: a run ends with the numbers of one that was left alone.
+
+`make nightly ARGS="tests/scripts/test_cluster.py -k C1"` runs one of them. The letters are those of the results in
+benchmarks/results/2026-11-28-cluster-cpu.md.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.signals import MARKER
+from tests.engine.test_distributed import free_port
+from tests.support.faulty_run import ENVIRONMENT, finished, hash_of, torchrun, train_command
+from tests.support.sources import ROOT
+from utils.checkpoint import load_checkpoint, newest_checkpoint
+from utils.siblings import PROCESSES
+
+pytestmark = pytest.mark.slow
+STEPS = 24
+KEYS = (f"train.steps={STEPS}", "train.checkpoint_every=4", "distributed.check_every=1")
+SIGNALS = ("--signals-to-handle=SIGTERM,SIGINT,SIGUSR1", "--shutdown-timeout=30")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finished([*torchrun(), *train_command(folder, *KEYS)])
+    return hash_of(folder)
+
+
+def hurt(folder: Path, faults: str, *keys: str, restarts: int = 3) -> tuple[str, str, float]:
+    """The digest of a run with these faults, what it said, and its seconds."""
+    command = train_command(folder, *KEYS, f"debug.faults={faults}", *keys)
+    said, seconds = finished([*torchrun(f"--max-restarts={restarts}"), *command])
+    return hash_of(folder), said, seconds
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_C1_a_rank_that_is_killed(seed: int, undisturbed: str, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    fault = f"kill@{draw.randrange(1, STEPS)}:rank={draw.randrange(2)}"
+    assert hurt(tmp_path, fault)[0] == undisturbed, fault
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_C2_a_rank_that_hangs(seed: int, undisturbed: str, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    fault = f"hang@{draw.randrange(1, STEPS)}:rank={draw.randrange(2)}"
+    found, said, seconds = hurt(tmp_path, fault, "distributed.timeout=8")
+    assert found == undisturbed and "another rank was lost or does not answer" in said
+    print(f"{fault}: {seconds:.1f} s in all")
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_C3_a_signal_to_the_agent(name: str, seed: int, undisturbed: str, tmp_path: Path) -> None:
+    command = [*torchrun(*SIGNALS), *train_command(tmp_path, *KEYS)]
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    children = wait_for_steps(tmp_path, 1 + seed % 12, process)
+    process.send_signal(getattr(signal, name))
+    process.wait(60)
+    assert not alive(children)
+    if len(list((tmp_path / "checkpoints").glob("step_*"))) and newest_step(tmp_path) != STEPS:
+        assert (tmp_path / MARKER).exists() == (name != "SIGINT")
+    finished([*torchrun(), *train_command(tmp_path, *KEYS)])
+    assert hash_of(tmp_path) == undisturbed and not (tmp_path / MARKER).exists()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_C5_a_bit_that_flips_on_one_rank(seed: int, undisturbed: str, tmp_path: Path) -> None:
+    found, said, _ = hurt(tmp_path, f"flip@{1 + seed % (STEPS - 1)}:rank={seed % 2}")
+    assert found == undisturbed and "the ranks' parameters differ at step " in said
+
+
+def test_a_run_that_is_hurt_many_times(tmp_path: Path) -> None:
+    """Kills, signals to single ranks, a full disk, a hang and a gradient that is not finite; that last one counts."""
+    expected = hurt(tmp_path / "one", "nan_gradient@9")[0]
+    kills = [f"kill@{step}:rank={step % 2}" for step in range(2, 22, 2)]
+    others = ["hang@11:rank=1", "disk_full@13", "nan_gradient@9", *(f"term@{step}:rank=1" for step in range(3, 23, 4))]
+    faults = ", ".join(kills + others)
+    assert hurt(tmp_path / "many", faults, "distributed.timeout=8", restarts=30)[0] == expected
+
+
+def test_the_end_of_an_agent_leaves_no_orphans(tmp_path: Path) -> None:
+    command = [*torchrun(), *train_command(tmp_path, "train.steps=100000")]
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    children = wait_for_steps(tmp_path, 5, process)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while alive(children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(children) and (tmp_path / MARKER).exists()
+    assert newest_checkpoint(tmp_path / "checkpoints") is not None
+
+
+def test_a_machine_that_is_lost_leaves_fewer_ranks_and_the_same_rays(tmp_path: Path) -> None:
+    """Two agents on the loopback; one is killed for good, with its rank."""
+    folder, place = tmp_path / "run", f"--rdzv-endpoint=127.0.0.1:{free_port()}"
+    options = ["--nnodes=1:2", "--nproc-per-node=1", "--rdzv-backend=c10d", place, "--rdzv-id=x", "--max-restarts=3",
+               "--local-addr=127.0.0.1", "--rdzv-conf", "last_call_timeout=8,keep_alive_interval=2"]  # fmt: skip
+    keys = ("train.steps=150", "train.checkpoint_every=10", "distributed.timeout=10")
+    command = [sys.executable, "-m", "torch.distributed.run", *options, *train_command(folder, *keys)]
+    agents = []
+    for _ in range(2):
+        agents.append(subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True))
+        time.sleep(3)
+    for process in [*wait_for_steps(folder, 25, agents[1]), agents[1].pid]:
+        os.kill(process, signal.SIGKILL)
+    said = agents[0].communicate(timeout=250)[1]
+    agents[1].communicate()
+    assert agents[0].returncode == 0 and "resumed at step " in said
+    newest = newest_checkpoint(folder / "checkpoints")
+    assert newest is not None
+    state, manifest = load_checkpoint(newest)
+    assert manifest["info"] == {"world": 1}
+    assert state["sampler"]["position"] == 150 * 64 * 4  # candidates per ray, of which the loss chooses
+
+
+def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> list[int]:
+    """Return the ranks of an agent when the run has made so many steps, or has ended."""
+    log = folder / "metrics.jsonl"
+    while not (log.is_file() and log.read_text("utf-8").count("\n") >= steps):
+        assert process.poll() in (None, 0)
+        time.sleep(0.05)
+    children = PROCESSES / f"{process.pid}/task/{process.pid}/children"
+    return [int(text) for text in children.read_text().split()] if process.poll() is None else []
+
+
+def alive(processes: list[int]) -> list[int]:
+    return [process for process in processes if (PROCESSES / str(process)).exists()]
+
+
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint."""
+    return int((folder / "checkpoints" / "latest").read_text("utf-8").split("_")[1])
