@@ -54,6 +54,8 @@ MISTAKES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("compare.py", "NEW"), "NEW: no such folder - expected a run folder"),
     (("sweep.py", "NEW.yaml"), "no such file; did you mean 'file.yaml'? - expected a sweep file"),
     (("bake.py", "RUN", "--out", "FILE"), "--out: FILE: is no folder"),
+    (("publish.py", "RUN", "NEW"), "required: --data-license"),
+    (("publish.py", "RUN", "FILE", "--data-license", "own"), "FILE: is no folder"),
     (("prepare.py", "DATA"), "expected PHOTOS OUT"),
     (("prepare.py", "DATA", "FILE"), "FILE: is no folder"),
     (("prepare.py", "--check", "DATA", "--out", "NEW.pdf"), "a file that ends in .html"),
