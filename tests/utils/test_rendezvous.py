@@ -1,4 +1,4 @@
-"""Ranks meet whatever the dead have left in the store, and are told who is missing."""
+"""Ranks meet whatever the dead have left in the store, and learn who is missing."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ def stores() -> Iterator[list[dist.Store]]:
 
 
 def together(stores: list[dist.Store], worlds: list[int], seconds: float = 10.0) -> list[str | InputError]:
-    """What each rank finds, or is told."""
+    """What each rank finds, or what is said to it."""
 
     def one(rank: int) -> str | InputError:
         try:

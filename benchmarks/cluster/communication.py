@@ -1,0 +1,168 @@
+"""What ranks exchange in a training step: bytes, collectives, and the time that they take; started by torchrun."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.machine import count, parser_of
+from benchmarks.train_step import overrides_of
+from utils.errors import run_script
+
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
+
+EXAMPLE = """examples:
+  python -m torch.distributed.run --standalone --nproc-per-node=2 -m benchmarks.cluster.communication
+  python -m benchmarks.cluster.communication --config configs/nerf_hash.yaml train.rays=512
+
+Steps of the first rank: as trained, without the exchange of gradients, and as trained with gradients
+in half precision on their way. train.rays are those of all ranks."""
+# Bytes per second and seconds per message between GPUs, for the model: rates that all-reduce is known to reach.
+LINKS = {"NVLink": (200e9, 10e-6), "PCIe 4": (20e9, 15e-6), "100 Gb/s network": (10e9, 30e-6)}
+
+
+@dataclass
+class Exchange:
+    """What was handed to collectives: their number and bytes."""
+
+    calls: int = 0
+    size: int = 0
+
+
+def main() -> int:
+    parser = parser_of(__doc__, EXAMPLE)
+    parser.add_argument("--config", default="configs/neus_hash.yaml", metavar="FILE")
+    parser.add_argument("--steps", type=count, default=20, metavar="N", help="steps that are timed; default: 20")
+    args = parser.parse_intermixed_args()
+
+    from utils import distributed
+
+    ranks = distributed.setup(args.device)
+    try:
+        found = measure(args.config, overrides_of(None, args.device, args.overrides), ranks, args.steps)
+        for line in lines(found, ranks.world) if ranks.is_main else ():
+            print(line)
+    finally:
+        distributed.cleanup()
+    return 0
+
+
+def measure(config: str, overrides: list[str], ranks: Any, steps: int) -> dict[str, Any]:
+    """Times in seconds, sizes in bytes; of this rank."""
+    import tempfile
+
+    from engine import experiment, resume
+
+    quiet = ["train.minutes=null", "train.steps=1000000", "train.validations=0", "train.checkpoint_minutes=100000"]
+    read = experiment.read_config(config, [*quiet, *overrides])
+    with tempfile.TemporaryDirectory() as folder:
+        run = resume.open_trainer(read, Path(folder), ranks, allow_config_change=False)
+        assert run is not None
+        try:
+            return {"config": Path(config).stem, "rays": run.share.own, **_measure(run, steps)}
+        finally:
+            run.close()
+
+
+def _measure(run: Trainer, steps: int) -> dict[str, Any]:
+    import torch
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+    _timed(run, 4)
+    with counted() as exchange:
+        run.step_once()
+    gradients = sum(p.numel() * p.element_size() for p in run.objective.parameters() if p.requires_grad)
+    slopes = [p.grad for p in run.objective.parameters() if p.grad is not None]
+    rows = [float(slope.ne(0).any(1).float().mean()) for slope in slopes if slope.dim() == 2 and len(slope) > 10_000]
+    found = {"gradients": gradients, "rows": max(rows, default=1.0), "exchange": exchange, "step": _timed(run, steps)}
+    if run.ranks.world > 1:
+        module = run.gradients.module
+        with _without_exchange(run):
+            found["alone"] = _timed(run, steps)
+        hook = default_hooks.fp16_compress_hook if run.ranks.device.type == "cpu" else default_hooks.bf16_compress_hook
+        module.register_comm_hook(torch.distributed.group.WORLD, hook)
+        found["half"] = _timed(run, steps)
+    return found
+
+
+@contextmanager
+def _without_exchange(run: Trainer) -> Iterator[None]:
+    """Each rank keeps its own gradients, as no run should; what ranks agree upon otherwise stays."""
+    module, inner = run.gradients.module, run.gradients._in_turn
+
+    def in_turn(micro_batches: Any) -> Any:
+        with module.no_sync() if run.ranks.world > 1 else nullcontext():
+            return inner(micro_batches)
+
+    check, run.gradients._in_turn = run.config.distributed, in_turn  # type: ignore[method-assign]
+    run.config = run.config.model_copy(update={"distributed": check.model_copy(update={"check_every": 0})})
+    try:
+        yield
+    finally:
+        run.gradients._in_turn = inner  # type: ignore[method-assign]
+
+
+@contextmanager
+def counted() -> Iterator[Exchange]:
+    """Within, all-reduces that are called from Python are counted; those of DDP's buckets are not."""
+    import torch.distributed as dist
+
+    exchange, usual = Exchange(), dist.all_reduce
+
+    def all_reduce(tensor: Any, *arguments: Any, **options: Any) -> Any:
+        exchange.calls += 1
+        exchange.size += tensor.numel() * tensor.element_size()
+        return usual(tensor, *arguments, **options)
+
+    dist.all_reduce = all_reduce
+    try:
+        yield exchange
+    finally:
+        dist.all_reduce = usual
+
+
+def _timed(run: Trainer, steps: int) -> tuple[float, float]:
+    """Median wall and CPU seconds of a step."""
+    walls, cpus = [], []
+    for _ in range(steps):
+        wall, cpu = time.perf_counter(), time.process_time()
+        run.step_once()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return median(walls), median(cpus)
+
+
+def lines(found: dict[str, Any], world: int) -> Iterator[str]:
+    """What was measured, and the model of more ranks."""
+    exchange, megabytes = found["exchange"], found["gradients"] / 1e6
+    yield f"{found['config']}: {world} ranks, {found['rays']} rays on the first"
+    yield f"  gradients {megabytes:.2f} MB per step, rows of tables that are not zero {found['rows']:.0%}"
+    yield f"  beside them {exchange.calls} all-reduces of {exchange.size} bytes in all"
+    for name in ("step", "alone", "half"):
+        if name in found:
+            wall, cpu = found[name]
+            yield f"  {name:6s} {1000 * wall:7.1f} ms wall {1000 * cpu:7.1f} ms CPU"
+    for link, (rate, latency) in LINKS.items():
+        for ranks in (8, 64):
+            seconds = seconds_of_exchange(found["gradients"], exchange.calls, ranks, rate, latency)
+            least = 9000 * seconds  # ms, of which the exchange is then a tenth of the whole
+            yield f"  model: {ranks:2d} GPUs, {link}: {1000 * seconds:.2f} ms; 0.9 from {least:.1f} ms per step on"
+
+
+def seconds_of_exchange(size: int, calls: int, ranks: int, rate: float, latency: float) -> float:
+    """Seconds that a step waits for the all-reduce of `size` bytes and of `calls` small ones, none of it overlapped.
+
+    rate: bytes per second of a link; latency: seconds per message. Bytes go around a ring, messages up and down a tree.
+    """
+    messages = 2 * max((ranks - 1).bit_length(), 1) * (calls + 1)
+    return 2 * (ranks - 1) / ranks * size / rate + messages * latency
+
+
+if __name__ == "__main__":
+    run_script(main)
