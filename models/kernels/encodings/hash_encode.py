@@ -12,7 +12,6 @@ on a GPU; the bodies are the same.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.encodings.hash_blocks import encode_block, frame_block, lead_block, pull_block, scatter_block
-from models.kernels.runtime.launch import as_warp, lanes, launch
+from models.kernels.encodings.table_gradients import sums
+from models.kernels.runtime.launch import lanes, launch
 from models.kernels.runtime.native import Ints, Pairs, Rows
 
 FEATURES = 2  # per level; a level's entry is one 8-byte load
@@ -149,33 +149,6 @@ class _Later:
         return self.second.pop() if self.second else (nothing, nothing)
 
 
-class _TableGradients(threading.local):
-    """One gradient per table, backward pass and thread, to which every encoding of the pass adds its own in place.
-
-    Autograd would fill a table with zeros for each of them and add up whole tables, which costs more than the scatter.
-    The first encoding returns the tensor, the later ones return nothing. Autograd hands the tensor on only when all
-    encodings that depend on the table have run, and holds it till then: no reference is kept here, which would make it
-    be copied.
-    """
-
-    def __init__(self) -> None:
-        self._open: dict[int, tuple[int, Any]] = {}
-
-    def of(self, table: Tensor) -> tuple[Tensor | None, Any]:
-        """What to return as the table's gradient, not filled yet, and the rows to add to."""
-        task = torch._C._current_graph_task_id()
-        known, rows = self._open.get(table.data_ptr(), (-1, None))
-        if known == task:
-            return None, rows
-        grad = torch.empty_like(table)
-        rows = as_warp(grad, wp.vec2)
-        self._open[table.data_ptr()] = (task, rows)
-        return grad, rows
-
-
-_sums = _TableGradients()
-
-
 class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, points: Tensor, table: Tensor, layout: _Layout, later: _Later | None) -> Tensor:
@@ -194,7 +167,7 @@ class _Encode(torch.autograd.Function):
         weight, along = ctx.later.take(points) if ctx.later else (points.new_empty(0, 0), points.new_empty(0, 3))
         grad_points = grad_table = None
         if ctx.needs_input_grad[1]:
-            grad_table, rows = _sums.of(table)
+            grad_table, rows = sums.of(table, wp.vec2)
             fresh = ctx.layout.fresh(grad_table, points)
             ctx.layout.by_level(_scatter, points, [rows, int(fresh), grad, weight, along], in_order=True)
         if ctx.needs_input_grad[0]:

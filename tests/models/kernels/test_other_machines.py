@@ -20,18 +20,20 @@ import torch
 from torch import Tensor
 
 import models.kernels
-from models.kernels.encodings import hash_encode
+from models.kernels.encodings import factors, hash_encode
 from models.kernels.networks import color_inputs, mlp, optimizers, softplus
 from models.kernels.rays import logistic, march, packed, trace
 from models.kernels.runtime import lanes
 from models.kernels.runtime import launch as runtime
 from models.kernels.runtime.launch import Compiled, as_warp, launch
+from tests.models.kernels.test_factors import KINDS
+from tests.models.kernels.test_factors import made as made_factors
 from tests.models.kernels.test_mlp_kernel import made
 
 FOLDER = Path(models.kernels.__file__).parent
 MODULES = (
     "runtime.lanes",
-    *(f"encodings.{name}" for name in ("hash_blocks", "hash_encode")),
+    *(f"encodings.{name}" for name in ("factor_blocks", "factors", "hash_blocks", "hash_encode", "table_gradients")),
     *(f"networks.{name}" for name in ("block_layers", "color_inputs", "layers", "mlp", "optimizers", "products")),
     "networks.softplus",
     *(f"rays.{name}" for name in ("logistic", "march", "packed", "trace")),
@@ -212,6 +214,23 @@ def test_hash_encoding_with_all_gradients(other: SimpleNamespace, lead: int, hal
         found.append([value, pulled, *torch.autograd.grad(loss, [points, table, weight])])
     for mine, usual in zip(*found, strict=True):
         torch.testing.assert_close(mine, usual, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [3, 20, 32])
+def test_factors_with_all_gradients(other: SimpleNamespace, kind: str, width: int) -> None:
+    layout, table = made_factors(kind, width)
+    torch.manual_seed(1)
+    inputs = [torch.rand(203, 3) * 2.2 - 1.1, table, torch.randn(203, 3 + layout.terms * width)]
+    found = []
+    for module in (other.factors, factors):
+        points, table, weight = (x.clone().requires_grad_() for x in inputs)
+        value, vjp = module.factor_features_with_vjp(points, table, layout, lead=3)
+        pulled, total = vjp(weight), module.factor_features(points, table, layout, summed=True)
+        loss = value.sin().sum() + (0.01 * pulled).sin().sum() + (0.1 * total).sin().sum()
+        found.append([value, pulled, total, *torch.autograd.grad(loss, [points, table, weight])])
+    for mine, usual in zip(*found, strict=True):
+        torch.testing.assert_close(mine, usual, atol=2e-4, rtol=1e-4)
 
 
 def test_harmonics_and_softplus(other: SimpleNamespace) -> None:

@@ -1,0 +1,216 @@
+"""Products of interpolated tables, with input gradient and every derivative that training an SDF needs.
+
+A factor is a table over one axis (a line), two (a plane) or all three (a grid), interpolated linearly on each. A term
+is the product of its factors, number by number; all terms side by side, or their sum, are the features:
+
+    planes and lines    sum over three terms of plane(x, y) line(z)    Chen et al., "TensoRF" (2022), eq. 6
+    lines               one term, line(x) line(y) line(z)              the same, eq. 5
+    a dense grid        one term of one factor                         Sun et al., "DVGO" (2022), section 3
+
+The Jacobian is never stored; see `hash_encode`, whose passes these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import warp as wp
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.kernels.encodings.factor_blocks import look_up_block, pull_block, scatter_block
+from models.kernels.encodings.table_gradients import sums, zeros_like
+from models.kernels.runtime.launch import lanes, launch
+from models.kernels.runtime.native import Floats, Ints, Rows
+
+GRAIN = 64  # blocks that are worth a second thread
+REGISTERS = (16, 4, 1)  # numbers of a row that a CPU takes at once, if they divide it
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Layout of a table [N, F]: which rows are whose corners.
+
+    layout: [K, 5] int32, per factor the number of its axes, these (x = 0), and its first row; corner (i, j, k) of its
+    axes is in row first + i + (n_i + 1) (j + (n_j + 1) k). resolution: [3] int32, cells on x, y and z. box: [6]
+    float32, the least and the greatest corner of what is covered, beyond which features are constant. together: the
+    factors of a term, which follow one another.
+    """
+
+    layout: Tensor
+    resolution: Tensor
+    box: Tensor
+    together: int
+
+    @property
+    def terms(self) -> int:
+        return len(self.layout) // self.together
+
+
+def layout_of(axes: Sequence[Sequence[int]], resolution: Sequence[int]) -> tuple[Tensor, int]:
+    """[K, 5] int32 as of `Factors.layout` for tables over `axes`, one after the other; and the rows of all."""
+    rows, first = [], 0
+    for own in axes:
+        rows.append([len(own), *own, *[0] * (3 - len(own)), first])
+        size = 1
+        for axis in own:
+            size *= resolution[axis] + 1
+        first += size
+    return torch.tensor(rows, dtype=torch.int32), first
+
+
+def factor_features(points: Tensor, table: Tensor, factors: Factors, *, lead: int = 0, summed: bool = False) -> Tensor:
+    """Features of `points`.
+
+    points: [M, 3] float32. table: [N, F] float32. lead: 3 for the point itself in front of its features, else 0.
+    summed: the sum over terms and numbers instead. Returns [M, lead + terms F], term by term; [M, 1] where summed.
+    Differentiable in `points` and `table`, once; use `factor_features_with_vjp` for gradients of the input gradient.
+    """
+    return _LookUp.apply(points, table, _Layout(factors, lead, summed), None)
+
+
+def factor_features_with_vjp(
+    points: Tensor, table: Tensor, factors: Factors, *, lead: int = 0
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """As `factor_features`, and a function from feature weights w [M, lead + terms F] to d(sum w . features)/d(points).
+
+    To be called once at most; it gives [M, 3]. Features and vjp are differentiable in `points`, `table` and w, once,
+    the mixed second derivatives within a cell included.
+    """
+    layout, later = _Layout(factors, lead, False), _Later()
+    features = _LookUp.apply(points, table, layout, later)
+    return features, lambda weight: _Pull.apply(points, table, weight, features, layout, later)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    factors: Factors
+    lead: int
+    summed: bool
+
+    def empty(self, points: Tensor, table: Tensor) -> Tensor:
+        """[M, W], to be filled in."""
+        width = 1 if self.summed else self.lead + self.factors.terms * table.shape[1]
+        return points.new_empty(len(points), width)
+
+    def by_point(self, kernel: Any, points: Tensor, table: Tensor, rest: list[Any]) -> None:
+        """Launch over blocks of points."""
+        own = self.factors
+        layout = [own.layout.view(-1), own.resolution, own.box, own.terms, own.together, self.lead, int(self.summed)]
+        blocks = -(-len(points) // lanes(points.device))
+        launch(kernel, blocks, [points, table.detach(), *layout, *rest], device=points.device, grain=GRAIN)
+
+    def scatter(self, points: Tensor, table: Tensor, rest: list[Any]) -> None:
+        """Add to the table's gradient: one thread of a CPU has a term's share of the numbers, block after block."""
+        own, together = self.factors, lanes(points.device)
+        numbers = next(size for size in REGISTERS if size <= together and table.shape[1] % size == 0)
+        shares = table.shape[1] // numbers
+        blocks = -(-len(points) // together)
+        layout = [own.layout.view(-1), own.resolution, own.box, own.together, self.lead, int(self.summed)]
+        inputs = [blocks, shares, numbers, points, table.detach(), *layout, *rest]
+        launch(_scatter, blocks * shares * own.terms, inputs, device=points.device, block=max(blocks, 1), grain=GRAIN)
+
+
+@dataclass
+class _Later:
+    """What the backward pass of the vjp hands to that of the features, which runs after it."""
+
+    second: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def take(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        nothing = points.new_empty(0, 0)
+        return self.second.pop() if self.second else (nothing, nothing)
+
+
+class _LookUp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, table: Tensor, layout: _Layout, later: _Later | None) -> Tensor:
+        points = points.contiguous()
+        ctx.save_for_backward(points, table)
+        ctx.layout, ctx.later = layout, later
+        features = layout.empty(points, table)
+        layout.by_point(_look_up, points, table, [points.new_empty(0, 3), features])
+        return features
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        points, table = ctx.saved_tensors
+        grad = grad.contiguous()
+        nothing = points.new_empty(0, 0)
+        weight, along = ctx.later.take(points) if ctx.later else (nothing, nothing)
+        grad_points = grad_table = None
+        if ctx.needs_input_grad[1]:
+            grad_table, rows = sums.of(table, fresh=zeros_like)
+            ctx.layout.scatter(points, table, [grad, weight, along, rows])
+        if ctx.needs_input_grad[0]:
+            grad_points = torch.empty_like(points)
+            ctx.layout.by_point(_pull, points, table, [grad, weight, along, grad_points])
+        return grad_points, grad_table, None, None
+
+
+class _Pull(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, points: Tensor, table: Tensor, weight: Tensor, features: Tensor, layout: _Layout, later: _Later
+    ) -> Tensor:
+        # `features` is not read: as an input it makes its backward pass run after this one's.
+        points, weight = points.contiguous(), weight.contiguous()
+        ctx.save_for_backward(points, table, weight)
+        ctx.layout, ctx.later = layout, later
+        out, nothing = torch.empty_like(points), points.new_empty(0, 0)
+        layout.by_point(_pull, points, table, [weight, nothing, nothing, out])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, None, None, None]:
+        points, table, weight = ctx.saved_tensors
+        along = grad.contiguous()
+        ctx.later.second.append((weight, along))
+        grad_weight = None
+        if ctx.needs_input_grad[2]:
+            grad_weight = ctx.layout.empty(points, table)
+            ctx.layout.by_point(_look_up, points, table, [along, grad_weight])
+        return None, None, grad_weight, None, None, None
+
+
+@wp.kernel(enable_backward=False)
+def _look_up(
+    first: int, points: Rows, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int, together: int,
+    lead: int, summed: int, along: Rows, out: Rows,
+):
+    """Features, or their derivative along a direction per point."""
+    block = first + wp.tid()
+    look_up_block(block, points, table, factors, resolution, box, terms, together, lead, summed, along, out)
+
+
+@wp.kernel(enable_backward=False)
+def _pull(
+    first: int, points: Rows, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int, together: int,
+    lead: int, summed: int, weight: Rows, second: Rows, along: Rows, out: Rows,
+):
+    """Gradient of sum(weight * features) in the points, plus that of the derivative along a direction."""
+    block = first + wp.tid()
+    pull_block(
+        block, points, table, factors, resolution, box, terms, together, lead, summed, weight, second, along, out
+    )
+
+
+@wp.kernel(enable_backward=False)
+def _scatter(
+    first: int, blocks: int, shares: int, numbers: int, points: Rows, table: Rows, factors: Ints, resolution: Ints,
+    box: Floats, together: int, lead: int, summed: int, grad: Rows, weight: Rows, along: Rows, rows: Rows,
+):
+    """Gradient of the table: of the features, and of their derivative along a direction."""
+    item = first + wp.tid()
+    share = item // blocks
+    term = share // shares
+    number = numbers * (share - term * shares)
+    scatter_block(
+        item - share * blocks, term, number, points, table, factors, resolution, box, together, lead, summed, grad,
+        weight, along, rows,
+    )
