@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from benchmarks.kernel_cases import baseline
 from benchmarks.kernel_cases.case import FLOAT, Case, Inputs, Least, Results, backward, both
+from benchmarks.kernel_cases.factor_cases import factor_cases
 from benchmarks.kernel_cases.sample_cases import depth_cases, sample_cases, view_cases
 from dataio.cameras import Rays
 from models.bounds.sphere import Sphere
@@ -88,6 +89,7 @@ def marched(rays: Rays, jitter: Tensor, cells: tuple[Tensor, Tensor], step: floa
 def cases(sizes: Sizes, inputs: Inputs, width: int) -> Iterator[Case]:
     """All kernels. width: of the hidden layer."""
     yield from hash_cases(inputs)
+    yield from factor_cases(inputs)
     yield from scan_cases(inputs)
     yield from seen_cases(inputs)
     yield from ray_cases(sizes, inputs)

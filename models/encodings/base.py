@@ -37,6 +37,20 @@ class Encoding(nn.Module):
         """
         raise TypeError("this encoding has no input gradient")
 
+    def features(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N, width], or three fewer: without the input itself. Differentiable as the encoding."""
+        return self(x)[..., 3 * self.keeps_input :]
+
+    def total(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N], the sum of the features without the input itself. Differentiable as the encoding."""
+        return self.features(x).sum(-1)
+
+    def cover(self, low: Tensor, high: Tensor) -> None:
+        """Spend what it has on the box between corners `low` and `high`, [3] each; nothing where it cannot.
+
+        Called once, before the first step of a new run.
+        """
+
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
 

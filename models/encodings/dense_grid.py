@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from models.encodings.base import EncodingConfig
+from models.encodings.growth import Grow, due
 from models.encodings.hash_grid import Entries, HashGrid
 from models.kernels.encodings.hash_encode import FEATURES, HashLevels
 from utils.config.schedule import Schedule, constant
@@ -23,7 +24,7 @@ class DenseGridConfig(EncodingConfig):
     type: Literal["dense_grid"] = "dense_grid"
     resolutions: tuple[Resolution, ...] = Field((32, 64, 128), description="cells over the cube's side, per grid")
     features: Literal[2, 4, 8, 16] = Field(2, description="per grid")
-    grow: tuple[float, ...] = Field(
+    grow: Grow = Field(
         (), description="progresses at which all grids double; they start at 1/2^n of `resolutions` for n of these"
     )
     active: Schedule = Field(constant(1.0), description="share of the grids in use, first to last")
@@ -38,13 +39,6 @@ class DenseGridConfig(EncodingConfig):
         if sum((n + 1) ** 3 for n in resolutions) > MOST_ROWS:
             raise ValueError(f"grids of more than {MOST_ROWS:,} corners in all")
         return resolutions
-
-    @field_validator("grow")
-    @classmethod
-    def _ascending(cls, grow: tuple[float, ...]) -> tuple[float, ...]:
-        if list(grow) != sorted(set(grow)) or not all(0 < share < 1 for share in grow):
-            raise ValueError("should ascend between 0 and 1")
-        return grow
 
     @model_validator(mode="after")
     def _divisible(self) -> DenseGridConfig:
@@ -82,8 +76,8 @@ class DenseGrid(HashGrid):
 
     def refresh(self, progress: float) -> bool:
         """As `Encoding.refresh`: double until as many of `grow` are passed."""
-        before, due = self.generation, sum(progress >= share for share in self.grow)
-        while self.generation < due:
+        before, wanted = self.generation, due(self.grow, progress)
+        while self.generation < wanted:
             self._double()
         return self.generation > before
 

@@ -28,20 +28,23 @@ class DensityConfig(OpacityConfig):
     activation: Literal["relu", "softplus", "abs", "exp", "leaky_relu", "rrelu"] = Field(
         "softplus", description="exp is cut at exp(15); leaky_relu and rrelu are cut at 0 from below"
     )
+    scale: float = Field(
+        1.0, gt=0, description="density per scene unit of an activated value of 1; with 1 / voxel, tau counts voxels"
+    )
 
     def build(self) -> Density:
         return Density(self)
 
 
 class Density(Opacity):
-    """tau = act(value) * length. Mildenhall et al., "NeRF" (2020), eq. 3; abs: Zhang et al., "NeRF++" (2020)."""
+    """tau = scale act(value) length. Mildenhall et al., "NeRF" (2020), eq. 3; abs: Zhang et al., "NeRF++" (2020)."""
 
     outside_sign = -1.0
 
     def __init__(self, config: DensityConfig) -> None:
         super().__init__()
-        self.activation = config.activation
-        self.surface_level = math.log(SURFACE_DENSITY) if config.activation == "exp" else SURFACE_DENSITY
+        self.activation, self.scale = config.activation, config.scale
+        self.surface_level = _raw(config.activation, SURFACE_DENSITY / config.scale)
 
     def density(self, value: Tensor) -> Tensor:
         """[*N] -> [*N] >= 0, density per scene unit. Differentiable in value."""
@@ -53,7 +56,8 @@ class Density(Opacity):
             "leaky_relu": lambda x: F.leaky_relu(x).clamp_min(0),
             "rrelu": lambda x: F.rrelu(x, training=self.training).clamp_min(0),
         }
-        return functions[self.activation](value)
+        density = functions[self.activation](value)
+        return density if self.scale == 1 else density * self.scale
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         """[*N] >= 0; see `Opacity.optical_depth`."""
@@ -66,3 +70,11 @@ class Density(Opacity):
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
         """[*N] -> [*N] >= 0; see `Opacity.estimated_optical_depth`."""
         return self.density(value) * samples.length
+
+
+def _raw(activation: str, density: float) -> float:
+    """The least value that the activation turns into `density` > 0."""
+    if activation == "exp":
+        return math.log(density)
+    # Of a softplus the linear part is as near as a level that is chosen has to be, where there is one.
+    return math.log(math.expm1(density)) if activation == "softplus" and density < 5 else density

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,9 +31,9 @@ GROWS = (f"model.foreground.field.encoding={GRID}", "model.foreground.sampler.ev
 TABLE = "foreground.field.encoding.table"
 
 
-def stopped(folder: Path, steps: int, at: int, *overrides: str) -> Trainer:
+def stopped(folder: Path, steps: int, at: int, *overrides: str, config: str = "nerf_hash") -> Trainer:
     """A run to `steps` that ends, by a checkpoint, after step `at`."""
-    read = read_config(ROOT / "configs/nerf_hash.yaml", [*SMALL, f"train.steps={steps}", *overrides])
+    read = read_config(ROOT / f"configs/{config}.yaml", [*SMALL, f"train.steps={steps}", *overrides])
     run = resume.open_trainer(read, folder, distributed.setup("cpu"), allow_config_change=False)
     assert run is not None
     while run.step < at:
@@ -56,6 +57,18 @@ def test_a_run_goes_on_before_and_after_a_growth(at: int, tmp_path: Path, capsys
     encoding: Any = Run.open(tmp_path / "parts").model.foreground.field
     assert encoding.encoding.resolution.tolist() == ([4, 8] if at <= 4 else [8, 16])
     assert trained(tmp_path / "parts", 20, *GROWS, config="nerf_hash").begun_at == at
+    assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+
+
+def test_a_run_on_planes_goes_on_between_two_growths(tmp_path: Path) -> None:
+    keys = {"type": "tensor_vm", "cells": 16, "components": 4, "grow": [0.2, 0.5], "growth": 1.5}
+    grows = [f"model.foreground.field.{part}={json.dumps(keys)}" for part in ("density", "colors")]
+    steps = 10
+    whole = trained(tmp_path / "whole", steps, *grows, config="tensorf_vm")
+    density: Any = whole.objective.model.foreground.field
+    assert whole.optimizer.state[density.density.table]["step"] == 5  # since the last growth
+    stopped(tmp_path / "parts", steps, 4, *grows, config="tensorf_vm")
+    assert trained(tmp_path / "parts", steps, *grows, config="tensorf_vm").begun_at == 4
     assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
 
 

@@ -11,11 +11,15 @@ from models.encodings.dense_grid import DenseGridConfig
 from models.encodings.frequency import FrequencyConfig
 from models.encodings.hash_grid import HashGridConfig
 from models.encodings.spherical_harmonics import SphericalHarmonicsConfig
+from models.encodings.tensor_cp import TensorCpConfig
+from models.encodings.tensor_vm import TensorVmConfig
+from models.encodings.voxel_grid import VoxelGridConfig
 from models.fields.base import Field, FieldConfig
 from models.fields.occupancy import OccupancyFieldConfig
 from models.fields.outside import OutsideConfig
 from models.fields.radiance import RadianceFieldConfig
 from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall
+from models.fields.voxels import VoxelsConfig
 from models.kernels.networks.color_inputs import mirrored
 from models.networks.activations import ACTIVATIONS, RandomizedRelu, activation, softplus
 from models.networks.mlp import Mlp, MlpConfig
@@ -29,6 +33,8 @@ SMALL_GRID = HashGridConfig(levels=4, top=64, log2_rows=10, initial=0.1)
 SMALL_SDF = {"geometry": MlpConfig(layers=2, width=32, activation="softplus"), "features": 4}
 SIREN = MlpConfig(layers=3, width=64, activation="sine", weight_norm=True)
 DENSE_GRID = DenseGridConfig(resolutions=(4, 9), features=4, initial=0.1)
+PLANES, LINES = TensorVmConfig(cells=9, components=4), TensorCpConfig(cells=9, components=16, initial=0.5)
+VOXELS = VoxelGridConfig(cells=9, components=3, initial=0.1)
 NERF = MlpAppearanceConfig(network=MlpConfig(layers=1, width=128))
 FIELDS: dict[str, FieldConfig] = {
     "sdf, frequencies": SdfConfig(**SMALL_SDF),
@@ -44,6 +50,11 @@ FIELDS: dict[str, FieldConfig] = {
     "occupancy, frequencies": OccupancyFieldConfig(**SMALL_SDF),
     "radiance, frequencies": RadianceFieldConfig(density=MlpConfig(layers=3, width=96, skip=(2,)), features=8),
     "radiance, dense grid": RadianceFieldConfig(encoding=DENSE_GRID, density=MlpConfig(layers=1, width=32), features=8),
+    "voxels, a network's features": VoxelsConfig(density=DENSE_GRID, colors=SMALL_GRID, features=5),
+    "voxels, planes": VoxelsConfig(density=PLANES, colors=PLANES),
+    "sdf, planes": SdfConfig(encoding=PLANES, **SMALL_SDF, feature_scale=1.0),
+    "sdf, lines": SdfConfig(encoding=LINES, **SMALL_SDF, feature_scale=1.0),
+    "radiance, voxels": RadianceFieldConfig(encoding=VOXELS, density=MlpConfig(layers=1, width=32), features=8),
     "outside, frequencies": OutsideConfig(density=MlpConfig(layers=2, width=32), features=8),
     "outside, hash grid": OutsideConfig(encoding=SMALL_GRID, density=MlpConfig(layers=1, width=32), features=8),
 }
@@ -454,7 +465,7 @@ def test_every_part_of_the_folder_is_tested_here() -> None:
     from models.fields.base import FieldConfig
 
     used = {type(config) for config in FIELDS.values()} | {FrequencyConfig, HashGridConfig, SphericalHarmonicsConfig}
-    used |= {DenseGridConfig}
+    used |= {DenseGridConfig, TensorVmConfig, TensorCpConfig, VoxelGridConfig}
     assert set(parts(FieldConfig).values()) | set(parts(EncodingConfig).values()) == used
     assert issubclass(type(SMALL_GRID.build()), Encoding)
 

@@ -1,5 +1,6 @@
 """Each loss against numbers worked by hand; all of them finite on batches without samples."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -18,10 +19,12 @@ from models.losses.entropy import EntropyLoss
 from models.losses.mask import MaskLoss
 from models.losses.normal import NormalLoss
 from models.losses.patch_ncc import PatchNccLoss
+from models.losses.point_color import PointColorLoss
 from models.losses.points import PointsLoss
 from models.losses.sdf_depth import SdfDepthLoss
 from models.losses.smoothness import SmoothnessLoss
 from models.losses.structure import StructureLoss
+from models.losses.tables import TableL1Loss, TableVariationLoss
 from models.model import Model, Rendering
 from models.objective import Objective, Report
 from models.samples import DenseSamples, FieldSample, MediumRendering
@@ -40,6 +43,7 @@ LOSSES: dict[str, LossConfig] = {
     "smoothness": SmoothnessLoss(),
     "curvature": CurvatureLoss(),
     "distortion": DistortionLoss(),
+    "point_color": PointColorLoss(),
     "entropy": EntropyLoss(),
     "normal": NormalLoss(),
     "points": PointsLoss(),
@@ -79,8 +83,8 @@ def model() -> Model:
 
 
 def test_every_loss_is_tested_here() -> None:
-    with_photographs = {PatchNccLoss}  # tests/models/test_patch_ncc
-    assert set(parts(LossConfig).values()) == {type(loss) for loss in LOSSES.values()} | with_photographs
+    elsewhere = {PatchNccLoss, TableL1Loss, TableVariationLoss}  # tests/models/test_patch_ncc, test_tables
+    assert set(parts(LossConfig).values()) == {type(loss) for loss in LOSSES.values()} | elsewhere
 
 
 @pytest.mark.parametrize(("name", "truth"), [("l1", 0.3), ("l2", 0.09), ("huber", 0.25), ("masked", 0.3)])
@@ -220,6 +224,20 @@ def test_normals_count_as_far_as_they_are_known_and_trusted(model: Model) -> Non
 def test_entropy(model: Model) -> None:
     assert EntropyLoss()(Step(rendering(4, opacity=0.5), batch(4), model)).item() == pytest.approx(0.693147, rel=1e-5)
     assert EntropyLoss()(Step(rendering(4, opacity=1.0), batch(4), model)).item() == pytest.approx(0.0079, rel=1e-2)
+
+
+def test_point_color_counts_each_sample_by_its_weight(model: Model) -> None:
+    """Three samples of optical depth ln 2: weights 1/2, 1/4, 1/8; colors 0 against 0.8; no gradient for the depth."""
+    seen = rendering(4)
+    tau = torch.full((4, 3), math.log(2.0), requires_grad=True)
+    color = torch.zeros(4, 3, 3, requires_grad=True)
+    seen = replace(seen, media=[replace(seen.media[0], tau=tau, color=color)])
+    found = PointColorLoss()(Step(seen, batch(4), model))
+    assert found.item() == pytest.approx(0.64 * 7 / 8, rel=1e-5)
+    (slope,) = torch.autograd.grad(found, color)
+    torch.testing.assert_close(slope[0, :, 0], -2 * 0.8 * torch.tensor([0.5, 0.25, 0.125]) / 12)
+    again = PointColorLoss()(Step(seen, batch(4), model))
+    assert torch.autograd.grad(again, tau, allow_unused=True) == (None,)
 
 
 @pytest.mark.parametrize("name", LOSSES)

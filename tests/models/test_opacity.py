@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dataio.cameras import Rays
 from models.opacities.base import Opacity
-from models.opacities.density import DensityConfig
+from models.opacities.density import SURFACE_DENSITY, DensityConfig
 from models.opacities.laplace import LaplaceConfig
 from models.opacities.logistic import LogisticConfig
 from models.opacities.occupancy import OccupancyConfig
@@ -75,6 +75,27 @@ def test_density_is_the_alpha_of_nerf(name: str) -> None:
     tau = DensityConfig(activation=name).build().optical_depth(sample, samples)
     truth = 1 - torch.exp(-ACTIVATIONS[name](sample.value) * samples.length)
     torch.testing.assert_close(-torch.expm1(-tau), truth, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("shift", [-4.6, 0.0, 3.0])
+def test_a_density_of_voxels_is_the_alpha_of_dvgo(shift: float) -> None:
+    """Sun et al., "DVGO", eqs. 4 and 5 as its code has them: 1 - (1 + exp(V + b))^(-d), d counted in voxels."""
+    voxel, (sample, samples) = 0.0125, profile()
+    raw = replace(sample, value=sample.value * 20 + shift)
+    opacity = DensityConfig(scale=1 / voxel).build()
+    truth = 1 - (1 + torch.exp(raw.value)) ** (-samples.length / voxel)
+    torch.testing.assert_close(-torch.expm1(-opacity.optical_depth(raw, samples)), truth, atol=1e-12, rtol=1e-7)
+    torch.testing.assert_close(opacity.estimated_optical_depth(raw.value, samples), opacity.optical_depth(raw, samples))
+    assert opacity.occupied(raw.value, voxel).sum() > DensityConfig().build().occupied(raw.value, voxel).sum()
+
+
+@pytest.mark.parametrize("activation", ["softplus", "exp", "relu"])
+@pytest.mark.parametrize("scale", [1.0, 25.0, 80.0])
+def test_the_surface_of_a_density_does_not_depend_on_its_unit(activation: str, scale: float) -> None:
+    """It lies where the density per scene unit is 10; that of a plain softplus, where it always lay, at a raw 10."""
+    opacity = DensityConfig.model_validate({"activation": activation, "scale": scale}).build()
+    level = torch.tensor([opacity.surface_level])
+    assert opacity.density(level).item() == pytest.approx(SURFACE_DENSITY, rel=1e-4)
 
 
 @pytest.mark.parametrize("beta", [0.5, 0.1, 0.01])

@@ -109,11 +109,12 @@ def rmsprop_step(
     if (skipped.data[0] > 0.0f) return;
     BLOCK_OF(parameter);
     vf p, g, m, v;
-    LOAD_BLOCK(p, parameter.data + start, end);
     LOAD_BLOCK(g, grad.data + start, end);
+    const vi moves = g != 0.0f;
+    if (!ANY(moves)) return;  // of a large table nothing else is read then
+    LOAD_BLOCK(p, parameter.data + start, end);
     LOAD_BLOCK(m, mean.data + start, end);
     LOAD_BLOCK(v, square.data + start, end);
-    const vi moves = g != 0.0f;
     const vf pulled = FMA((vf)decay, p, g);
     m = SELECT(moves, FMA((vf)(1.0f - beta1), pulled - m, m), m);
     v = SELECT(moves, FMA((vf)(1.0f - beta2), pulled * pulled, beta2 * v), v);

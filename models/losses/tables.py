@@ -1,0 +1,89 @@
+"""What is asked of the tables of an encoding themselves: small numbers, or numbers that change slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.capabilities import Offer
+from models.encodings.factors import TABLES, FactorEncoding
+from models.losses.base import LossConfig, Step
+from utils.errors import InputError
+
+# A table [*sides, F] -> its penalty [], and writes the penalty's gradient to a tensor of zeros of the same shape.
+Penalty = Callable[[Tensor, Tensor], Tensor]
+
+
+class TableLossConfig(LossConfig):
+    """What terms on the tables themselves share. The gradient is written by hand, in one pass over the table."""
+
+    needs: ClassVar[frozenset[Offer]] = frozenset({TABLES})
+    of: str = Field("density", description="the encoding, by its key in the foreground's field")
+
+    def __call__(self, step: Step) -> Tensor:
+        encoding = self._encoding(step)
+        return _Penalized.apply(encoding.table, encoding.grids, self.penalty)
+
+    def penalty(self, grid: Tensor, grad: Tensor) -> Tensor:
+        """[], of one table [*sides, F], whose gradient is added to `grad`."""
+        raise TypeError("a loss on tables defines penalty")
+
+    def _encoding(self, step: Step) -> FactorEncoding:
+        field = step.model.foreground.field
+        known = {name: part for name, part in field.named_children() if isinstance(part, FactorEncoding)}
+        if self.of not in known:
+            raise InputError(f"losses: of: {self.of} - no encoding with tables - expected one of {', '.join(known)}")
+        return known[self.of]
+
+
+class _Penalized(torch.autograd.Function):
+    """The sum of a penalty over tables that are views of one parameter [N, F]."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, views: Callable[[Tensor], list[Tensor]], penalty: Penalty) -> Tensor:
+        grad = torch.zeros_like(table)
+        ctx.save_for_backward(grad)
+        return torch.stack([penalty(*pair) for pair in zip(views(table.detach()), views(grad), strict=True)]).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (own,) = ctx.saved_tensors
+        return grad * own, None, None
+
+
+class TableL1Loss(TableLossConfig):
+    """Mean absolute number of each table in use, summed over the tables. Chen et al., "TensoRF" (2022), eq. 11."""
+
+    type: Literal["table_l1"] = "table_l1"
+
+    def penalty(self, grid: Tensor, grad: Tensor) -> Tensor:
+        """[]; see `TableLossConfig.penalty`."""
+        grad.add_(grid.sign(), alpha=1 / grid.numel())
+        return grid.abs().mean()
+
+
+class TableVariationLoss(TableLossConfig):
+    """Mean square of the differences of neighbors in each table, summed over its axes and the tables.
+
+    Chen et al., "TensoRF" (2022), section 4.3, whose code doubles it and weighs planes ten times as much as lines.
+    """
+
+    type: Literal["table_variation"] = "table_variation"
+
+    def penalty(self, grid: Tensor, grad: Tensor) -> Tensor:
+        """[]; see `TableLossConfig.penalty`."""
+        found = grid.new_zeros(())
+        for axis in range(grid.dim() - 1):
+            change = grid.diff(dim=axis)
+            found = found + change.square().mean()
+            change *= 2 / change.numel()
+            count = grid.shape[axis] - 1
+            grad.narrow(axis, 1, count).add_(change)
+            grad.narrow(axis, 0, count).sub_(change)
+        return found
