@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce
+from operator import mul
 from typing import Any
 
 import torch
@@ -98,14 +99,14 @@ def sampled(points: Tensor, leaves: list[Tensor], config: FactorConfig) -> Tenso
         at = points[:, axes] if len(axes) > 1 else F.pad(points[:, axes], (1, 0))
         found = F.grid_sample(leaf, at.view(1, -1, *[1] * (leaf.dim() - 3), at.shape[1]), align_corners=True)
         values.append(found.view(leaf.shape[1], -1))
-    terms = [values[i : i + config.together] for i in range(0, len(values), config.together)]
-    return torch.cat([torch.stack(term).prod(0) if len(term) > 1 else term[0] for term in terms]).T
+    return torch.cat(products(values, config.together)).T
 
 
 def looked_up(points: Tensor, table: Tensor, factors: Factors) -> Tensor:
     """[M, terms F] by rows and weights of each corner; differentiable twice by autograd."""
     low, high = factors.box.chunk(2)
-    u = ((points - low) / (high - low)).clamp(0, 1) * factors.resolution
+    most = factors.resolution.to(points.dtype)
+    u = torch.minimum(((points - low) * (most / (high - low))).clamp_min(0), most)
     cell = torch.minimum(u.detach().long(), factors.resolution.long() - 1)
     fraction, values = u - cell, []
     for count, *axes, first in factors.layout.tolist():
@@ -118,8 +119,12 @@ def looked_up(points: Tensor, table: Tensor, factors: Factors) -> Tensor:
                 weight = weight * (fraction[:, axis] if bit else 1 - fraction[:, axis])
             value = value + weight[:, None] * table.index_select(0, row)
         values.append(value)
-    by = factors.together
-    return torch.cat([torch.stack(values[i : i + by]).prod(0) for i in range(0, len(values), by)], 1)
+    return torch.cat(products(values, factors.together), 1)
+
+
+def products(values: list[Tensor], together: int) -> list[Tensor]:
+    """Of so many at a time, one after the other: `prod` divides in its backward pass, and loses two digits by it."""
+    return [reduce(mul, values[i : i + together]) for i in range(0, len(values), together)]
 
 
 def looked_up_with_vjp(points: Tensor, table: Tensor, factors: Factors) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
