@@ -152,7 +152,7 @@ def install() -> None:
     cuda.current_stream = cuda.Stream = lambda *_: SimpleNamespace(wait_stream=lambda other: None)
     cuda.stream, cuda.graph, cuda.CUDAGraph = nullcontext, recording, Tape
     cuda.get_sync_debug_mode, cuda.set_sync_debug_mode = lambda: "default", set_mode
-    cuda.max_memory_allocated = lambda *_: 0
+    cuda.max_memory_allocated, cuda.get_device_name = lambda *_: 0, lambda *_: NAME
     submit = ThreadPoolExecutor.submit  # a mode is of one thread
     ThreadPoolExecutor.submit = lambda pool, *job: submit(pool, within, *job)
     of_cpu = torch.Generator
