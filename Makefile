@@ -93,5 +93,5 @@ bench-gpu: $(VENV)/.installed-dev
 	@$(PY) -m benchmarks.time_to_quality --device cuda --minutes 0.5,2 $(ARGS)
 
 clean:
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

@@ -11,6 +11,7 @@ from dataio.scene import Inspection, Scene
 from dataio.shapes.relief import one_side
 from engine.experiment import ExperimentConfig
 from models.capabilities import DataFacts
+from utils.commands import words_of
 
 PLAIN = re.compile(r"[\w./~-]*/[\w./~-]*")  # paths that are text to YAML as they are
 FROM_ABOVE = 0.5  # upward part of the mean direction back to the cameras, from which on they look down
@@ -40,7 +41,7 @@ def from_above(scene: Scene) -> bool:
 def command(config: str, data: str, overrides: Sequence[str] = ()) -> str:
     """The line for a shell that trains a config on the data at a path, with changes as key.sub=value."""
     path = data if PLAIN.fullmatch(data) else json.dumps(data, ensure_ascii=False)
-    return shlex.join(["python", "train.py", config, f"data.path={path}", *overrides])
+    return shlex.join([*words_of("train.py"), config, f"data.path={path}", *overrides])
 
 
 def warnings(config: ExperimentConfig, scene: Scene) -> Iterator[str]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.console import PREFIX
 from utils.errors import StorageError, printable
 from utils.files import write_json
 
@@ -44,3 +45,11 @@ def this_command() -> str:
     script = Path(sys.argv[0])
     words = ["python", script.name] if script.suffix == ".py" else [script.name]
     return shlex.join([*words, *sys.argv[1:]])
+
+
+def words_of(script: str) -> list[str]:
+    """How a script of ours is called beside this process: `python train.py`, or `surfaces-train` of an installed copy.
+    """
+    if Path(sys.argv[0]).name.startswith(PREFIX):
+        return [PREFIX + script.removesuffix(".py").replace("_", "-")]
+    return ["python", script]

@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.saved import SavedScene, read_saved
 from utils.checkpoint import newest_checkpoint
-from utils.commands import noted_commands
+from utils.commands import noted_commands, words_of
 from utils.errors import InputError
 from utils.evaluation.results import read_results
 from utils.log import MESSAGES, METRICS
@@ -26,14 +26,14 @@ from utils.pages.curves import Curve
 
 MOST_LOG_BYTES = 1 << 28
 MOST_FILES = 500
-# What makes a file that no command is known of, by the beginning of its name.
+# The script that makes a file of which no command is known, by the beginning of its name.
 USUAL = {
-    "videos/": "python render.py {run}",
-    "meshes/reference": "python evaluate.py {run}",
-    "meshes/": "python extract_mesh.py {run}",
-    "asset": "python bake.py {run}",
-    "metrics.json": "python evaluate.py {run}",
-    "report.html": "python report.py {run}",
+    "videos/": "render.py",
+    "meshes/reference": "evaluate.py",
+    "meshes/": "extract_mesh.py",
+    "asset": "bake.py",
+    "metrics.json": "evaluate.py",
+    "report.html": "report.py",
 }
 
 
@@ -145,9 +145,8 @@ def _command(name: str, known: dict[str, str], folder: Path) -> str:
     own = known.get(name.rstrip("/"))
     if own is not None:
         return own
-    usual = next((command for start, command in USUAL.items() if name.startswith(start)), "")
-    trained = known.get("config.yaml", "") if not usual else ""
-    return usual.format(run=shlex.quote(str(folder))) or trained
+    usual = next((script for start, script in USUAL.items() if name.startswith(start)), None)
+    return shlex.join([*words_of(usual), str(folder)]) if usual else known.get("config.yaml", "")
 
 
 def _size(path: Path) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engine.viewer import remote
 from engine.viewer.keyframes import KeyFrame, path_through, write_next
 from engine.viewer.panel import RED, THIN, Panel, key_frame, wxyz_of
+from utils.commands import words_of
 from utils.errors import StorageError, printable
 
 Floats = NDArray[np.float64]
@@ -65,7 +66,7 @@ class PathTool:
         except StorageError as error:
             self.said.content = code(str(error))
             return
-        self._say(shlex.join(["python", "render.py", str(self.folder), "--path", str(place)]))
+        self._say(shlex.join([*words_of("render.py"), str(self.folder), "--path", str(place)]))
 
     def _say(self, command: str) -> None:
         print(command, flush=True)
@@ -106,7 +107,7 @@ def crop_command(folder: Path, low: Floats, high: Floats, world_from_scene: Floa
     ends = np.array(np.meshgrid(*zip(low, high, strict=True), indexing="ij")).reshape(3, -1).T
     world = ends @ world_from_scene[:3, :3].T + world_from_scene[:3, 3]
     numbers = ",".join(f"{value:.7g}" for value in (*world.min(0), *world.max(0)))
-    return shlex.join(["python", "extract_mesh.py", str(folder), f"--crop={numbers}"])
+    return shlex.join([*words_of("extract_mesh.py"), str(folder), f"--crop={numbers}"])
 
 
 class LiveTool:

@@ -32,7 +32,8 @@ def load_config(
     """The config in the YAML file `path` as a `model`.
 
     `base: FILE` (or a list, later ones win) names the files that this one completes; each is looked up
-    beside the file, then in the project's `configs/` and `configs/data/`. `overrides` are
+    beside the file, then in the project's `configs/` and `configs/data/`. So is `path` itself where it is
+    `configs/FILE` and there is none: an installed copy brings its own. `overrides` are
     `key.sub=value` with values in YAML; they win over all files. How they merge: docs/configs.md.
 
     renamed: keys of earlier versions, each with its name of today; `*` stands for any one key on the way. A name
@@ -49,7 +50,7 @@ def read_tree(
 ) -> Node:
     """What `load_config` validates: files and overrides merged, keys by their names of today. Raises `InputError`."""
     mistakes: list[str] = []
-    tree = _Files(mistakes).read(Path(path))
+    tree = _Files(mistakes).read(_ours_if_missing(Path(path)))
     tree = merge(tree, _parse_overrides(overrides, mistakes))
     for old, new in (renamed or {}).items():
         _rename(tree, old.split("."), new, None if saved else mistakes)
@@ -171,6 +172,13 @@ class _Files:
                 return candidate
         near = [file.name for folder in folders for file in sorted(folder.glob("*.yaml"))]
         raise InputError(f"{place}: base: no file {name!r}{did_you_mean(name, near)}")
+
+
+def _ours_if_missing(path: Path) -> Path:
+    """`path`, or the project's file of that name where nothing is at `configs/FILE` in the current folder."""
+    ours = CONFIGS.joinpath(*path.parts[1:])
+    named = path.parts[:1] == (CONFIGS.name,) and not os.path.lexists(path)
+    return ours if named and ours.is_file() else path
 
 
 def _no_file(path: Path) -> str:
