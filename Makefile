@@ -19,7 +19,7 @@ help:
 	@echo "make test       all quick tests (those for a GPU are skipped where there is none)"
 	@echo "make check      lint and types"
 	@echo "make nightly    the slow tests too"
-	@echo "make schema     write configs/schema.json anew, from which editors complete and check a config"
+	@echo "make schema     write configs/schema.json, by which editors check a config, and docs/reference/config.md"
 	@echo "make bench      time a training step, the kernels and rendering on the CPU, in under ten minutes"
 	@echo "make bench-gpu  the GPU tests, then the same on the GPU, and the quality after a time of training"
 	@echo "make clean      remove the virtual environment and the caches; runs/ stays"
@@ -79,6 +79,8 @@ check: lint types
 schema: $(VENV)/.installed
 	@$(PY) -c "from engine import experiment; print(experiment.schema_text(), end='')" > configs/schema.json.tmp
 	@mv configs/schema.json.tmp configs/schema.json
+	@$(PY) -m utils.config.reference > docs/reference/config.md.tmp
+	@mv docs/reference/config.md.tmp docs/reference/config.md
 
 bench: $(VENV)/.installed
 	@$(PY) -m benchmarks.train_step $(ARGS)

@@ -1,11 +1,13 @@
 """configs/schema.json, from which editors complete and check a config."""
 
 import json
+import re
 
 import pytest
 
 from engine import experiment
 from tests.support.sources import ROOT
+from utils.config import reference
 
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 
@@ -13,6 +15,17 @@ FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 def test_the_schema_is_current() -> None:
     committed = (ROOT / "configs/schema.json").read_text("utf-8")
     assert committed == experiment.schema_text(), "run: make schema"
+
+
+def test_the_page_of_all_keys_is_current() -> None:
+    schema = json.loads((ROOT / "configs/schema.json").read_text("utf-8"))
+    committed = (ROOT / "docs/reference/config.md").read_text("utf-8")
+    assert committed == reference.page(schema), "run: make schema"
+    described = [schema, *schema["$defs"].values()]
+    keys = {key for each in described for key in each.get("properties", ())} - {"base", "type"}
+    assert {key for key in keys if f"| `{key}` |" not in committed} == set()
+    links = set(re.findall(r"\]\(#([^)]+)\)", committed))
+    assert links and all(f"## {link}\n" in committed.lower() for link in links)
 
 
 def test_the_schema_knows_keys_parts_and_ranges() -> None:
