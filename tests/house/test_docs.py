@@ -76,6 +76,16 @@ def test_help_fits_a_screen_and_shows_an_example(script: Path) -> None:
     assert f"python {script.name}" in text
 
 
+@each_document
+def test_options_of_commands_exist(document: Path) -> None:
+    known = {path.name: path for path in scripts()}
+    for name, words in re.findall(r"^(?:\$ )?python (\w+\.py)(.*)$", document.read_text("utf-8"), flags=re.M):
+        options = set(re.findall(r"(?<= )--[a-z-]+", words.partition(" #")[0]))
+        assert name in known, f"{document.name}: python {name}"
+        missing = {option for option in options if option not in help_of(known[name])[1]}
+        assert not missing, f"{document.name}: python {name} {missing}"
+
+
 @each_script
 def test_help_answers_without_heavy_imports(script: Path) -> None:
     _, _, imported = help_of(script)
