@@ -273,6 +273,7 @@ def main(configs: list[str]) -> None:
     import render
     import train
     from engine.experiment import read_config
+    from models.encodings.base import EncodingConfig
     from models.encodings.hash_grid import HashGridConfig
 
     install()
@@ -303,8 +304,11 @@ def main(configs: list[str]) -> None:
             fields = {part: getattr(model, part).field for part in ("foreground", "background") if getattr(model, part)}
             keys = [sphere] if getattr(fields["foreground"], "start", None) == "hull" else []
             for part, field in fields.items():
-                if isinstance(field.encoding, HashGridConfig):
-                    keys.append(f"model.{part}.field.encoding.log2_rows=12")
+                for key, encoding in field:
+                    if isinstance(encoding, HashGridConfig):
+                        keys.append(f"model.{part}.field.{key}.log2_rows=12")
+                    elif isinstance(encoding, EncodingConfig) and "cells" in type(encoding).model_fields:
+                        keys.append(f"model.{part}.field.{key}.cells=24")
             here, _ = step_waits(path, [*made, "device=cpu", *keys], 1)
             value, found["waits"][name] = step_waits(path, [*there, *keys], 3)
             found["errors"][name] = [here, value]
