@@ -18,6 +18,7 @@ CELLS = 96  # per side of the cube around the unit sphere
 MAP = 256  # pixels of the larger side of a map of depths
 FEWEST = 10  # points in a view that says anything
 LONGEST = 0.2  # side of a triangle between points, of the picture's larger side
+STEEP = 1.2  # ratio of the depths of a triangle's corners: more reaches over an edge, to what lies behind
 CONTRADICTED = 0.3  # share of the views that must see through a cell, of those that say anything of it
 BEHIND = 0.1  # scene units: a view says the less of a cell the farther that lies behind what it sees
 SMOOTH = 1.0  # cells
@@ -71,13 +72,15 @@ def _nearness(cameras: Cameras, view: int, points: Tensor) -> Float64 | None:
     place = np.stack([column, row], -1).reshape(-1, 2)
     corners = pixels[mesh.simplices]
     side = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1).max(1)
+    corner_depth = depth[mesh.simplices]
+    one_surface = (side < LONGEST * size.max()) & (corner_depth.max(1) < STEEP * corner_depth.min(1))
     triangle = mesh.find_simplex(place)
-    known = np.flatnonzero((triangle >= 0) & (side[triangle] < LONGEST * size.max()))
+    known = np.flatnonzero((triangle >= 0) & one_surface[triangle])
     triangle = triangle[known]
     two = np.einsum("nij,nj->ni", mesh.transform[triangle, :2], place[known] - mesh.transform[triangle, 2])
     share = np.concatenate([two, 1 - two.sum(1, keepdims=True)], 1)
     found = np.zeros(len(place))
-    found[known] = (share / depth[mesh.simplices[triangle]]).sum(1)
+    found[known] = (share / corner_depth[triangle]).sum(1)
     return found.reshape(height, width)
 
 

@@ -34,7 +34,7 @@ class PointsLoss(LossConfig):
         return DataNeeds(points=True)
 
     def __call__(self, step: Step) -> Tensor:
-        if step.points is None:
+        if step.points is None or not step.points.within:
             return step.rendering.depth.new_zeros(())
         count = math.ceil(self.count * step.batch.share)
         drawn = step.points.drawn(count)

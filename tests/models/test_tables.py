@@ -23,7 +23,7 @@ from models.losses.tables import TableL1Loss, TableVariationLoss
 from models.model import Model
 from models.optimizers.adam import Adam
 from models.samples import Points
-from tests.models.test_losses import batch, rendering
+from tests.models.losses.test_losses import batch, rendering
 from tests.support.analytic import rays_at_sphere
 from tests.support.sources import ROOT
 from utils.errors import InputError

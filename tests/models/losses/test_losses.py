@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dataio.batches import RayBatch
-from dataio.seen_points import SeenPoints
+from models.losses.background_points import BackgroundPointsLoss
 from models.losses.base import LossConfig, Step, surface_points
 from models.losses.color import ColorLoss
 from models.losses.color_gradient import ColorGradientLoss
@@ -47,6 +47,7 @@ LOSSES: dict[str, LossConfig] = {
     "entropy": EntropyLoss(),
     "normal": NormalLoss(),
     "points": PointsLoss(),
+    "background_points": BackgroundPointsLoss(),
     "structure": StructureLoss(),
     "color_gradient": ColorGradientLoss(),
 }
@@ -83,7 +84,7 @@ def model() -> Model:
 
 
 def test_every_loss_is_tested_here() -> None:
-    elsewhere = {PatchNccLoss, TableL1Loss, TableVariationLoss}  # tests/models/test_patch_ncc, test_tables
+    elsewhere = {PatchNccLoss, TableL1Loss, TableVariationLoss}  # test_patch_ncc, test_tables
     assert set(parts(LossConfig).values()) == {type(loss) for loss in LOSSES.values()} | elsewhere
 
 
@@ -140,31 +141,6 @@ def test_sdf_depth_is_zero_only_where_the_surface_was_measured() -> None:
     assert right < 2e-3
     assert wrong == pytest.approx(0.02 * cosine.mean().item(), rel=0.25)
     assert loss(Step(seen, batch(2000), model)).item() == 0
-
-
-@pytest.mark.parametrize("off", [0.0, 0.004, 0.1, -0.05])
-def test_points_are_on_the_surface_and_nothing_stands_before_them(off: float) -> None:
-    """The exact sdf of a sphere, points `off` outside of it that may be 0.005 off, seen from straight above: |sdf| is
-    |off|, and before them the sdf is more than the distance to the point where that lies outside, and less than zero
-    where it lies inside.
-    """
-    torch.manual_seed(0)
-    out = torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
-    seen = SeenPoints((RADIUS + off) * out, -out, torch.full((500,), 0.005))
-    loss = PointsLoss(count=4000, band=0.02)
-    found = loss(Step(rendering(4), batch(4), sphere_model(), points=seen)).item()
-    far = 1 - RADIUS - off  # to the unit sphere
-    ahead = torch.linspace(0.02, far, 10_000, dtype=torch.float64)
-    value = off + ahead  # of the sdf, `ahead` before the point
-    before = torch.maximum(torch.exp(-5 * value) - 1, value - ahead).clamp_min(0).mean().item()
-    truth = max(abs(off) - 0.005, 0) + before
-    assert found == pytest.approx(truth, rel=0.02, abs=1e-6)
-
-
-def test_points_beyond_the_sphere_and_no_points_at_all_say_nothing(model: Model) -> None:
-    far = SeenPoints(torch.tensor([[0, 0, 1.5]]), torch.tensor([[0, 0, -1.0]]), torch.zeros(1))
-    for points in (far, None):
-        assert PointsLoss()(Step(rendering(4), batch(4), model, points=points)).item() == 0
 
 
 def test_surface_points_lie_on_the_surface(model: Model) -> None:

@@ -15,7 +15,7 @@ from models.losses.color_gradient import ColorGradientLoss
 from models.losses.patches import in_patches
 from models.losses.structure import StructureLoss
 from models.model import Model
-from tests.models.test_losses import rendering
+from tests.models.losses.test_losses import rendering
 from tests.support.analytic import rays_at_sphere, sphere_model
 from tests.support.sources import ROOT
 from utils.errors import InputError

@@ -1,0 +1,68 @@
+"""The background ends at the sparse points beyond the sphere."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.losses.base import DataNeeds, LossConfig, Step, mean_of
+from models.samples import DenseSamples
+from models.volume import Medium
+from utils.random_stream import uniform
+
+if TYPE_CHECKING:
+    from dataio.seen_points import SeenPoints
+
+
+class BackgroundPointsLoss(LossConfig):
+    """The background is transparent before sparse points, and opaque behind those beyond the unit sphere.
+
+    On the lines of sight that found them: the light that is lost before points beyond the sphere, and the light that
+    goes on behind them, by the background's own samples; and, at one random place of each line, the light that would be
+    lost between the camera and the sphere, where the renderer does not look but other views do. Sum of the means over
+    lines. After Deng et al., "Depth-supervised NeRF" (2022), whose depths are a normal distribution. Zero without a
+    background, and where the data have, or show, too few points. Differentiable in the background's parameters, once.
+    """
+
+    type: Literal["background_points"] = "background_points"
+    count: int = Field(512, ge=1, le=1 << 24, description="lines of sight of each kind, per step and rank")
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        return DataNeeds(points=True)
+
+    def __call__(self, step: Step) -> Tensor:
+        model, points, terms = step.model, step.points, [step.rendering.depth.new_zeros(())]
+        if model.background is None or points is None:
+            return terms[0]
+        count = math.ceil(self.count * step.batch.share)
+        if points.within:
+            terms.append(_lost_on_the_way(model.foreground, model.background, points.drawn(count)))
+        if points.within < len(points):
+            terms.append(_ends_at(model.background, points.drawn_beyond(count)))
+        return torch.stack(terms).sum()
+
+
+def _lost_on_the_way(foreground: Medium, background: Medium, drawn: SeenPoints) -> Tensor:
+    rays = drawn.rays()
+    way = foreground.bounds.clip(rays).near
+    t = uniform(way.shape, way.device) * way
+    at = rays.at(t)
+    samples = DenseSamples(rays, torch.zeros_like(way)[:, None], way[:, None], t[:, None], way[:, None])
+    tau = background.estimated_optical_depth(background.value(at)[:, None], samples)[:, 0]
+    return mean_of(-torch.expm1(-tau), background.bounds.contains(at))
+
+
+def _ends_at(medium: Medium, drawn: SeenPoints) -> Tensor:
+    rays = medium.bounds.clip(drawn.rays())
+    samples = medium.sampler(rays, medium)
+    tau = medium.estimated_optical_depth(medium.value(samples.positions), samples)
+    nearest, farthest = (samples.spread(drawn.distance + sign * drawn.doubt) for sign in (-1, 1))
+    lost = -torch.expm1(-samples.total(tau * (samples.t1 < nearest)))
+    # The interval that a point is in may be looked at before it: the next one counts as well.
+    behind = torch.exp(-samples.total(tau * (2 * samples.t0 - samples.t1 < farthest)))
+    return mean_of(lost + behind, rays.near < drawn.distance)
