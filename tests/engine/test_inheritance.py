@@ -35,7 +35,8 @@ def test_null_removes_a_loss_a_rate_and_a_medium(tmp_path: Path) -> None:
             OPEN, ["losses.mask=null", "model.background=null", "optimizer.parts={background.field.encoding: null}"]
         ),
     ):
-        assert set(config.losses) == {"color", "eikonal", "points"} and config.model.background is None
+        assert set(config.losses) == {"color", "eikonal", "points", "background_points"}
+        assert config.model.background is None
         assert set(config.optimizer.parts) == {"foreground.field.encoding", "foreground.opacity"}
         check_optimizer(config)
 

@@ -71,8 +71,8 @@ def test_no_field_takes_a_number_that_cannot_be_computed_with() -> None:
 
 def test_every_count_has_an_end() -> None:
     """Of what memory or time grow with: those that only say when something happens may be as large as they like."""
-    whenever = {"every", "steps", "log_every", "checkpoint_every", "validations", "keep_checkpoints", "holdout", "seed",
-                "min_track", "window", "patience", "share", "cell"}  # fmt: skip
+    whenever = {"every", "steps", "log_every", "checkpoint_every", "check_every", "keep_every", "keep_checkpoints",
+                "seed", "validations", "holdout", "min_track", "window", "patience", "share", "cell"}  # fmt: skip
     endless = {name for owner, name in OF_NUMBERS if not refused(owner, name, 2**62)}
     assert endless <= whenever
 
