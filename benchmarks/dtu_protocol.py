@@ -1,7 +1,7 @@
 """A made scan in DTU's official layout and a mesh with known faults: our protocol's numbers, beside the published ones.
 
-    python -m benchmarks.dtu_protocol --folder /tmp/dtu
-    python -m benchmarks.dtu_protocol --folder /tmp/dtu --published "PYTHON DTUeval-python/eval.py"
+    python -m benchmarks.dtu_protocol --folder dtu_made
+    python -m benchmarks.dtu_protocol --folder dtu_made --published "PYTHON DTUeval-python/eval.py"
 
 The published program needs open3d and scikit-learn, which this project does not: PYTHON is one that has them.
 """
