@@ -48,8 +48,10 @@ class SeenPoints:
         doubt = SURE * distance / scene.cameras.intrinsics[view, :2].mean(-1)
         inside = point.norm(dim=-1) < 1
         order = torch.argsort(~inside, stable=True)
-        every = point, line / distance[:, None], distance, doubt
-        return SeenPoints(*(part[order].to(device) for part in every), within=int(inside.sum()))
+        point, toward, distance, doubt = (
+            part[order].to(device) for part in (point, line / distance[:, None], distance, doubt)
+        )
+        return SeenPoints(point, toward, distance, doubt, int(inside.sum()))
 
     def drawn(self, count: int) -> SeenPoints:
         """N = `count` of those that end within the unit sphere, with repetition; there is one at least."""
@@ -61,8 +63,7 @@ class SeenPoints:
 
     def _drawn(self, count: int, first: int, end: int, *, within: int) -> SeenPoints:
         chosen = first + (uniform((count,), self.point.device) * (end - first)).long().clamp_max(end - first - 1)
-        every = self.point, self.toward, self.distance, self.doubt
-        return SeenPoints(*(part[chosen] for part in every), within=within)
+        return SeenPoints(self.point[chosen], self.toward[chosen], self.distance[chosen], self.doubt[chosen], within)
 
     def rays(self) -> Rays:
         """From the views through the points [T]."""
