@@ -7,21 +7,21 @@ is the product of its factors, number by number; all terms side by side, or thei
     lines               one term, line(x) line(y) line(z)              the same, eq. 5
     a dense grid        one term of one factor                         Sun et al., "DVGO" (2022), section 3
 
-The Jacobian is never stored; see `hash_encode`, whose passes these are.
+The Jacobian is never stored; see `look_up`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import warp as wp
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from models.kernels.encodings.factor_blocks import look_up_block, pull_block, scatter_block
+from models.kernels.encodings.look_up import Lookup, look_up, look_up_with_vjp
 from models.kernels.encodings.table_gradients import sums, zeros_like
 from models.kernels.runtime.launch import lanes, launch
 from models.kernels.runtime.native import Floats, Ints, Rows
@@ -69,7 +69,7 @@ def factor_features(points: Tensor, table: Tensor, factors: Factors, *, lead: in
     summed: the sum over terms and numbers instead. Returns [M, lead + terms F], term by term; [M, 1] where summed.
     Differentiable in `points` and `table`, once; use `factor_features_with_vjp` for gradients of the input gradient.
     """
-    return _LookUp.apply(points, table, _Layout(factors, lead, summed), None)
+    return look_up(points, table, _Lookup(factors, lead, summed))
 
 
 def factor_features_with_vjp(
@@ -80,102 +80,46 @@ def factor_features_with_vjp(
     To be called once at most; it gives [M, 3]. Features and vjp are differentiable in `points`, `table` and w, once,
     the mixed second derivatives within a cell included.
     """
-    layout, later = _Layout(factors, lead, False), _Later()
-    features = _LookUp.apply(points, table, layout, later)
-    return features, lambda weight: _Pull.apply(points, table, weight, features, layout, later)
+    return look_up_with_vjp(points, table, _Lookup(factors, lead, False))
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _Lookup(Lookup):
     factors: Factors
     lead: int
     summed: bool
 
-    def empty(self, points: Tensor, table: Tensor) -> Tensor:
-        """[M, W], to be filled in."""
+    def features(self, points: Tensor, table: Tensor, along: Tensor) -> Tensor:
+        """See `Lookup.features`."""
         width = 1 if self.summed else self.lead + self.factors.terms * table.shape[1]
-        return points.new_empty(len(points), width)
+        out = points.new_empty(len(points), width)
+        self._by_point(_look_up, points, table, [along, out])
+        return out
 
-    def by_point(self, kernel: Any, points: Tensor, table: Tensor, rest: list[Any]) -> None:
+    def pull(self, points: Tensor, table: Tensor, weight: Tensor, second: Tensor, along: Tensor) -> Tensor:
+        """See `Lookup.pull`."""
+        out = torch.empty_like(points)
+        self._by_point(_pull, points, table, [weight, second, along, out])
+        return out
+
+    def scatter(self, points: Tensor, table: Tensor, grad: Tensor, weight: Tensor, along: Tensor) -> Tensor | None:
+        """See `Lookup.scatter`. One thread of a CPU has a term's share of the numbers, block after block."""
+        own, together = self.factors, lanes(points.device)
+        grad_table, rows = sums.of(table, fresh=zeros_like)
+        numbers = next(size for size in REGISTERS if size <= together and table.shape[1] % size == 0)
+        shares = table.shape[1] // numbers
+        blocks = -(-len(points) // together)
+        layout = [own.layout.view(-1), own.resolution, own.box, own.together, self.lead, int(self.summed)]
+        inputs = [blocks, shares, numbers, points, table.detach(), *layout, grad, weight, along, rows]
+        launch(_scatter, blocks * shares * own.terms, inputs, device=points.device, block=max(blocks, 1), grain=GRAIN)
+        return grad_table
+
+    def _by_point(self, kernel: Any, points: Tensor, table: Tensor, rest: list[Any]) -> None:
         """Launch over blocks of points."""
         own = self.factors
         layout = [own.layout.view(-1), own.resolution, own.box, own.terms, own.together, self.lead, int(self.summed)]
         blocks = -(-len(points) // lanes(points.device))
         launch(kernel, blocks, [points, table.detach(), *layout, *rest], device=points.device, grain=GRAIN)
-
-    def scatter(self, points: Tensor, table: Tensor, rest: list[Any]) -> None:
-        """Add to the table's gradient: one thread of a CPU has a term's share of the numbers, block after block."""
-        own, together = self.factors, lanes(points.device)
-        numbers = next(size for size in REGISTERS if size <= together and table.shape[1] % size == 0)
-        shares = table.shape[1] // numbers
-        blocks = -(-len(points) // together)
-        layout = [own.layout.view(-1), own.resolution, own.box, own.together, self.lead, int(self.summed)]
-        inputs = [blocks, shares, numbers, points, table.detach(), *layout, *rest]
-        launch(_scatter, blocks * shares * own.terms, inputs, device=points.device, block=max(blocks, 1), grain=GRAIN)
-
-
-@dataclass
-class _Later:
-    """What the backward pass of the vjp hands to that of the features, which runs after it."""
-
-    second: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def take(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        nothing = points.new_empty(0, 0)
-        return self.second.pop() if self.second else (nothing, nothing)
-
-
-class _LookUp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, points: Tensor, table: Tensor, layout: _Layout, later: _Later | None) -> Tensor:
-        points = points.contiguous()
-        ctx.save_for_backward(points, table)
-        ctx.layout, ctx.later = layout, later
-        features = layout.empty(points, table)
-        layout.by_point(_look_up, points, table, [points.new_empty(0, 3), features])
-        return features
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        points, table = ctx.saved_tensors
-        grad = grad.contiguous()
-        nothing = points.new_empty(0, 0)
-        weight, along = ctx.later.take(points) if ctx.later else (nothing, nothing)
-        grad_points = grad_table = None
-        if ctx.needs_input_grad[1]:
-            grad_table, rows = sums.of(table, fresh=zeros_like)
-            ctx.layout.scatter(points, table, [grad, weight, along, rows])
-        if ctx.needs_input_grad[0]:
-            grad_points = torch.empty_like(points)
-            ctx.layout.by_point(_pull, points, table, [grad, weight, along, grad_points])
-        return grad_points, grad_table, None, None
-
-
-class _Pull(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, points: Tensor, table: Tensor, weight: Tensor, features: Tensor, layout: _Layout, later: _Later
-    ) -> Tensor:
-        # `features` is not read: as an input it makes its backward pass run after this one's.
-        points, weight = points.contiguous(), weight.contiguous()
-        ctx.save_for_backward(points, table, weight)
-        ctx.layout, ctx.later = layout, later
-        out, nothing = torch.empty_like(points), points.new_empty(0, 0)
-        layout.by_point(_pull, points, table, [weight, nothing, nothing, out])
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, None, None, None]:
-        points, table, weight = ctx.saved_tensors
-        along = grad.contiguous()
-        ctx.later.second.append((weight, along))
-        grad_weight = None
-        if ctx.needs_input_grad[2]:
-            grad_weight = ctx.layout.empty(points, table)
-            ctx.layout.by_point(_look_up, points, table, [along, grad_weight])
-        return None, None, grad_weight, None, None, None
 
 
 @wp.kernel(enable_backward=False)

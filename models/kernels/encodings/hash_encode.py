@@ -13,15 +13,15 @@ on a GPU; the bodies are the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import warp as wp
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from models.kernels.encodings.hash_blocks import encode_block, frame_block, lead_block, pull_block, scatter_block
+from models.kernels.encodings.look_up import Lookup, look_up, look_up_with_vjp
 from models.kernels.encodings.table_gradients import sums
 from models.kernels.runtime.launch import lanes, launch
 from models.kernels.runtime.native import Ints, Pairs, Rows
@@ -71,7 +71,7 @@ def hash_encode(
     Returns [M, lead + 2L], level by level.
     Differentiable in `points` and `table`, once; use `hash_encode_with_vjp` for gradients of the input gradient.
     """
-    return _Encode.apply(points, table, _Layout(levels, active, lead, read), None)
+    return look_up(points, table, _Lookup(levels, active, lead, read))
 
 
 def hash_encode_with_vjp(
@@ -82,13 +82,11 @@ def hash_encode_with_vjp(
     To be called once at most. Features and vjp are differentiable in `points`, `table` and w, once. Along one
     axis the features are piecewise linear; their mixed second derivatives within a cell are in the backward pass.
     """
-    layout, later = _Layout(levels, active, lead, read), _Later()
-    features = _Encode.apply(points, table, layout, later)
-    return features, lambda weight: _Pull.apply(points, table, weight, features, layout, later)
+    return look_up_with_vjp(points, table, _Lookup(levels, active, lead, read))
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _Lookup(Lookup):
     levels: HashLevels
     active: int
     lead: int  # columns in front of the features, for the point itself
@@ -102,9 +100,24 @@ class _Layout:
     def arguments(self, points: Tensor) -> list[Any]:
         return [points, self.levels.resolution, self.levels.first_row, self.active, self.lead]
 
-    def empty(self, points: Tensor) -> Tensor:
-        """[M, lead + 2L], to be filled in."""
-        return points.new_empty(len(points), self.lead + FEATURES * len(self.levels.resolution))
+    def features(self, points: Tensor, table: Tensor, along: Tensor) -> Tensor:
+        """See `Lookup.features`."""
+        out = points.new_empty(len(points), self.lead + FEATURES * len(self.levels.resolution))
+        self.by_level(_encode, points, [*self.words(table), along, out], in_order=False)
+        return out
+
+    def pull(self, points: Tensor, table: Tensor, weight: Tensor, second: Tensor, along: Tensor) -> Tensor:
+        """See `Lookup.pull`."""
+        out = torch.empty_like(points)
+        self.by_point(_pull, points, [*self.words(table), weight, second, along, out])
+        return out
+
+    def scatter(self, points: Tensor, table: Tensor, grad: Tensor, weight: Tensor, along: Tensor) -> Tensor | None:
+        """See `Lookup.scatter`."""
+        grad_table, rows = sums.of(table, wp.vec2)
+        fresh = self.fresh(grad_table, points)
+        self.by_level(_scatter, points, [rows, int(fresh), grad, weight, along], in_order=True)
+        return grad_table
 
     def fresh(self, grad: Tensor | None, points: Tensor) -> bool:
         """Whether `_scatter` is to fill the levels of a new table with zeros; the others are filled here.
@@ -136,71 +149,6 @@ class _Layout:
         chunk = CHUNK if points.device.type == "cpu" else 1
         inputs = [*self.arguments(points), blocks, chunk, *rest]
         launch(kernel, -(-blocks // chunk), inputs, device=points.device, grain=2)
-
-
-@dataclass
-class _Later:
-    """What the backward pass of the vjp hands to that of the features, which runs after it."""
-
-    second: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def take(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        nothing = points.new_empty(0, 0)
-        return self.second.pop() if self.second else (nothing, nothing)
-
-
-class _Encode(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, points: Tensor, table: Tensor, layout: _Layout, later: _Later | None) -> Tensor:
-        points = points.contiguous()
-        ctx.save_for_backward(points, table)
-        ctx.layout, ctx.later = layout, later
-        features = layout.empty(points)
-        layout.by_level(_encode, points, [*layout.words(table), points.new_empty(0, 3), features], in_order=False)
-        return features
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        points, table = ctx.saved_tensors
-        grad = grad.contiguous()
-        weight, along = ctx.later.take(points) if ctx.later else (points.new_empty(0, 0), points.new_empty(0, 3))
-        grad_points = grad_table = None
-        if ctx.needs_input_grad[1]:
-            grad_table, rows = sums.of(table, wp.vec2)
-            fresh = ctx.layout.fresh(grad_table, points)
-            ctx.layout.by_level(_scatter, points, [rows, int(fresh), grad, weight, along], in_order=True)
-        if ctx.needs_input_grad[0]:
-            grad_points = torch.empty_like(points)
-            ctx.layout.by_point(_pull, points, [*ctx.layout.words(table), grad, weight, along, grad_points])
-        return grad_points, grad_table, None, None
-
-
-class _Pull(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, points: Tensor, table: Tensor, weight: Tensor, features: Tensor, layout: _Layout, later: _Later
-    ) -> Tensor:
-        # `features` is not read: as an input it makes its backward pass run after this one's.
-        points, weight = points.contiguous(), weight.contiguous()
-        ctx.save_for_backward(points, table, weight)
-        ctx.layout, ctx.later = layout, later
-        out = torch.empty_like(points)
-        nothing = points.new_empty(0, 0)
-        layout.by_point(_pull, points, [*layout.words(table), weight, nothing, nothing, out])
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, None, None, None]:
-        points, table, weight = ctx.saved_tensors
-        along = grad.contiguous()
-        ctx.later.second.append((weight, along))
-        grad_weight = None
-        if ctx.needs_input_grad[2]:
-            grad_weight = ctx.layout.empty(points)
-            ctx.layout.by_level(_encode, points, [*ctx.layout.words(table), along, grad_weight], in_order=False)
-        return None, None, grad_weight, None, None, None
 
 
 @wp.kernel(enable_backward=False)
