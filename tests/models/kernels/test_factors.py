@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.kernels.encodings.factors import Factors, factor_features, factor_features_with_vjp, layout_of
 from models.kernels.runtime.launch import set_threads
+from tests.support.second_order import check_pullback
 
 VM = [[0, 1], [2], [0, 2], [1], [1, 2], [0]]
 KINDS: dict[str, tuple[Sequence[Sequence[int]], int]] = {
@@ -97,24 +98,13 @@ def test_sums(kind: str, width: int, device: torch.device) -> None:
 def test_pullback_and_its_gradients(kind: str, width: int, count: int, lead: int, device: torch.device) -> None:
     """The double backward of an eikonal loss: gradients of the input gradient in table, points and weights."""
     (factors, table), points = made(kind, width), places(count)
-    columns = lead + factors.terms * width
-    generator = torch.Generator().manual_seed(7)
-    weight, for_value, for_gradient = (torch.randn(count, n, generator=generator) for n in (columns, columns, 3))
-    p64, t64, w64 = (x.double().requires_grad_() for x in (points, table, weight))
-    features = reference(p64, t64, factors, lead)
-    pulled = torch.autograd.grad((features * w64).sum(), p64, create_graph=True)[0]
-    loss = (features * for_value.double()).sum() + (pulled * for_gradient.double()).sum()
-    wanted = torch.autograd.grad(loss, [p64, t64, w64])
-
-    p, t, w = (x.to(device).requires_grad_() for x in (points, table, weight))
-    value, vjp = factor_features_with_vjp(p, t, on(factors, device), lead=lead)
-    slope = vjp(w)
-    mine = (value * for_value.to(device)).sum() + (slope * for_gradient.to(device)).sum()
-    grads = torch.autograd.grad(mine, [p, t, w])
-    torch.testing.assert_close(slope.cpu().double(), pulled.detach(), atol=1e-3, rtol=1e-4)
-    for got, truth in zip(grads, wanted, strict=True):
-        scale = truth.abs().max().clamp_min(1.0) if truth.numel() else 1.0
-        torch.testing.assert_close(got.cpu().double() / scale, truth / scale, atol=1e-5, rtol=1e-4)
+    check_pullback(
+        lambda p, t: factor_features_with_vjp(p, t, on(factors, device), lead=lead),
+        lambda p, t: reference(p, t, factors, lead),
+        points,
+        table,
+        device,
+    )
 
 
 def test_beyond_the_box_nothing_changes(device: torch.device) -> None:

@@ -11,6 +11,7 @@ from models.encodings.hash_grid import HashGridConfig
 from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_vjp
 from models.kernels.runtime.launch import set_threads
 from models.optimizers.adam import Adam
+from tests.support.second_order import check_pullback
 
 LEVELS = HashLevels.geometric(4, base=3, top=40, log2_rows=10)
 
@@ -77,23 +78,13 @@ def test_values_and_gradients(count: int, active: int, lead: int, device: torch.
 def test_pullback_and_its_gradients(count: int, active: int, lead: int, device: torch.device) -> None:
     """The double backward of an eikonal loss: gradients of the input gradient in table, points and weights."""
     points, table = inputs(count)
-    generator = torch.Generator().manual_seed(7)
-    weight, for_value, for_gradient = (torch.randn(count, n, generator=generator) for n in (lead + 8, lead + 8, 3))
-    p64, t64, w64 = (x.double().requires_grad_() for x in (points, table, weight))
-    features = reference(p64, t64, active, lead)
-    pulled = torch.autograd.grad((features * w64).sum(), p64, create_graph=True)[0]
-    loss = (features * for_value.double()).sum() + (pulled * for_gradient.double()).sum()
-    wanted = torch.autograd.grad(loss, [p64, t64, w64])
-
-    p, t, w = (x.to(device).requires_grad_() for x in (points, table, weight))
-    value, vjp = hash_encode_with_vjp(p, t, LEVELS.to(device), active=active, lead=lead)
-    slope = vjp(w)
-    mine = (value * for_value.to(device)).sum() + (slope * for_gradient.to(device)).sum()
-    grads = torch.autograd.grad(mine, [p, t, w])
-    torch.testing.assert_close(slope.cpu().double(), pulled.detach(), atol=1e-3, rtol=1e-4)
-    for got, truth in zip(grads, wanted, strict=True):
-        scale = truth.abs().max().clamp_min(1.0) if truth.numel() else 1.0
-        torch.testing.assert_close(got.cpu().double() / scale, truth / scale, atol=1e-5, rtol=1e-4)
+    check_pullback(
+        lambda p, t: hash_encode_with_vjp(p, t, LEVELS.to(device), active=active, lead=lead),
+        lambda p, t: reference(p, t, active, lead),
+        points,
+        table,
+        device,
+    )
 
 
 def test_pullback_alone_reaches_the_table(device: torch.device) -> None:

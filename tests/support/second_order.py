@@ -1,0 +1,38 @@
+"""The double backward of an eikonal loss, against float64."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def check_pullback(
+    with_vjp: Callable[[Tensor, Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]],
+    reference: Callable[[Tensor, Tensor], Tensor],
+    points: Tensor,
+    table: Tensor,
+    device: torch.device,
+) -> None:
+    """Gradients of values and of the input gradient in points [M, 3], table [N, F] and weights.
+
+    with_vjp: features [M, W] on the device and their vjp. reference: features that torch differentiates.
+    """
+    p64, t64 = (x.double().requires_grad_() for x in (points, table))
+    features = reference(p64, t64)
+    generator = torch.Generator().manual_seed(7)
+    columns = features.shape[1]
+    weight, for_value, for_gradient = (torch.randn(len(points), n, generator=generator) for n in (columns, columns, 3))
+    w64 = weight.double().requires_grad_()
+    pulled = torch.autograd.grad((features * w64).sum(), p64, create_graph=True)[0]
+    loss = (features * for_value.double()).sum() + (pulled * for_gradient.double()).sum()
+    wanted = torch.autograd.grad(loss, [p64, t64, w64])
+
+    p, t, w = (x.to(device).requires_grad_() for x in (points, table, weight))
+    value, vjp = with_vjp(p, t)
+    slope = vjp(w)
+    mine = (value * for_value.to(device)).sum() + (slope * for_gradient.to(device)).sum()
+    grads = torch.autograd.grad(mine, [p, t, w])
+    torch.testing.assert_close(slope.cpu().double(), pulled.detach(), atol=1e-3, rtol=1e-4)
+    for got, truth in zip(grads, wanted, strict=True):
+        scale = truth.abs().max().clamp_min(1.0) if truth.numel() else 1.0
+        torch.testing.assert_close(got.cpu().double() / scale, truth / scale, atol=1e-5, rtol=1e-4)
