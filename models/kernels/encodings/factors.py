@@ -7,7 +7,7 @@ is the product of its factors, number by number; all terms side by side, or thei
     lines               one term, line(x) line(y) line(z)              the same, eq. 5
     a dense grid        one term of one factor                         Sun et al., "DVGO" (2022), section 3
 
-The Jacobian is never stored; see `look_up`.
+The Jacobian is never stored; see `hash_encode`, whose passes these are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import warp as wp
 from torch import Tensor
 
 from models.kernels.encodings.factor_blocks import look_up_block, pull_block, scatter_block
-from models.kernels.encodings.look_up import Lookup, look_up, look_up_with_vjp
+from models.kernels.encodings.hash_encode import Lookup, look_up, look_up_with_vjp
 from models.kernels.encodings.table_gradients import sums, zeros_like
 from models.kernels.runtime.launch import lanes, launch
 from models.kernels.runtime.native import Floats, Ints, Rows

@@ -6,22 +6,24 @@ The Jacobian d(features)/d(points) is never stored: the vjp from feature weights
 second time, which costs less than the memory traffic of 6 numbers per point and level. In the backward pass of a
 loss on the input gradient, the first- and second-order gradients of the table are scattered together, in one pass.
 
+Which pass reads what of which other one is the same for every encoding by a table, and stands in `Lookup` and below.
 A kernel handles a block of points at one level: `LANES` points of one vector register on a CPU, one point per thread
 on a GPU; the bodies are the same.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import warp as wp
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from models.kernels.encodings.hash_blocks import encode_block, frame_block, lead_block, pull_block, scatter_block
-from models.kernels.encodings.look_up import Lookup, look_up, look_up_with_vjp
 from models.kernels.encodings.table_gradients import sums
 from models.kernels.runtime.launch import lanes, launch
 from models.kernels.runtime.native import Ints, Pairs, Rows
@@ -30,6 +32,100 @@ FEATURES = 2  # per level; a level's entry is one 8-byte load
 CHUNK = 32  # blocks that go through all levels together, where levels are summed up
 PARTS = 8  # of the points, of which a thread takes one at a time through a level
 GRAIN = 256  # (level, block) items that are worth a second thread
+
+
+class Lookup(ABC):
+    """The kernels of an encoding over a table [N, F], for points [M, 3]; features are [M, W].
+
+    along: [M, 3], a direction for each point, or of no rows: none.
+    """
+
+    @abstractmethod
+    def features(self, points: Tensor, table: Tensor, along: Tensor) -> Tensor:
+        """[M, W] features or, with a direction, their derivative in it."""
+
+    @abstractmethod
+    def pull(self, points: Tensor, table: Tensor, weight: Tensor, second: Tensor, along: Tensor) -> Tensor:
+        """[M, 3] gradient of sum(weight * features) in the points, and of the derivative along a direction.
+
+        weight, second: [M, W], of the features and of their derivative; `second` has no rows without a direction.
+        """
+
+    @abstractmethod
+    def scatter(self, points: Tensor, table: Tensor, grad: Tensor, weight: Tensor, along: Tensor) -> Tensor | None:
+        """Gradient of the table, as `TableGradients.of` returns it: of the features and of their derivative.
+
+        grad, weight: [M, W], as `weight` and `second` of `pull`.
+        """
+
+
+def look_up(points: Tensor, table: Tensor, lookup: Lookup) -> Tensor:
+    """[M, W] features of points [M, 3]. Differentiable in `points` and `table`, once."""
+    return _Features.apply(points, table, lookup, None)
+
+
+def look_up_with_vjp(points: Tensor, table: Tensor, lookup: Lookup) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """As `look_up`, and a function from feature weights w [M, W] to d(sum w . features)/d(points) [M, 3].
+
+    To be called once at most. Features and vjp are differentiable in `points`, `table` and w, once.
+    """
+    later = _Later()
+    features = _Features.apply(points, table, lookup, later)
+    return features, lambda weight: _Pull.apply(points, table, weight, features, lookup, later)
+
+
+@dataclass
+class _Later:
+    """What the backward pass of the vjp hands to that of the features, which runs after it."""
+
+    second: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
+def _nothing(points: Tensor) -> Tensor:
+    return points.new_empty(0, 3)
+
+
+class _Features(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, table: Tensor, lookup: Lookup, later: _Later | None) -> Tensor:
+        points = points.contiguous()
+        ctx.save_for_backward(points, table)
+        ctx.lookup, ctx.later = lookup, later
+        return lookup.features(points, table, _nothing(points))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        points, table = ctx.saved_tensors
+        grad, nothing = grad.contiguous(), _nothing(points)
+        weight, along = ctx.later.second.pop() if ctx.later and ctx.later.second else (nothing, nothing)
+        grad_points = grad_table = None
+        if ctx.needs_input_grad[1]:
+            grad_table = ctx.lookup.scatter(points, table, grad, weight, along)
+        if ctx.needs_input_grad[0]:
+            grad_points = ctx.lookup.pull(points, table, grad, weight, along)
+        return grad_points, grad_table, None, None
+
+
+class _Pull(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, points: Tensor, table: Tensor, weight: Tensor, features: Tensor, lookup: Lookup, later: _Later
+    ) -> Tensor:
+        # `features` is not read: as an input it makes its backward pass run after this one's.
+        points, weight = points.contiguous(), weight.contiguous()
+        ctx.save_for_backward(points, table, weight)
+        ctx.lookup, ctx.later = lookup, later
+        return lookup.pull(points, table, weight, _nothing(points), _nothing(points))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, None, None, None]:
+        points, table, weight = ctx.saved_tensors
+        along = grad.contiguous()
+        ctx.later.second.append((weight, along))
+        grad_weight = ctx.lookup.features(points, table, along) if ctx.needs_input_grad[2] else None
+        return None, None, grad_weight, None, None, None
 
 
 @dataclass(frozen=True)
