@@ -13,12 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from engine.early import run_folder
 from engine.experiment import ExperimentConfig, read_config
-from engine.run import load_model
-from engine.saved import Saved, read_saved
+from engine.run import find_checkpoint, load_model
+from engine.saved import Saved, read_color, read_saved, similarity
 from models.model import Model
-from utils.checkpoint import best_checkpoint, newest_checkpoint
 from utils.config.loading import to_yaml
 from utils.entries import Entry
 from utils.errors import InputError
@@ -45,8 +43,8 @@ def publish(path: str | Path, out: Path, *, data_license: str, best: bool = Fals
     data_license: of the photographs, by the user's word. best: of the highest PSNR instead of the newest. Raises
     InputError where there is no such checkpoint, and StorageError.
     """
-    folder = run_folder(Path(path))
-    saved = read_saved(_checkpoint(Path(path), folder, best))
+    folder, checkpoint = find_checkpoint(Path(path), best=best)
+    saved = read_saved(checkpoint)
     config = read_config(folder / CONFIG, saved=True)
     # Places on the machine that trained it are nobody's business.
     config = config.model_copy(update={"output": None, "data": config.data.model_copy(update={"path": None})})
@@ -76,24 +74,13 @@ def open_published(folder: Path) -> Published:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"{source}: not the weights of a published run: {error}") from None
     background = about["background"]
-    color = None if background.missing else tuple(background.numbers(3, 0.0, 1.0))
-    model = _model(config, color, about["cameras"].whole(1, 10**6))  # type: ignore[arg-type]
+    color = None if background.missing else read_color(background)
+    model = _model(config, color, about["cameras"].whole(1, 10**6))
     load_model(model, Entry(state, "model", source))
     model.update(about["progress"].number(0.0, 1.0))
-    frame = np.array([row.numbers(4) for row in about["world_from_scene"]])
-    if frame.shape != (4, 4):
-        raise about["world_from_scene"].refused("4 rows")
+    place = about["world_from_scene"]
+    frame = similarity(np.array([row.numbers(4) for row in place]), place)
     return Published(config, model.eval(), frame, about["step"].whole())
-
-
-def _checkpoint(path: Path, folder: Path, best: bool) -> Path:
-    if (path / "manifest.json").is_file():
-        return path
-    checkpoint = (best_checkpoint if best else newest_checkpoint)(folder / "checkpoints")
-    if checkpoint is None:
-        what = "best checkpoint - train with train.keep_best=true" if best else "complete checkpoint - train it first"
-        raise InputError(f"{folder}: no {what}")
-    return checkpoint
 
 
 def _model(config: ExperimentConfig, background: tuple[float, float, float] | None, cameras: int) -> Model:

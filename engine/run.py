@@ -24,7 +24,7 @@ from models.model import Model
 from models.optimizers.together import Optimizers
 from models.samples import Points
 from utils import memory
-from utils.checkpoint import newest_checkpoint
+from utils.checkpoint import best_checkpoint, newest_checkpoint
 from utils.distributed import choose_device
 from utils.entries import Entry, described, is_plain
 from utils.errors import InputError, printable
@@ -57,7 +57,7 @@ class Run:
     @staticmethod
     def open(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> Run:
         """A run folder (its newest sound checkpoint) or a checkpoint folder. Raises InputError."""
-        folder, checkpoint = _find(Path(path))
+        folder, checkpoint = find_checkpoint(Path(path))
         on = choose_device(device)
         if on.type == "cpu":
             memory.limit()
@@ -218,12 +218,17 @@ def check_scene(scene: Scene, before: npt.NDArray[np.float64], source: str) -> N
         )
 
 
-def _find(path: Path) -> tuple[Path, Path]:
-    """The run folder and the checkpoint that `path` means."""
+def find_checkpoint(path: Path, *, best: bool = False) -> tuple[Path, Path]:
+    """The run folder and the checkpoint that `path` means: that one itself, or of a run the newest or the best.
+
+    Raises InputError where there is none.
+    """
     folder = run_folder(path)
     if (path / "manifest.json").is_file():
         return folder, path
-    checkpoint = newest_checkpoint(path / "checkpoints")
+    place = folder / "checkpoints"
+    checkpoint = (best_checkpoint if best else newest_checkpoint)(place)
     if checkpoint is None:
-        raise InputError(f"{path}: no complete checkpoint in {path / 'checkpoints'} - train it first")
-    return path, checkpoint
+        kind, how = ("best", "train with train.keep_best=true") if best else ("complete", "train it first")
+        raise InputError(f"{folder}: no {kind} checkpoint{'' if best else f' in {place}'} - {how}")
+    return folder, checkpoint

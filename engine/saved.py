@@ -111,7 +111,7 @@ def read_scene(saved: Entry) -> SavedScene:
         names=saved["names"].names(len(cameras)),
         world_from_scene=_similarity(saved["world_from_scene"]),
         up=_direction(saved["up"]),
-        background=None if background.missing else _color(background),
+        background=None if background.missing else read_color(background),
         georeference=None if place.missing else _georeference(place),
     )
 
@@ -166,7 +166,13 @@ def _splits(saved: Entry, views: int) -> dict[str, npt.NDArray[np.int64]]:
 
 
 def _similarity(saved: Entry) -> npt.NDArray[np.float64]:
-    matrix = saved.tensor((4, 4), torch.float64).double().numpy()
+    return similarity(saved.tensor((4, 4), torch.float64).double().numpy(), saved)
+
+
+def similarity(matrix: npt.NDArray[np.float64], saved: Entry) -> npt.NDArray[np.float64]:
+    """The same, [4, 4]; raises InputError, of the entry that it was read from, where it is no similarity."""
+    if matrix.shape != (4, 4):
+        raise saved.refused("4 rows")
     turn = matrix[:3, :3]
     scale = np.cbrt(max(np.linalg.det(turn), 0.0))
     rigid = scale > 0 and np.abs(turn @ turn.T / scale**2 - np.eye(3)).max() < NOT_RIGID
@@ -182,7 +188,8 @@ def _direction(saved: Entry) -> npt.NDArray[np.float64]:
     return up
 
 
-def _color(saved: Entry) -> tuple[float, float, float]:
+def read_color(saved: Entry) -> tuple[float, float, float]:
+    """Red, green and blue in [0, 1]. Raises InputError."""
     red, green, blue = saved.numbers(3, 0.0, 1.0)
     return red, green, blue
 
