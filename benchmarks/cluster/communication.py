@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.machine import count, parser_of
-from benchmarks.train_step import overrides_of
+from benchmarks.train_step import overrides_of, running, short_run
 from utils.errors import run_script
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ Steps of the first rank: as trained, without the exchange of gradients, and as t
 in half precision on their way. train.rays are those of all ranks."""
 # Bytes per second and seconds per message between GPUs, for the model: rates that all-reduce is known to reach.
 LINKS = {"NVLink": (200e9, 10e-6), "PCIe 4": (20e9, 15e-6), "100 Gb/s network": (10e9, 30e-6)}
+
+
+LENGTH = 1_000_000  # steps of the run whose first ones are measured
 
 
 @dataclass
@@ -43,31 +46,21 @@ def main() -> int:
 
     from utils import distributed
 
-    ranks = distributed.setup(args.device)
     try:
-        found = measure(args.config, overrides_of(None, args.device, args.overrides), ranks, args.steps)
-        for line in lines(found, ranks.world) if ranks.is_main else ():
+        found = measure(args.config, overrides_of(None, args.device, args.overrides), args.steps)
+        for line in lines(found) if found["is_main"] else ():
             print(line)
     finally:
         distributed.cleanup()
     return 0
 
 
-def measure(config: str, overrides: list[str], ranks: Any, steps: int) -> dict[str, Any]:
+def measure(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
     """Times in seconds, sizes in bytes; of this rank."""
-    import tempfile
-
-    from engine import experiment, resume
-
-    quiet = ["train.minutes=null", "train.steps=1000000", "train.validations=0", "train.checkpoint_minutes=100000"]
-    read = experiment.read_config(config, [*quiet, *overrides])
-    with tempfile.TemporaryDirectory() as folder:
-        run = resume.open_trainer(read, Path(folder), ranks, allow_config_change=False)
-        assert run is not None
-        try:
-            return {"config": Path(config).stem, "rays": run.share.own, **_measure(run, steps)}
-        finally:
-            run.close()
+    with running(short_run(config, overrides, LENGTH)) as run:
+        who = {"config": Path(config).stem, "rays": run.share.own}
+        who |= {"world": run.ranks.world, "is_main": run.ranks.is_main}
+        return {**who, **_measure(run, steps)}
 
 
 def _measure(run: Trainer, steps: int) -> dict[str, Any]:
@@ -97,15 +90,15 @@ def _without_exchange(run: Trainer) -> Iterator[None]:
     module, inner = run.gradients.module, run.gradients._in_turn
 
     def in_turn(micro_batches: Any) -> Any:
-        with module.no_sync() if run.ranks.world > 1 else nullcontext():
+        with module.no_sync():
             return inner(micro_batches)
 
-    check, run.gradients._in_turn = run.config.distributed, in_turn  # type: ignore[method-assign]
-    run.config = run.config.model_copy(update={"distributed": check.model_copy(update={"check_every": 0})})
+    usual, run.gradients._in_turn = run.config, in_turn  # type: ignore[method-assign]
+    run.config = usual.model_copy(update={"distributed": usual.distributed.model_copy(update={"check_every": 0})})
     try:
         yield
     finally:
-        run.gradients._in_turn = inner  # type: ignore[method-assign]
+        run.gradients._in_turn, run.config = inner, usual  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -138,10 +131,10 @@ def _timed(run: Trainer, steps: int) -> tuple[float, float]:
     return median(walls), median(cpus)
 
 
-def lines(found: dict[str, Any], world: int) -> Iterator[str]:
+def lines(found: dict[str, Any]) -> Iterator[str]:
     """What was measured, and the model of more ranks."""
     exchange, megabytes = found["exchange"], found["gradients"] / 1e6
-    yield f"{found['config']}: {world} ranks, {found['rays']} rays on the first"
+    yield f"{found['config']}: {found['world']} ranks, {found['rays']} rays on the first"
     yield f"  gradients {megabytes:.2f} MB per step, rows of tables that are not zero {found['rows']:.0%}"
     yield f"  beside them {exchange.calls} all-reduces of {exchange.size} bytes in all"
     for name in ("step", "alone", "half"):
