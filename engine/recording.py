@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from utils.errors import first_line
+
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
 
@@ -68,7 +70,7 @@ class Recording(Generic[InputT, ResultT]):
             raise
         except RuntimeError as error:
             self._forget()
-            self.refused = str(error).splitlines()[0][:200]
+            self.refused = first_line(error)[:200]
             for generator in generators:
                 generator.manual_seed(generator.initial_seed())
             return self.work(given)

@@ -28,7 +28,8 @@ import torch
 
 from utils import fail_points
 from utils.entries import described
-from utils.errors import InputError, StorageError, printable
+from utils.errors import InputError, StorageError, first_line, printable
+from utils.run_lock import alive
 
 __all__ = ["Keep", "StorageError", "best_checkpoint", "load_checkpoint", "newest_checkpoint", "save_checkpoint"]
 
@@ -100,7 +101,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises what it likes
-        reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        reason = printable(first_line(error))
         raise InputError(f"{path / STATE}: not tensors and plain values: {reason[:200]}") from error
     if not isinstance(state, dict):
         raise InputError(f"{path / STATE}: expected a mapping, got {type(state).__name__}")
@@ -208,10 +209,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, data: bytes) -> None:
+    view, half = memoryview(data), len(data) // 2
     with path.open("wb") as file:
-        file.write(data[: len(data) // 2])
+        file.write(view[:half])
         fail_points.reach("checkpoint.write")
-        file.write(data[len(data) // 2 :])
+        file.write(view[half:])
         file.flush()
         fail_points.reach("checkpoint.sync")
         os.fsync(file.fileno())
@@ -304,22 +306,12 @@ def _sweep(folder: Path) -> None:
     for path in folder.glob(".*.tmp"):
         match = re.fullmatch(rf"\..+\.{host}\.(\d+)\.tmp", path.name)
         # Our own number on it: from a process before us, as after the restart of a container.
-        if match and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
+        if match and (int(match[1]) == os.getpid() or not alive(int(match[1]))):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with suppress(OSError):
                     path.unlink()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _storage_error(error: OSError, folder: Path, size: int) -> StorageError:

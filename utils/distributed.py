@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from utils.config.text import DEVICE
-from utils.errors import InputError, leave_at_once
+from utils.errors import InputError, first_line, leave_at_once
 from utils.rank_environment import RankEnvironment, read_ranks
 from utils.rendezvous import meet, open_store
 from utils.siblings import kill_hung_siblings
@@ -47,7 +47,7 @@ class Ranks:
 
     def loss_line(self, error: BaseException) -> str:
         """What is said of an error that `rank_is_gone` knows, in one line."""
-        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        reason = first_line(error)[:300]
         if not isinstance(error, RanksError):
             reason = f"another rank was lost or does not answer: {reason} - the newest checkpoint is kept"
         return f"rank {self.rank} of {self.world}: {reason}, and the same command goes on from it"
@@ -120,9 +120,7 @@ def mean_across_ranks(tensor: Tensor) -> Tensor:
     """The mean over all ranks of a float tensor [*N] of the same shape on each; [*N], without gradient."""
     if not is_parallel():
         return tensor.detach()
-    total = tensor.detach().clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+    return sum_across_ranks(tensor) / dist.get_world_size()
 
 
 def mean_of_ranks(value: float) -> float:
@@ -155,11 +153,7 @@ def largest_of_ranks(value: float) -> float:
 
 def any_rank(flag: bool) -> bool:
     """Whether `flag` is true on at least one rank; all ranks get the same answer."""
-    if not is_parallel():
-        return flag
-    raised = torch.tensor([int(flag)], device=_exchange_device())
-    dist.all_reduce(raised, op=dist.ReduceOp.MAX)
-    return bool(raised.item())
+    return largest_of_ranks(float(flag)) > 0
 
 
 def broadcast_from_main(value: ValueT) -> ValueT:
@@ -224,7 +218,7 @@ def _join(found: RankEnvironment, timeout: float, meet_within: float, *, backend
         )
     except (RuntimeError, ValueError, InputError) as error:
         place = f"MASTER_ADDR:MASTER_PORT {found.address}:{found.port}"
-        reason = str(error).splitlines()[0][:300]
+        reason = first_line(error)[:300]
         leave_at_once()  # a thread may still be waiting for an answer
         raise InputError(
             f"rank {found.rank} of {found.world} ({found.launcher}) could not join the others at {place}: {reason}"

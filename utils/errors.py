@@ -42,6 +42,11 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def memory_line(error: BaseException, advice: str) -> str:
     """What is said of an error of memory, in one line. advice: what may help."""
     asked = re.search(r"allocate (\d+) bytes", str(error))

@@ -34,11 +34,6 @@ def arm(name: str, action: Callable[[], None]) -> None:
     _armed.setdefault(name, []).append(action)
 
 
-def disarm() -> None:
-    """Let nothing happen any more."""
-    _armed.clear()
-
-
 def killed() -> None:
     """As if the machine had gone: no clearing up."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,6 +13,28 @@ from utils.errors import InputError, StorageError
 NAME = ".lock"
 
 
+def alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine, of any user."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def owner_of(folder: Path) -> tuple[int, str] | None:
+    """Number and machine of the process that works in a folder, without taking its lock; None where none says so."""
+    try:
+        words = (folder / NAME).read_text("utf-8", errors="replace").split()
+    except OSError:
+        return None
+    if len(words) < 4 or words[0] != "process" or not words[1].isdigit():
+        return None
+    return int(words[1]), words[3]
+
+
 class RunLock:
     """The right to work in a folder, from the making of this object to `release` or the end of the process."""
 

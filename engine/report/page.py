@@ -14,7 +14,7 @@ from PIL import Image
 from engine.report.contents import Contents, files_and_commands, read_contents
 from engine.report.surface_view import SCRIPT, surface_view
 from utils.commands import note_command
-from utils.errors import InputError, printable
+from utils.errors import InputError, first_line, printable
 from utils.files import write_bytes
 from utils.meshing.mesh import read_mesh, transformed
 from utils.pages import html
@@ -64,7 +64,7 @@ def try_to_write(folder: Path) -> None:
     try:
         print(f"{write_report(folder)}: the run on one page")
     except Exception as error:  # of any kind: a page is worth no run
-        words = printable(next(iter(str(error).splitlines()), type(error).__name__))
+        words = printable(first_line(error))
         print(f"warning: {folder / NAME}: not written ({words}) - try python report.py {folder}", file=sys.stderr)
 
 

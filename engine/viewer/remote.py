@@ -6,14 +6,13 @@ ends when its file is no longer touched, as when the viewer has gone. A training
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from utils.run_lock import NAME as LOCK
+from utils.run_lock import alive, owner_of
 
 PAUSE, SAVE = ".viewer-pause", ".viewer-save"
 EVERY = 1.0  # seconds between two looks
@@ -91,24 +90,12 @@ def let_go_on(folder: Path) -> None:
 
 def is_training(folder: Path) -> bool:
     """Whether a process trains into the folder, as far as one can see without taking its lock."""
-    try:
-        words = (folder / LOCK).read_text("utf-8", errors="replace").split()
-    except OSError:
+    found = owner_of(folder)
+    if found is None:
         return False
-    if len(words) < 4 or words[0] != "process" or not words[1].isdigit():
-        return False
-    if words[3] == socket.gethostname():
-        return _alive(int(words[1]))
+    process, host = found
+    if host == socket.gethostname():
+        return alive(process)
     with suppress(OSError):
         return time.time() - (folder / "metrics.jsonl").stat().st_mtime < FRESH
     return False
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -15,7 +15,7 @@ from engine.viewer import remote
 from engine.viewer.keyframes import KeyFrame, path_through, write_next
 from engine.viewer.panel import RED, THIN, Panel, key_frame, wxyz_of
 from utils.commands import words_of
-from utils.errors import StorageError, printable
+from utils.errors import StorageError, first_line, printable
 
 Floats = NDArray[np.float64]
 LOOK_EVERY = 2.0  # seconds between two looks for a newer checkpoint
@@ -176,7 +176,7 @@ class LiveTool:
             self.panel.show(self.reopen())
             self.newest = latest
         except Exception as error:  # the next one may be sound
-            print(f"warning: {printable(str(error).splitlines()[0])}", flush=True)
+            print(f"warning: {printable(first_line(error))}", flush=True)
 
 
 def code(words: str) -> str:
