@@ -1,4 +1,4 @@
-"""A model of arbitrary scale, turn and place brought to measured positions: least squares, and against outliers."""
+"""Similarities that bring one set of points onto another: least squares, against outliers, by nearest points."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ INLIER_SIGMAS = 3.0  # robust standard deviations
 LEAST = 4  # positions; three always fit
 ONE_PLACE = 1e-3  # root mean square distance of cameras from their middle that is none
 MAJORITY = 0.6  # of the positions; with fewer inliers there is noise, not outliers, and all are fitted
+CONFIDENCE = 0.999  # that all of one drawing are right, when the drawing ends
+SETTLED = 1e-6  # relative change of share and error below which nearest points no longer move
 
 
 class Fit(NamedTuple):
@@ -36,7 +38,7 @@ def fit_similarity(source: Float64, target: Float64) -> Float64:
     middle, goal = source.mean(axis=0), target.mean(axis=0)
     u, size, v = np.linalg.svd((target - goal).T @ (source - middle))
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ v))])
-    scale = (size * sign).sum() / ((source - middle) ** 2).sum()
+    scale = (size * sign).sum() / max(((source - middle) ** 2).sum(), 1e-300)
     matrix = similarity((0, 0, 0), 1)
     matrix[:3, :3] = scale * (u * sign) @ v
     matrix[:3, 3] = goal - matrix[:3, :3] @ middle
@@ -138,4 +140,56 @@ def _triples(count: int) -> npt.NDArray[np.int64]:
 
 
 def _distances(matrix: Float64, source: Float64, target: Float64) -> Float64:
-    return np.linalg.norm(source @ matrix[:3, :3].T + matrix[:3, 3] - target, axis=1)
+    return np.linalg.norm(moved(source, matrix) - target, axis=1)
+
+
+def moved(points: Float64, similarity: Float64) -> Float64:
+    """[N, 3] points after a similarity [4, 4]."""
+    return np.asarray(points @ similarity[:3, :3].T + similarity[:3, 3])
+
+
+def robust_similarity(
+    points: Float64, targets: Float64, *, reach: float, sample: int = 6, most: int = 100_000, seed: int = 0
+) -> Float64:
+    """[4, 4] the similarity from points [N, 3] to targets [N, 3] that most pairs fit to within `reach`.
+
+    sample: pairs that are drawn at a time, at most `most` times. All that fit decide in the end. Source: Fischler and
+    Bolles 1981.
+    """
+    draw = np.random.default_rng(seed)
+    sample = min(sample, len(points))
+    best, drawn, needed = np.zeros(len(points), dtype=bool), 0, float(most)
+    while drawn < min(most, needed):
+        drawn += 1
+        chosen = draw.choice(len(points), sample, replace=False)
+        guess = fit_similarity(points[chosen], targets[chosen])
+        fits = np.linalg.norm(moved(points, guess) - targets, axis=1) < reach
+        if fits.sum() > best.sum():
+            best = fits
+            needed = np.log(1 - CONFIDENCE) / np.log(1 - min(fits.mean() ** sample, 1 - 1e-12))
+    if best.sum() < 3:  # no three agree: all decide
+        best[:] = True
+    return fit_similarity(points[best], targets[best])
+
+
+def nearest_similarity(points: Float64, targets: Float64, *, reach: float, most: int) -> Float64:
+    """[4, 4] the similarity that iterated nearest points lead to, from points [N, 3] onto targets [M, 3].
+
+    reach: pairs that are farther apart do not count. most: iterations. Ends where share and error of the pairs no
+    longer change; the identity where no pair is near enough. Source: Besl and McKay 1992, with scale.
+    """
+    from scipy.spatial import cKDTree
+
+    tree, found, before = cKDTree(targets), np.eye(4), (0.0, 0.0)
+    for _ in range(most):
+        now = moved(points, found)
+        distance, index = (np.asarray(x) for x in tree.query(now, distance_upper_bound=reach))
+        near = np.isfinite(distance)
+        if near.sum() < 3:
+            break
+        state = float(near.mean()), float(np.sqrt(np.square(distance[near]).mean()))
+        if all(abs(new - old) < SETTLED for new, old in zip(state, before, strict=True)):
+            break
+        before = state
+        found = fit_similarity(now[near], targets[index[near]]) @ found
+    return found

@@ -21,6 +21,7 @@ from utils.errors import printable
 
 METRICS = "metrics.jsonl"
 MESSAGES = "messages.jsonl"
+MOST_LOG_BYTES = 1 << 28  # of a file that is read for a page
 HPARAM_METRICS = ("val/psnr", "train/psnr", "train/loss")  # in TensorBoard's table of runs
 
 
@@ -231,3 +232,22 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries of metrics.jsonl or messages.jsonl that are whole; each has its step."""
+    for line in text_of(path).splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield row
+
+
+def text_of(path: Path) -> str:
+    """A text file of a run; nothing where it cannot be read, or is too large."""
+    try:
+        return path.read_text("utf-8", errors="replace") if path.stat().st_size <= MOST_LOG_BYTES else ""
+    except OSError:
+        return ""

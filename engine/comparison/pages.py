@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,7 @@ from PIL import Image
 from dataio.pictures.images import pictures_in, read_image
 from engine.comparison.runs import Group, RunRecord
 from engine.comparison.tables import Table
+from utils.evaluation.results import RENDERINGS, TRUTH, rendering_name
 from utils.pages import html
 from utils.pictures.charts import Curve, chart
 from utils.pictures.images import Picture
@@ -51,12 +52,12 @@ def views_of(groups: Sequence[Group], count: int, split: str = "test") -> Pictur
 
     A row per view that all of these have, [H, W, 3]; captions have the PSNR. None where there is none in one size.
     """
-    groups = [group for group in groups if _pictures(group.runs[0].folder / "evaluation" / split / "renderings")]
+    groups = [group for group in groups if _pictures(group.runs[0].folder / "evaluation" / split / RENDERINGS)]
     if not groups:
         return None
     folders = [group.runs[0].folder / "evaluation" / split for group in groups]
-    kept = [{path.name: path for path in _pictures(folder / "renderings")} for folder in folders]
-    truth = {path.name: path for path in _pictures(folders[0] / "truth")}
+    kept = [{path.name: path for path in _pictures(folder / RENDERINGS)} for folder in folders]
+    truth = {path.name: path for path in _pictures(folders[0] / TRUTH)}
     common = sorted(set(truth).intersection(*kept))
     chosen = [common[i] for i in sorted({round(i) for i in np.linspace(0, len(common) - 1, min(count, len(common)))})]
     scores = [_scores(folder.with_suffix(".csv")) for folder in folders]
@@ -99,5 +100,5 @@ def _scores(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     rows = list(csv.DictReader(path.read_text("utf-8", errors="replace").splitlines()))
-    names = ("_".join(PurePosixPath(row.get("name") or "").with_suffix("").parts) for row in rows)
-    return {name: f" {float(row['psnr']):.2f} dB" for name, row in zip(names, rows, strict=True) if row.get("psnr")}
+    known = [row for row in rows if row.get("name") and row.get("psnr")]
+    return {Path(rendering_name(row["name"])).stem: f" {float(row['psnr']):.2f} dB" for row in known}

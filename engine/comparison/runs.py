@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from engine import early
 from utils.config.loading import flattened
 from utils.errors import InputError
 from utils.evaluation.results import read_results
-from utils.log import METRICS
+from utils.log import METRICS, rows_of
 
 SEED = "seed"
 NOT_COMPARED = ("output", "device", "train.threads", "data.ram", "data.cache")  # do not change what a run is
@@ -37,13 +38,13 @@ class RunRecord:
 
     def curve(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Steps [N] and values [N] of a number of metrics.jsonl; N is 0 where it was never logged."""
-        try:
-            lines = (self.folder / METRICS).read_text("utf-8", errors="replace").splitlines()
-        except OSError:
-            lines = []
-        rows = [row for row in map(_read, lines) if isinstance(row.get(name), int | float)]
+        rows = [row for row in self._rows if isinstance(row.get(name), int | float)]
         found = np.array([[row["step"], row[name]] for row in rows], np.float64).reshape(-1, 2)
         return found[:, 0], found[:, 1]
+
+    @cached_property
+    def _rows(self) -> list[dict[str, Any]]:
+        return list(rows_of(self.folder / METRICS))
 
     @staticmethod
     def read(folder: Path) -> RunRecord:
@@ -111,11 +112,3 @@ def _numbers(block: Any, name: str = "") -> Any:
             yield from _numbers(inner, f"{name}.{key}" if name else str(key))
     elif isinstance(block, int | float) and not isinstance(block, bool):
         yield name, float(block)
-
-
-def _read(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:  # a torn line
-        return {}
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else {}

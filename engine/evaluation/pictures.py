@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,10 @@ from utils.evaluation.depth_metrics import depth_numbers
 from utils.evaluation.flip import FLIP_DEFINITION
 from utils.evaluation.image_metrics import SSIM_DEFINITION
 from utils.evaluation.lpips import Lpips
+from utils.evaluation.results import RENDERINGS, TRUTH, rendering_name
 from utils.evaluation.view_scores import Numbers, header, in_unit, line, means, score_view
 from utils.pictures.images import to_uint8, write_png
 
-RENDERINGS, TRUTH = "renderings", "truth"  # folders of the views that are kept
 DEPTH_BOUND = 0.05  # world units: 5 cm where they are meters
 SEEN_MARGIN = 0.1  # world units: what lies no farther behind a measured depth counts as seen
 
@@ -84,11 +84,6 @@ def summary(rows: Sequence[dict[str, Any]], lpips: Lpips | None) -> dict[str, An
     found: dict[str, Any] = means([{key: value for key, value in row.items() if key != "name"} for row in rows])
     found |= {"views": len(rows), "ssim_definition": SSIM_DEFINITION, "flip_definition": FLIP_DEFINITION}
     return found | ({"lpips_network": lpips.name} if lpips is not None else {})
-
-
-def rendering_name(name: str) -> str:
-    """The file of a view's rendering: its name as a PNG, without the folders that it may lie in."""
-    return f"{'_'.join(PurePosixPath(name).with_suffix('').parts)}.png"
 
 
 def _view_numbers(

@@ -15,6 +15,7 @@ from dataio.pictures.images import UInt8
 from dataio.recognition import AutoData
 from dataio.scene import DataConfig, Scene
 from dataio.visibility import times_seen
+from engine.early import part_override
 from engine.evaluation.pictures import SEEN_MARGIN
 from engine.protocols.base import Floats, ProtocolConfig, Scored, Sight, Subject, error_colors
 from engine.protocols.generic import GenericProtocol
@@ -41,8 +42,7 @@ def read_protocol(text: str | None) -> ProtocolConfig:
     """
     if text is None:
         return GenericProtocol()
-    key = "protocol" if text.lstrip().startswith("{") else "protocol.type"
-    return from_command_line([f"{key}={text}"], ScoringConfig).protocol
+    return from_command_line([part_override(text, "protocol")], ScoringConfig).protocol
 
 
 def sight_of(scene: Scene) -> Sight:

@@ -9,16 +9,14 @@ import torch
 import trimesh
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from dataio.cameras import Cameras
 from engine.protocols.base import Floats, ProtocolConfig, Scored, Subject, need_points
 from models.kernels.rays.cast import Triangles
+from models.rendering.visible import unhidden
 from utils.evaluation.point_metrics import has_faces, read_points
 from utils.evaluation.point_sets import lattice_points, nearest_distances, precision_and_recall, voxel_means
 from utils.meshing.mesh import read_mesh
-
-AT_ONCE = 1 << 18  # rays
 
 
 class ScannetProtocol(ProtocolConfig):
@@ -74,17 +72,9 @@ class ScannetProtocol(ProtocolConfig):
             open_ = (~seen).nonzero()[:, 0]
             pixel, depth = local.project(place[open_], view)
             held = (depth > 0) & (depth <= self.farthest) & (pixel >= 0).all(-1) & (pixel < local.size[view]).all(-1)
-            for part in open_[held].split(AT_ONCE):
-                seen[part] = self._unhidden(triangles, place[part], local.centers[view])
+            found = open_[held]
+            seen[found] = unhidden(triangles, place[found], local.centers[view], self.spacing)
         return seen.numpy()
-
-    def _unhidden(self, triangles: Triangles, points: Tensor, center: Tensor) -> Tensor:
-        """[N] bool: whether nothing lies farther before points [N, 3] than their spacing, as seen from a center [3]."""
-        way = points - center
-        distance = way.norm(dim=-1)
-        origins, directions = center.expand_as(points), way / distance[:, None].clamp_min(1e-9)
-        t, _, _ = triangles.cast(origins, directions, near=torch.zeros_like(distance))
-        return t >= distance - self.spacing
 
 
 def _truth(subject: Subject) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dataio.alignment import moved, nearest_similarity, robust_similarity
 from dataio.files import need_folder, read_json, read_text
 from engine.protocols.base import Floats, ProtocolConfig, Scored, Subject, need_points
 from utils.errors import InputError, printable
-from utils.evaluation.alignment import moved, nearest_similarity, robust_similarity
 from utils.evaluation.point_metrics import read_points
 from utils.evaluation.point_sets import nearest_distances, precision_and_recall, voxel_means
 from utils.meshing.mesh import transformed
@@ -51,7 +52,7 @@ class TanksAndTemplesProtocol(ProtocolConfig):
         points = np.concatenate([vertices, subject.mesh.triangles_center]) if self.centers else vertices
         place = self._refined(points, truth, self._first(subject, truth))
         ours = voxel_means(need_points(truth.cropped(moved(points, place)), "mesh"), truth.tau / 2)
-        theirs = voxel_means(need_points(truth.cropped(truth.points), "truth"), truth.tau / 2)
+        theirs = voxel_means(need_points(truth.counted, "truth"), truth.tau / 2)
         accuracy, completeness = nearest_distances(ours, theirs), nearest_distances(theirs, ours)
         mesh = transformed(subject.mesh, place)
         error = np.full(len(vertices), np.nan)
@@ -88,7 +89,7 @@ class TanksAndTemplesProtocol(ProtocolConfig):
     def _refined(self, points: Floats, truth: _Truth, place: Floats) -> Floats:
         """[4, 4] where the points [N, 3] go, after three rounds of nearest points within the crop."""
         for voxel, reach in ROUNDS if self.align != "none" else ():
-            both = [truth.cropped(moved(points, place)), truth.cropped(truth.points)]
+            both = [truth.cropped(moved(points, place)), truth.counted]
             ours, theirs = (_fewer(part, None if voxel is None else voxel * truth.tau) for part in both)
             if len(ours) and len(theirs):
                 found = nearest_similarity(ours, theirs, reach=reach * truth.tau, most=ITERATIONS)
@@ -125,6 +126,11 @@ class _Truth:
         polygon, span, axes = _crop(folder / f"{name}.json")
         points = read_points(folder / f"{name}.ply")
         return _Truth(points, moved(cameras, place), polygon, span, axes, tau or TAU[name])
+
+    @cached_property
+    def counted(self) -> Floats:
+        """The true points [N, 3] in the volume that counts."""
+        return self.cropped(self.points)
 
     def cropped(self, points: Floats) -> Floats:
         """The points [N, 3] in the volume that counts."""

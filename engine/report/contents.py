@@ -5,11 +5,9 @@ What is missing or damaged is left out: a page of the rest is better than none.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,9 @@ from utils.checkpoint import newest_checkpoint
 from utils.commands import noted_commands, words_of
 from utils.errors import InputError
 from utils.evaluation.results import read_results
-from utils.log import MESSAGES, METRICS
+from utils.log import MESSAGES, METRICS, rows_of, text_of
 from utils.pages.curves import Curve
 
-MOST_LOG_BYTES = 1 << 28
 MOST_FILES = 500
 # The script that makes a file of which no command is known, by the beginning of its name.
 USUAL = {
@@ -66,7 +63,7 @@ class Contents:
     @property
     def config(self) -> str:
         """config.yaml as text."""
-        return _text_of(self.folder / "config.yaml")
+        return text_of(self.folder / "config.yaml")
 
 
 def read_contents(folder: Path) -> Contents:
@@ -75,8 +72,8 @@ def read_contents(folder: Path) -> Contents:
         raise InputError(f"{folder}: no config.yaml - expected a run folder")
     lacking: list[str] = []
     scene, step = _scene(folder, lacking)
-    messages = [(int(row["step"]), str(row.get("text", ""))) for row in _rows(folder / MESSAGES)]
-    curves = _curves(list(_rows(folder / METRICS)))
+    messages = [(int(row["step"]), str(row.get("text", ""))) for row in rows_of(folder / MESSAGES)]
+    curves = _curves(list(rows_of(folder / METRICS)))
     return Contents(folder, read_results(folder / "metrics.json"), curves, messages, scene, step, lacking)
 
 
@@ -92,23 +89,6 @@ def _scene(folder: Path, lacking: list[str]) -> tuple[SavedScene | None, int | N
         return None, None
     return saved.scene, saved.step
 
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a log that are whole."""
-    for line in _text_of(path).splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            yield row
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", errors="replace") if path.stat().st_size <= MOST_LOG_BYTES else ""
-    except OSError:
-        return ""
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, Curve]:

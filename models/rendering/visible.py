@@ -56,8 +56,7 @@ def seen_by(
     for view in range(len(cameras)):
         facing = _facing(points, normals, cameras, view)
         candidates = (facing > GRAZING).nonzero()[:, 0]
-        center, parts = cameras.centers[view], candidates.split(AT_ONCE)
-        found = candidates[torch.cat([_unhidden(triangles, points[part], center, margin) for part in parts])]
+        found = candidates[unhidden(triangles, points[candidates], cameras.centers[view], margin)]
         count[found] += 1
         score = facing[found] * (detail(points[found], cameras, view) if by_detail else 1.0)
         both = torch.cat([scores[found], score[:, None]], 1)
@@ -81,8 +80,15 @@ def _facing(points: Tensor, normals: Tensor, cameras: Cameras, view: int) -> Ten
     return torch.where(inside, (toward * F.normalize(normals, dim=-1)).sum(-1), -1.0)
 
 
+def unhidden(triangles: Triangles, points: Tensor, center: Tensor, margin: float) -> Tensor:
+    """[N] bool: whether nothing lies farther before points [N, 3] than the margin, as seen from a center [3].
+
+    Not differentiable.
+    """
+    return torch.cat([_unhidden(triangles, part, center, margin) for part in points.split(AT_ONCE)])
+
+
 def _unhidden(triangles: Triangles, points: Tensor, center: Tensor, margin: float) -> Tensor:
-    """[N] bool: whether a ray from the camera's center reaches points [N, 3] before anything else."""
     way = points - center
     distance = way.norm(dim=-1)
     directions = way / distance[:, None].clamp_min(1e-12)

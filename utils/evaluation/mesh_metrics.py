@@ -10,6 +10,7 @@ import warp as wp
 from numpy.typing import NDArray
 
 from utils.errors import InputError
+from utils.evaluation.point_sets import precision_and_recall
 from utils.meshing.mesh import submesh
 
 Floats = NDArray[np.float64]
@@ -72,7 +73,7 @@ def compare_meshes(
         completeness=completeness,
         chamfer=(accuracy + completeness) / 2.0,
         normal_consistency=float(cosine_there.mean() + cosine_back.mean()) / 2.0,
-        f_scores=tuple(_f_score(to_truth, to_guess, threshold) for threshold in THRESHOLDS),
+        f_scores=tuple(precision_and_recall(to_truth, to_guess, x)["f_score"] for x in THRESHOLDS),
         reference_radius=radius,
         predicted_faces=len(guess.faces),
         predicted_watertight=bool(guess.is_watertight),
@@ -106,11 +107,6 @@ def _distances(
     distance, nearest = distances_to_surface(np.asarray(points), end)
     cosine = np.abs((start.face_normals[face] * end.face_normals[nearest]).sum(1))
     return distance, cosine
-
-
-def _f_score(to_truth: Floats, to_guess: Floats, threshold: float) -> float:
-    precision, recall = (to_truth < threshold).mean(), (to_guess < threshold).mean()
-    return float(2.0 * precision * recall / max(precision + recall, 1e-12))
 
 
 def _normalized(mesh: trimesh.Trimesh, center: Floats, radius: float) -> trimesh.Trimesh:

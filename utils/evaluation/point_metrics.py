@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from utils.errors import InputError
 from utils.evaluation.mesh_metrics import distances_to_surface
+from utils.evaluation.point_sets import precision_and_recall
 
 Floats = NDArray[np.float64]
 THRESHOLDS = (0.02, 0.05)  # world units
@@ -97,7 +98,6 @@ def compare_points(
         "observed_share": len(kept) / len(drawn),
     }
     for threshold in THRESHOLDS:
-        precision, recall = (float(np.mean(distance < threshold)) for distance in (accuracy, completeness))
-        score[f"precision_at_{threshold:g}"], score[f"recall_at_{threshold:g}"] = precision, recall
-        score[f"f_score_at_{threshold:g}"] = 2 * precision * recall / max(precision + recall, 1e-12)
+        found = precision_and_recall(accuracy, completeness, threshold)
+        score |= {f"{name}_at_{threshold:g}": value for name, value in found.items()}
     return score

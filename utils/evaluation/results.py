@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from utils.files import write_json
@@ -15,6 +15,12 @@ BLOCKS = ("images", "mesh", "train")
 # Blocks that are there only where something was measured: how far poses were moved, and numbers of the same kind by
 # what they were measured on or by: splits other than "test", references of a mesh, protocols.
 NAMED = ("poses", "splits", "references", "protocols")
+RENDERINGS, TRUTH = "renderings", "truth"  # folders of the views that are kept
+
+
+def rendering_name(name: str) -> str:
+    """The file of a view's rendering: its name as a PNG, without the folders that it may lie in."""
+    return f"{'_'.join(PurePosixPath(name).with_suffix('').parts)}.png"
 
 
 def read_results(path: Path) -> dict[str, Any]:

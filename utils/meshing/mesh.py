@@ -9,8 +9,6 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from utils.errors import InputError
 from utils.files import replacing, write_bytes
@@ -18,10 +16,9 @@ from utils.meshing.glb import read_glb, write_glb, y_up
 from utils.meshing.lattice import Field, Lattice, Region, Values, lattice_surface
 from utils.meshing.ply import VertexRows, write_ply
 from utils.meshing.scales import extent, float32_offset, seamless_normals, smooth_normals
-from utils.meshing.welding import Welder
+from utils.meshing.welding import Welder, components
 
 FORMATS = (".ply", ".obj", ".glb", ".stl")
-TEXTURED = (".glb", ".obj")  # those that can have a texture
 Texture = tuple[NDArray[np.floating], NDArray[np.uint8]]
 Keep = str | float
 
@@ -95,10 +92,7 @@ def kept_pieces(area: NDArray[Any], keep: Keep, most: int | None = None) -> NDAr
 def pieces(mesh: trimesh.Trimesh) -> NDArray[np.integer]:
     """[F] the number, from 0, of the connected piece of each face; faces connect through shared vertices."""
     faces = np.asarray(mesh.faces)
-    ends = np.concatenate([faces[:, :2], faces[:, 1:]])
-    shape = (len(mesh.vertices), len(mesh.vertices))
-    graph = coo_matrix((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape)
-    _, label = connected_components(graph, directed=False)
+    label = components(faces, len(mesh.vertices))
     _, piece = np.unique(label[faces[:, 0]], return_inverse=True)
     return piece
 

@@ -65,7 +65,7 @@ class SurfaceFiles:
 
     def vertices(self) -> Iterator[tuple[Floats, Floats]]:
         """The vertices [N, 3] that are kept, and their normals [N, 3], part by part."""
-        for start, rows in self._chosen("vertices", self.counts[0]):
+        for start, rows in self._chosen(self.counts[0]):
             normals = self._read("normals", start, len(rows))
             yield self._read("vertices", start, len(rows))[rows], normals[rows].astype(np.float64)
 
@@ -73,7 +73,7 @@ class SurfaceFiles:
         """The faces [N, 3] that are kept, which count the kept vertices, part by part."""
         ends = np.cumsum(self.counts[0])
         gone = np.cumsum(np.where(self.kept, 0, self.counts[0]))  # up to the end of each label
-        for start, rows in self._chosen("faces", self.counts[1]):
+        for start, rows in self._chosen(self.counts[1]):
             faces = self._read("faces", start, len(rows))[rows]
             yield faces - gone[np.searchsorted(ends, faces, side="right")]
 
@@ -97,7 +97,7 @@ class SurfaceFiles:
         with replacing(path) as temporary:
             write_ply(temporary, rows(), self.faces(), self.size, double=double)
 
-    def _chosen(self, name: str, counts: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    def _chosen(self, counts: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
         """Where each part of a file begins, and which of its rows are kept; parts without any are passed over."""
         ends = np.cumsum(counts)
         total = int(ends[-1]) if len(ends) else 0

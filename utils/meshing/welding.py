@@ -48,7 +48,7 @@ class Welder:
         used, corners = np.unique(faces, return_inverse=True)
         edges, first, again = np.unique(lattice_edges(vertices[used], self.resolution), True, True)
         corners, rows = again.reshape(-1)[corners].reshape(-1, 3), used[first]
-        labels = _components(corners, len(edges)) + len(self.parents)
+        labels = components(corners, len(edges)) + len(self.parents)
         self.parents.extend(range(len(self.parents), int(labels.max()) + 1))
         numbers = self._numbers(edges, labels)
         fresh = np.flatnonzero(numbers < 0)
@@ -89,7 +89,7 @@ class Welder:
         return label
 
 
-def _components(faces: Indices, count: int) -> Indices:
+def components(faces: Indices, count: int) -> Indices:
     """[V] the number, from 0, of the connected part of each of `count` vertices."""
     ends = np.concatenate([faces[:, :2], faces[:, 1:]])
     graph = coo_matrix((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), (count, count))

@@ -14,10 +14,11 @@ from PIL import Image
 
 from dataio.cameras import Cameras
 from engine.evaluation.foreign import Folders, score_renderings
-from engine.evaluation.pictures import Measuring, measure_images, rendering_name
+from engine.evaluation.pictures import Measuring, measure_images
 from models.rendering.frames import Frame
 from tests.scripts.test_scripts_out import made_up_run
 from utils.errors import InputError
+from utils.evaluation.results import rendering_name
 from utils.evaluation.view_scores import write_views
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import trimesh
 
+from dataio.alignment import fit_similarity, moved, nearest_similarity, robust_similarity
 from dataio.cameras import Cameras
 from engine.protocols.base import Sight, Subject
 from engine.protocols.tanks_and_temples import TanksAndTemplesProtocol, read_trajectory
 from tests.support.made_data import ring_poses
 from utils.errors import InputError
-from utils.evaluation.alignment import moved, nearest_similarity, robust_similarity, similarity_between
 from utils.meshing.mesh import transformed
 
 TAU = 0.01  # of Barn
@@ -119,13 +119,13 @@ def test_what_is_outside_of_the_crop_does_not_count(tmp_path: Path) -> None:
 
 def test_similarities_are_found() -> None:
     points = np.random.default_rng(0).normal(size=(50, 3))
-    np.testing.assert_allclose(similarity_between(points, moved(points, OURS)), OURS, atol=1e-12)
+    np.testing.assert_allclose(fit_similarity(points, moved(points, OURS)), OURS, atol=1e-12)
     targets = moved(points, OURS)
     targets[:20] += np.random.default_rng(1).normal(size=(20, 3))
     np.testing.assert_allclose(robust_similarity(points, targets, reach=1e-3, sample=4), OURS, atol=1e-9)
     assert (nearest_similarity(points, points + 100, reach=1.0, most=20) == np.eye(4)).all()
     flat = points * [1, 1, 0]
-    assert np.linalg.det(similarity_between(flat, flat)[:3, :3]) == pytest.approx(1), "no mirror"
+    assert np.linalg.det(fit_similarity(flat, flat)[:3, :3]) == pytest.approx(1), "no mirror"
 
 
 @pytest.mark.parametrize(
