@@ -10,6 +10,7 @@ from torch.nn.functional import grid_sample
 
 from dataio.cameras import Cameras
 from dataio.sfm.triangulation import ENOUGH, SparsePoints
+from utils.meshing.cells import cell_centers
 
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -34,8 +35,7 @@ class Carved:
 
     def __init__(self, cameras: Cameras, points: SparsePoints) -> None:
         """cameras: all views, scene frame, on the CPU. points: in the same frame."""
-        axis = (torch.arange(CELLS) + 0.5) * (2 / CELLS) - 1
-        cells = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+        cells = cell_centers(CELLS)
         said, free = np.zeros(len(cells)), np.zeros(len(cells))
         for view in (int(v) for v in np.unique(points.view)):
             seen = torch.from_numpy(points.position[points.point[points.view == view]])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.optimizers.adam import Adam
+from utils.meshing.cells import cell_centers
 
 if TYPE_CHECKING:
     from models.encodings.base import Encoding
@@ -54,8 +55,7 @@ def fit_shape(field: Fitted, distance: Callable[[Tensor], Tensor]) -> None:
     drawn by torch's generator of the CPU; the result is a function of its state.
     """
     cell = 2 / HULL_GRID
-    steps = (torch.arange(HULL_GRID) + 0.5) * cell - 1
-    grid = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
+    grid = cell_centers(HULL_GRID)
     everywhere = grid + (torch.rand_like(grid) - 0.5) * cell
     everywhere = everywhere[everywhere.norm(dim=-1) < 1]
     far = distance(everywhere)

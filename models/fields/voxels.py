@@ -15,6 +15,7 @@ from models.fields.base import Field, FieldConfig
 from models.inits.hull import HullInit
 from models.samples import FieldSample, Points
 from utils.config.parts import Choice
+from utils.meshing.cells import cell_centers
 
 if TYPE_CHECKING:
     from dataio.scene import Scene
@@ -68,7 +69,7 @@ class Voxels(Field):
     @torch.no_grad()
     def initialize(self, scene: Scene | None = None) -> None:
         hull = HullInit().distance(scene) if scene is not None and self.knows_hull else None
-        solid = None if hull is None else hull(lattice(LATTICE)) < NEAR_HULL * 2 / LATTICE
+        solid = None if hull is None else hull(cell_centers(LATTICE)) < NEAR_HULL * 2 / LATTICE
         if solid is not None and solid.any():
             self.solid.copy_(solid)
             box = box_within(solid)
@@ -89,20 +90,13 @@ class Voxels(Field):
         return FieldSample(self.value(at.x), features if self.basis is None else self.basis(features))
 
 
-def lattice(side: int) -> Tensor:
-    """[side^3, 3], the centers of the cells of the cube [-1, 1]^3."""
-    axis = (torch.arange(side) + 0.5) * (2 / side) - 1
-    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-
-
 def cells_of(x: Tensor) -> Tensor:
-    """[*N, 3] -> [*N] int64, the nearest cell of `lattice` at points of the cube, and beyond it. Not differentiable."""
+    """[*N, 3] -> [*N] int64, the nearest cell of the lattice to points in the cube or beyond. Not differentiable."""
     x, y, z = ((x.detach() + 1) * (LATTICE / 2)).clamp(0, LATTICE - 1).long().unbind(-1)
     return (x * LATTICE + y) * LATTICE + z
 
 
 def box_within(solid: Tensor) -> tuple[Tensor, Tensor]:
-    """The corners [3] and [3] of the box around the cells of `lattice` where solid [N] bool is true anywhere."""
-    centers = lattice(round(len(solid) ** (1 / 3)))[solid]
-    half = 1 / round(len(solid) ** (1 / 3))
+    """The corners [3] and [3] of the box around the cells where solid [LATTICE^3] bool is true, anywhere at least."""
+    centers, half = cell_centers(LATTICE)[solid], 1 / LATTICE
     return centers.amin(0) - half, centers.amax(0) + half

@@ -16,7 +16,7 @@ from models.encodings.factors import FactorConfig, FactorEncoding, resized
 from models.encodings.tensor_cp import TensorCpConfig
 from models.encodings.tensor_vm import TensorVmConfig
 from models.encodings.voxel_grid import VoxelGridConfig
-from models.fields.voxels import EMPTY, Voxels, VoxelsConfig, cells_of, lattice
+from models.fields.voxels import EMPTY, Voxels, VoxelsConfig, cells_of
 from models.inits.hull import HullInit
 from models.losses.base import Step
 from models.losses.tables import TableL1Loss, TableVariationLoss
@@ -27,6 +27,7 @@ from tests.models.losses.test_losses import batch, rendering
 from tests.support.analytic import rays_at_sphere
 from tests.support.sources import ROOT
 from utils.errors import InputError
+from utils.meshing.cells import cell_centers
 
 KINDS: dict[str, type[FactorConfig]] = {"vm": TensorVmConfig, "cp": TensorCpConfig, "voxels": VoxelGridConfig}
 
@@ -171,7 +172,7 @@ def test_the_density_is_the_sum_and_the_color_a_combination(kind: str) -> None:
 def test_free_space_is_what_lies_off_the_hull() -> None:
     """Of the photographs of the made-up object, with their masks; without masks nothing is known."""
     scene = ProceduralData(size=32, views=4).load()
-    field, x = field_of("vm"), lattice(64)
+    field, x = field_of("vm"), cell_centers(64)
     field.initialize(scene)
     hull = HullInit().distance(scene)
     assert hull is not None
@@ -187,7 +188,7 @@ def test_free_space_is_what_lies_off_the_hull() -> None:
 
 
 def test_cells_of_a_lattice_are_its_own_and_the_nearest_beyond() -> None:
-    assert torch.equal(cells_of(lattice(64)), torch.arange(64**3))
+    assert torch.equal(cells_of(cell_centers(64)), torch.arange(64**3))
     assert cells_of(torch.tensor([[-2.0, -1.0, -1.0], [1.5, 1.0, 9.0]])).tolist() == [0, 64**3 - 1]
 
 
