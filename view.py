@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import early
+from engine.viewer.guard import LOOPBACK
 from utils.command_line import Parser, device, number
 from utils.errors import InputError, run_script
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 MESHES = (".ply", ".glb", ".obj")
 THUMBNAIL = 96  # pixels
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEEDED = "viser is not installed - pip install -r requirements-view.txt -c constraints.txt"
 EXAMPLE = """examples:
   python view.py runs/demo
@@ -152,12 +152,11 @@ def show_photographs(panel: Panel) -> None:
 
 def small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A thumbnail of a picture [H, W, 3]."""
-    import cv2
-    import numpy as np
+    from dataio.pictures.images import resized
 
     scale = min(1.0, THUMBNAIL / max(picture.shape[:2]))
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return resized(picture, size)
 
 
 if __name__ == "__main__":

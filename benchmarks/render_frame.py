@@ -204,10 +204,11 @@ def depth_error(baked: Any, camera: Cameras, truth: Frame) -> float | None:
 
 def compared(subject: Subject, longer: int) -> list[dict[str, Any]]:
     """The view in small, several ways: cost, PSNR, and how much of it the occupancy grid costs."""
+    import numpy as np
     import torch
 
     from benchmarks.kernel_cases.baseline import instead_of_kernels
-    from engine.validation import resize
+    from dataio.pictures.images import resized
     from models.rendering.frames import render_image
     from utils.evaluation.image_metrics import psnr
 
@@ -225,7 +226,8 @@ def compared(subject: Subject, longer: int) -> list[dict[str, Any]]:
     photograph = subject.photograph
     truth = frames[0].color
     if photograph is not None:
-        truth = torch.from_numpy(resize(photograph, frames[0].depth.shape)).float() / 255
+        height, width = frames[0].depth.shape
+        truth = torch.from_numpy(np.array(resized(photograph, (width, height)))).float() / 255
     found = [float(psnr(frame.color, truth)) if photograph is not None else None for frame in frames]
     for row, frame, value in zip(rows, frames, found, strict=True):
         row |= {"slower": rows[0]["px_per_s"] / row["px_per_s"], "psnr": value}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dataio.pictures.images import resized
 from dataio.scene import Scene
 from models.model import Model
 from models.rendering.frames import Frame, render_image
@@ -32,17 +32,13 @@ def validate(model: Model, scene: Scene, view: int, device: torch.device, *, ste
     photograph = scene.images[view]
     shrink = min(1.0, (MOST_PIXELS / (photograph.shape[0] * photograph.shape[1])) ** 0.5)
     frame = render_image(model, scene.cameras.scaled(shrink).to(device), view, photograph=True)
-    photograph = resize(photograph, frame.depth.shape)
+    height, width = frame.depth.shape
+    photograph = np.array(resized(photograph, (width, height)))
     quality = float(psnr(frame.color, torch.from_numpy(photograph).float() / 255))
     unit = float(np.cbrt(np.linalg.det(scene.world_from_scene[:3, :3])))
     rendered = to_uint8(frame.color.numpy())
     shown = Panel(photograph, scene.names[view]), Panel(rendered, f"step {step}, {quality:.2f} dB")
     return sheet([*shown, _error(rendered, photograph), *_geometry(frame, unit)], columns=5), quality
-
-
-def resize(picture: Picture, shape: tuple[int, ...]) -> Picture:
-    """A picture [H, W, 3] uint8 in another (height, width), by area averages."""
-    return np.asarray(cv2.resize(picture, (shape[1], shape[0]), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _error(rendered: Picture, photograph: Picture) -> Panel:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.rendering.frames import Tile
+from models.rendering.frames import Frame, Tile
 from models.rendering.renderers.base import RendererConfig
 from utils.errors import InputError
 from utils.pictures.images import Picture, color_depth, color_error, color_normal, shade_normal, to_uint8
@@ -20,16 +21,21 @@ SOLID = 0.5  # opacity from which on a ray has a depth and a normal
 
 @dataclass(frozen=True)
 class Look:
-    """What a mode is made of: a tile of R pixels.
+    """What a mode is made of: a tile of R pixels, or a whole frame, [H, W] in the place of [R].
 
-    directions: [R, 3] of its rays, scene frame. truth: [R, 3] the photograph's, uint8. span: depths at the colors'
-    ends, scene units.
+    along: the directions of its rays, which few modes ask for. truth: [R, 3] the photograph's, uint8. span: depths at
+    the colors' ends, scene units.
     """
 
-    tile: Tile
-    directions: NDArray[np.float32]
+    tile: Tile | Frame
+    along: Callable[[], NDArray[np.float32]]
     truth: Picture | None = None
     span: tuple[float, float] = (0.0, 1.0)
+
+    @cached_property
+    def directions(self) -> NDArray[np.float32]:
+        """[R, 3] of the rays, scene frame."""
+        return self.along()
 
     @property
     def solid(self) -> NDArray[np.bool_]:

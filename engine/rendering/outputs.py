@@ -19,9 +19,9 @@ from utils.pictures.images import Picture
 from utils.pictures.png_rows import write_png_rows
 from utils.pictures.sheets import BAND, Panel, sheet_bands, sheet_size
 from utils.pictures.spool import Spool
+from utils.pictures.ticks import round_step
 from utils.pictures.video import write_video
 
-SUFFIXES = (".mp4", *clips.SUFFIXES, ".png")
 MOST_SIDE = {".mp4": 16384, **clips.MOST_SIDE}  # pixels, of what the formats hold
 DEEPEST = 65535  # of a 16-bit picture; it stands for this far and farther
 DEPTH_SUFFIXES = (".npy", ".png")
@@ -62,9 +62,7 @@ def write_depth(work: Work, index: int, depth: Spool, scale: float) -> None:
 
 def depth_scale(farthest: float) -> float:
     """The size of a step of 16-bit depths that reach `farthest`: 1, 2 or 5 times a power of ten."""
-    least = max(farthest, 1e-30) / DEEPEST
-    decade = 10.0 ** np.floor(np.log10(least))
-    return float(next(step * decade for step in (1.0, 2.0, 5.0, 10.0) if step * decade >= least * (1 - 1e-9)))
+    return round_step(max(farthest, 1e-30) / DEEPEST)
 
 
 def say_depths(folder: Path, scale: float, units: str) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dataio.cameras import Cameras
 from dataio.lens import Lens
@@ -45,7 +47,6 @@ class Painter:
     unit: float = 1.0
     truth: Callable[[int], Picture] | None = None
     depths: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)  # in the place of the modes' own
 
     def __call__(self, index: int) -> Painted:
         """The frame of camera `index`."""
@@ -66,12 +67,14 @@ class Painter:
 
     def _looks(self, by: str | None, index: int) -> Iterator[Look]:
         """What the modes of a renderer see, tile by tile in the order of the pixels."""
-        width, _ = size_of(self.cameras, index)
         truth = None if self.truth is None else self.truth(index).reshape(-1, 3)
         for tile in self.renderers[by].tiles(self.cameras, index):
-            rays = through(self.cameras, index, tile.pixels.to(self.cameras.size.device), width)
             photograph = None if truth is None else truth[tile.pixels.numpy()]
-            yield Look(tile, rays.directions.cpu().numpy(), photograph, self.span)
+            yield Look(tile, partial(self._directions, index, tile.pixels), photograph, self.span)
+
+    def _directions(self, index: int, pixels: Tensor) -> NDArray[np.float32]:
+        width, _ = size_of(self.cameras, index)
+        return through(self.cameras, index, pixels.to(self.cameras.size.device), width).directions.cpu().numpy()
 
     def _z_depth(self, look: Look, index: int) -> NDArray[np.float32]:
         """[R] along the optical axis (of a panorama along the ray), 0 where nothing is."""
@@ -83,8 +86,8 @@ class Painter:
     def _panel(self, name: str, picture: Spool, quality: float) -> Panel:
         mode = MODES[name]
         spans = {"depth": (self.span[0] * self.unit, self.span[1] * self.unit), "error": (0.0, WORST_ERROR)}
-        label = self.labels.get(name, mode.label)
-        return Panel(picture, f"{label} {quality:.2f} dB" if name == "error" else label, spans.get(mode.bar or ""))
+        label = f"{mode.label} {quality:.2f} dB" if name == "error" else mode.label
+        return Panel(picture, label, spans.get(mode.bar or ""))
 
 
 def squared_error(look: Look) -> float:

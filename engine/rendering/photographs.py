@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dataio.pictures.images import resized
 from engine.run import Run
-from engine.validation import resize
 from models.rendering.frames import Tile, size_of
 from models.rendering.renderers.base import Renderer
 from utils.errors import InputError
@@ -32,8 +32,7 @@ class PhotographRenderer(Renderer):
         self.in_size = lru_cache(maxsize=1)(self._in_size)  # a frame is asked for by several modes
 
     def _in_size(self, index: int, width: int, height: int) -> Picture:
-        picture = self.scene.images[int(self.views[index])]
-        return picture if picture.shape[:2] == (height, width) else resize(picture, (height, width))
+        return resized(self.scene.images[int(self.views[index])], (width, height))
 
     def picture(self, cameras: Cameras, index: int) -> Picture:
         """[H, W, 3] the photograph of frame `index`."""

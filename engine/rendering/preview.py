@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from dataio.cameras import Cameras
 from engine.rendering.modes import SOLID
-from models.rendering.frames import size_of
+from models.rendering.frames import directions_of, size_of
 from models.rendering.renderers.base import Renderer, Source
 from models.rendering.renderers.lattice import LatticeRendererConfig
 from models.rendering.renderers.mesh import MeshRendererConfig
@@ -71,9 +71,7 @@ def _upright(pose: Floats) -> Floats:
 
 def _surface(renderer: Renderer, eye: Cameras) -> Picture:
     frame = renderer(eye, 0)
-    every = torch.zeros(SIDE * SIDE, dtype=torch.long, device=eye.size.device)
-    directions = eye.rays(every, eye.pixel_grid(0)).directions.view(SIDE, SIDE, 3).cpu().numpy()
-    return shade_normal(frame.normal.numpy(), directions, frame.opacity.numpy() > SOLID)
+    return shade_normal(frame.normal.numpy(), directions_of(eye, 0).cpu().numpy(), frame.opacity.numpy() > SOLID)
 
 
 def _draw(draw: ImageDraw.ImageDraw, eye: Cameras, along: Cameras, given: Cameras) -> None:

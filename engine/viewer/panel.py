@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -18,7 +17,7 @@ from engine.viewer.keyframes import KeyFrame
 from engine.viewer.painter import Painter, Request, camera_of
 from engine.viewer.server import Server
 from engine.viewer.shown import MESH, NOTHING, SLICE, Shown, depth_along_axis, glb_of, picture_of
-from models.rendering.frames import Frame, size_of
+from models.rendering.frames import Frame, directions_of, size_of
 
 Floats = NDArray[np.float64]
 MOST_CAMERAS = 512
@@ -61,9 +60,9 @@ class Panel:
         scene.set_up_direction(shown.up)
         self._place_first_camera()
         self._show_mesh()
-        self._add_cameras(shown.source.cameras, "train", shown.names, BLUE)
+        self._add_cameras(shown.source.cameras, "train", BLUE)
         if shown.held_out is not None:
-            self._add_cameras(shown.held_out, "held_out", (), ORANGE)
+            self._add_cameras(shown.held_out, "held_out", ORANGE)
 
     def _show_mesh(self) -> None:
         """Show the mesh, or hide it; it is sent when it is looked at first, since it may be large."""
@@ -87,9 +86,9 @@ class Panel:
         start.position, start.look_at = middle - BEFORE * distance * pose[:, 2], middle
         start.fov = fov_of(cameras, 0)
 
-    def _add_cameras(self, cameras: Cameras, name: str, names: tuple[str, ...], color: tuple[int, int, int]) -> None:
+    def _add_cameras(self, cameras: Cameras, name: str, color: tuple[int, int, int]) -> None:
         some = np.unique(np.linspace(0, len(cameras) - 1, min(len(cameras), MOST_CAMERAS)).round().astype(int))
-        for index in some.tolist() if len(cameras) else ():
+        for index in some.tolist():
             pose = cameras.camera_to_world[index].cpu().double().numpy()
             width, height = size_of(cameras, index)
             handle = self.server.scene.add_camera_frustum(
@@ -166,7 +165,7 @@ class Panel:
         def deliver(frame: Frame, step: int) -> None:
             if client.client_id not in self.server.get_clients():
                 return
-            directions = directions_of(rays, step)
+            directions = directions_of(rays, 0, step).numpy()
             depth = depth_along_axis(frame, directions, rays.forward[0].numpy())
             client.scene.set_background_image(picture_of(look.view, frame, directions), format="jpeg", depth=depth)
 
@@ -214,9 +213,3 @@ def fov_of(cameras: Cameras, index: int) -> float:
     return 2 * math.atan(0.5 * float(cameras.size[index, 1]) / float(cameras.intrinsics[index, 1]))
 
 
-def directions_of(camera: Cameras, step: int) -> NDArray[np.float32]:
-    """[H, W, 3] unit directions of the rays of every `step`th pixel of one camera."""
-    width, height = size_of(camera, 0)
-    y, x = torch.meshgrid(torch.arange(0, height, step), torch.arange(0, width, step), indexing="ij")
-    pixels = torch.stack([x.ravel() + 0.5, y.ravel() + 0.5], -1)
-    return camera.rays(torch.zeros(len(pixels), dtype=torch.long), pixels).directions.view(*x.shape, 3).numpy()

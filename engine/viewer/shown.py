@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,20 +12,20 @@ import trimesh
 from numpy.typing import NDArray
 
 from dataio.cameras import Cameras
+from engine.rendering.modes import MODES, SOLID, Look
 from engine.run import Run
-from engine.showing import open_shown, source_of
-from models.rendering.asset import is_asset
+from engine.showing import open_shown
 from models.rendering.frames import Frame
 from models.rendering.renderers.base import Renderer, RendererConfig, Source
 from models.rendering.renderers.slice import Axis, SliceRenderer
 from models.rendering.renderers.volume import VolumeRendererConfig
 from utils.meshing.glb import write_glb
 from utils.meshing.mesh import FORMATS, read_mesh, transformed, vertex_colors
-from utils.pictures.images import Picture, color_depth, color_normal, depth_range, shade_normal, to_uint8
+from utils.pictures.images import Picture, depth_range
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
-MADE_OF = {"color": "rgb", "shape": "normal", "normals": "normal", "depth": "depth"}  # views, by modes of a renderer
+PAINTED = {"color": "rgb", "shape": "shape", "normals": "normal", "depth": "depth"}  # views, and the modes they are in
 SLICE, MESH = "sdf slice", "mesh"
 NOTHING = 160.0  # scene units; the farthest that viser takes is 167
 
@@ -44,13 +43,12 @@ class Shown:
     makes: tuple[str, ...]
     mesh: trimesh.Trimesh | None
     held_out: Cameras | None = None
-    names: tuple[str, ...] = ()
     run: Run | None = None
 
     @property
     def views(self) -> list[str]:
         """What can be looked at, the best first."""
-        views = [view for view, mode in MADE_OF.items() if mode in self.makes]
+        views = [view for view, mode in PAINTED.items() if MODES[mode].needs in self.makes]
         views += [SLICE] if self.source.model is not None else []
         return views + ([MESH] if self.mesh is not None else [])
 
@@ -69,19 +67,12 @@ def open_to_view(path: Path, renderer: RendererConfig | None, device: str) -> Sh
     """Open a run folder or checkpoint, an asset, or a mesh. Raises InputError."""
     if path.suffix.lower() in FORMATS:
         return open_mesh(path)
-    if is_asset(path):
-        source, made, _ = open_shown(path, renderer, device)
+    source, made, run = open_shown(path, renderer, device)
+    if run is None:
         return Shown(source, made, ("rgb", "normal", "depth"), None)
-    run, config = Run.open(path, device=device), renderer or VolumeRendererConfig()
     held_out = np.setdiff1d(np.arange(len(run.names)), run.splits["train"])
-    source = source_of(run)
-    mesh = _mesh_of(source)
-    return Shown(source, config.build(source), config.modes, mesh, run.cameras[held_out], names_of(run), run)
-
-
-def names_of(run: Run) -> tuple[str, ...]:
-    """The names of a run's training views."""
-    return tuple(run.names[view] for view in run.splits["train"])
+    modes = (renderer or VolumeRendererConfig()).modes
+    return Shown(source, made, modes, _mesh_of(source), run.cameras[held_out], run)
 
 
 def open_mesh(path: Path) -> Shown:
@@ -119,13 +110,10 @@ def glb_of(mesh: trimesh.Trimesh) -> bytes:
 
 def picture_of(view: str, frame: Frame, directions: Floats32) -> Picture:
     """A view of a frame as colors, [H, W, 3]. directions: [H, W, 3] of its rays, scene frame."""
-    solid = frame.opacity.numpy() > 0.5
-    makers: dict[str, Callable[[], Picture]] = {
-        "depth": lambda: color_depth(frame.depth.numpy(), solid, *depth_range(frame.depth.numpy(), solid)),
-        "normals": lambda: color_normal(frame.normal.numpy(), solid),
-        "shape": lambda: shade_normal(frame.normal.numpy(), directions, solid),
-    }
-    return makers.get(view, lambda: to_uint8(frame.color.numpy()))()
+    look = Look(frame, lambda: directions)
+    if view == "depth":
+        look = replace(look, span=depth_range(frame.depth.numpy(), look.solid))
+    return MODES[PAINTED.get(view, "rgb")].paint(look)
 
 
 def depth_along_axis(frame: Frame, directions: Floats32, forward: Floats32) -> Floats32:
@@ -133,12 +121,11 @@ def depth_along_axis(frame: Frame, directions: Floats32, forward: Floats32) -> F
 
     directions: [H, W, 3], forward: [3], unit, scene frame.
     """
-    solid = frame.opacity.numpy() > 0.5
+    solid = frame.opacity.numpy() > SOLID
     return np.where(solid, frame.depth.numpy() * (directions @ forward), NOTHING).astype(np.float32)
 
 
 def reopened(shown: Shown, path: Path, renderer: RendererConfig | None) -> Shown:
     """The same from a newer checkpoint; the mesh stays."""
-    run = Run.open(path, device=str(shown.source.device))
-    source, config = source_of(run), renderer or VolumeRendererConfig()
-    return replace(shown, source=source, renderer=config.build(source), run=run)
+    source, made, run = open_shown(path, renderer, str(shown.source.device))
+    return replace(shown, source=source, renderer=made, run=run)

@@ -136,6 +136,14 @@ def through(cameras: Cameras, index: int, pixels: Tensor, width: int, place: tup
     return cameras.rays(torch.full_like(pixels, index), at)
 
 
+def directions_of(cameras: Cameras, index: int, step: int = 1) -> Tensor:
+    """[H, W, 3] of the rays of camera `index` through every `step`-th pixel in both axes, scene frame."""
+    width, height = size_of(cameras, index)
+    part = Pass(width, height, step, new=False)
+    rays = through(cameras, index, part.pixels(0, len(part), cameras.size.device), width)
+    return rays.directions.view(-(-height // step), -(-width // step), 3)
+
+
 def places_in_pixel(side: int) -> tuple[tuple[float, float], ...]:
     """The middles of side x side equal parts of a pixel."""
     steps = [(i + 0.5) / side for i in range(side)]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.pages.html import text
+from utils.pictures.ticks import round_step
 
 WIDTH, HEIGHT = 520, 240
 LEFT, RIGHT, TOP, BOTTOM = 62, 10, 26, 24  # margins
@@ -57,7 +58,7 @@ class _Axis:
             factors = (1, 2, 5) if last - first < 3 else (1,)
             every = range(first, last + 1, max(1, (last - first) // 5))
             return [x for x in (10.0**power * f for power in every for f in factors) if self.low <= x <= self.high]
-        step = _round_step((self.high - self.low) / 4)
+        step = round_step((self.high - self.low) / 4)
         return [float(i * step) for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 
@@ -112,9 +113,3 @@ def _grid(across: _Axis, up: _Axis) -> str:
 def _line(curve: Curve, across: _Axis, up: _Axis, color: str) -> str:
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across.at(curve.steps), up.at(curve.values), strict=True))
     return f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>'
-
-
-def _round_step(least: float) -> float:
-    """1, 2 or 5 times a power of ten, at least `least`."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * (1 - 1e-9))

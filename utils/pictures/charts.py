@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.pictures.images import Picture
+from utils.pictures.ticks import round_step
 
 # That most people can distinguish, whatever their vision of color. Source: Okabe and Ito 2008, without yellow.
 COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0), (90, 90, 90))
@@ -55,9 +56,7 @@ def chart(curves: Sequence[Curve], title: str, *, width: int = 640, height: int 
 
 def round_numbers(low: float, high: float, about: int = 5) -> list[float]:
     """About so many numbers from `low` to `high`: multiples of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    step = round_step((high - low) / about)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
 

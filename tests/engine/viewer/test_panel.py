@@ -34,8 +34,7 @@ def shown(folder: Path) -> Shown:
     train, rest = cameras[torch.arange(VIEWS - HELD_OUT)], cameras[torch.arange(VIEWS - HELD_OUT, VIEWS)]
     model, up = surface_model(*CASES["logistic"]), np.array([0.0, 0.0, 1.0])
     source = Source(folder, torch.device("cpu"), train, WORLD, up, model)
-    names = tuple(f"view {i}" for i in range(len(train)))
-    return Shown(source, VolumeRendererConfig().build(source), ("rgb", "depth", "normal"), ball(), rest, names)
+    return Shown(source, VolumeRendererConfig().build(source), ("rgb", "depth", "normal"), ball(), rest)
 
 
 @pytest.fixture(scope="module")
