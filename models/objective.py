@@ -77,7 +77,10 @@ class Context:
 
 
 class Objective(nn.Module):
-    """RayBatch -> Report: renders, and sums the weighted losses."""
+    """RayBatch -> Report: renders, and sums the weighted losses. Those whose weight is 0 at the time are not computed.
+
+    active: the names of the others; of all, if the weight of each is 0.
+    """
 
     weights: Tensor
 
@@ -87,6 +90,7 @@ class Objective(nn.Module):
         self.losses = losses
         weights = [loss.weight(0.0) for loss in losses.values()]
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
+        self.active = _active(losses, 0.0)
         self.feedback = asking(model)
 
     def update(self, progress: float, step: int) -> list[LayoutChange]:
@@ -96,6 +100,7 @@ class Objective(nn.Module):
         """
         for weight, loss in zip(self.weights, self.losses.values(), strict=True):
             weight.fill_(loss.weight(progress))
+        self.active = _active(self.losses, progress)
         self.model.update(progress)
         return self.model.refresh(step, progress)
 
@@ -106,8 +111,9 @@ class Objective(nn.Module):
             batch = replace(batch, rays=self.model.posed(batch.rays)).turned(turn)
         rendering = self.model.render(batch.rays)
         step = Step(rendering, batch, self.model, self.context.views, self.context.teacher, self.context.points)
-        terms = {name: loss(step) for name, loss in self.losses.items()}
-        loss = (self.weights * torch.stack(list(terms.values()))).sum()
+        terms = {name: self.losses[name](step) for name in self.active}
+        weights = {name: weight for name, weight in zip(self.losses, self.weights, strict=True)}
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         with torch.no_grad():
             squares = (rendering.color - batch.color).square()
             squared_error, error = shared_mean(squares), squares.mean(-1)
@@ -129,3 +135,7 @@ class Objective(nn.Module):
             gradients=[] if gradient is None else [(gradient.detach(), rendering.media[0].samples)],
             error=error,
         )
+
+
+def _active(losses: dict[str, LossConfig], progress: float) -> tuple[str, ...]:
+    return tuple(name for name, loss in losses.items() if loss.weight(progress) != 0) or tuple(losses)
