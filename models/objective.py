@@ -112,7 +112,7 @@ class Objective(nn.Module):
         rendering = self.model.render(batch.rays)
         step = Step(rendering, batch, self.model, self.context.views, self.context.teacher, self.context.points)
         terms = {name: self.losses[name](step) for name in self.active}
-        weights = {name: weight for name, weight in zip(self.losses, self.weights, strict=True)}
+        weights = dict(zip(self.losses, self.weights, strict=True))
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         with torch.no_grad():
             squares = (rendering.color - batch.color).square()
