@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -48,17 +48,12 @@ class Diagnostics:
         found += self._width(model, progress)
         return self._new(found)
 
-    def apart(self, trained: float, held_out: float, model: Model, progress: float) -> list[str]:
-        """As `warnings`, of the PSNR of training pixels and that of held-out views, dB."""
+    def apart(self, trained: float, held_out: float, advice: Sequence[str], progress: float) -> list[str]:
+        """As `warnings`, of the PSNR of training pixels and that of held-out views, dB. advice: overrides that help."""
         if progress < FITTED or not trained - held_out > APART:
             return []
-        what = (
-            "the background may show what is near, differently to each view"
-            " - try model.background.appearance.inputs=[], model.foreground.field.init=points"
-            if model.background is not None
-            else "what is learned fits the training views alone - try fewer model.foreground.field.encoding levels"
-        )
-        line = f"held-out views have {trained - held_out:.1f} dB less than training pixels: {what}, and check the poses"
+        tried = f"try {' '.join(advice)}, and" if advice else "more photographs from other sides help;"
+        line = f"held-out views have {trained - held_out:.1f} dB less than training pixels - {tried} check the poses"
         return self._new([("apart", f"{line} (prepare.py --check)")])
 
     def _new(self, found: Iterable[tuple[str, str]]) -> list[str]:

@@ -11,9 +11,15 @@ from dataio.scene import Inspection, Scene
 from dataio.shapes.relief import one_side
 from engine.experiment import ExperimentConfig
 from models.capabilities import DataFacts
+from models.losses.background_points import BackgroundPointsLoss
 from utils.commands import words_of
+from utils.config.loading import leaves
 
 PLAIN = re.compile(r"[\w./~-]*/[\w./~-]*")  # paths that are text to YAML as they are
+AGREEING = {  # what keeps media from showing each view something else, for configs with such a key
+    "model.background.appearance.inputs": [],
+    "model.foreground.field.init.type": "points",
+}
 FROM_ABOVE = 0.5  # upward part of the mean direction back to the cameras, from which on they look down
 
 
@@ -69,3 +75,13 @@ def _warnings(
         if lacking:
             words = " and ".join(f"{quantity}s" for quantity in lacking)
             yield f"losses.{name} asks for {words}, which these data lack: it goes without"
+
+
+def against_parting(config: ExperimentConfig) -> list[str]:
+    """Overrides that help where held-out views fall behind training views, of those that the config does not have."""
+    if config.model.background is None:
+        return []
+    has = leaves(config)
+    found = [f"{key.removesuffix('.type')}={value}" for key, value in AGREEING.items() if has.get(key, value) != value]
+    held = any(isinstance(loss, BackgroundPointsLoss) for loss in config.losses.values())
+    return found if held else [*found, "losses.background_points.type=background_points"]

@@ -25,6 +25,7 @@ from engine.poses import place_cameras
 from engine.run import check_scene, load_model, load_optimizer, open_teacher, own_splits
 from engine.saved import read_saved, scene_state
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
+from engine.suits import against_parting
 from engine.validation import handful, validate
 from engine.viewer.remote import Remote
 from models.capabilities import SDF
@@ -334,7 +335,7 @@ class Trainer:
             each = {f"val/psnr/{scene.names[view]}": psnr for view, (_, psnr) in zip(shown, found, strict=True)}
             self.writer.scalars(self.step, {"val/psnr": quality, **each})
             self._say(f"{len(shown)} held-out views: PSNR {quality:.2f} dB")
-            for warning in self.diagnostics.apart(trained, quality, model, self.progress):
+            for warning in self.diagnostics.apart(trained, quality, against_parting(self.config), self.progress):
                 self._say(f"warning: {warning}")
         distributed.barrier()
         self._keep_best(quality)

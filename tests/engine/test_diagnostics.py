@@ -116,9 +116,11 @@ def test_a_width_is_compared_with_that_of_a_new_run() -> None:
 
 
 def test_held_out_views_that_fall_behind_are_said_once_and_late() -> None:
-    diagnostics, model = Diagnostics(distances=True), sphere_model()
-    assert diagnostics.apart(29.0, 19.6, model, 0.2) == []
-    assert diagnostics.apart(29.0, 26.0, model, 0.9) == []
-    (line,) = diagnostics.apart(29.0, 19.6, model, 0.4)
-    assert "9.4 dB less" in line and "model." in line
-    assert diagnostics.apart(29.0, 19.0, model, 0.6) == []
+    diagnostics = Diagnostics(distances=True)
+    assert diagnostics.apart(29.0, 19.6, ["a.b=c"], 0.2) == []
+    assert diagnostics.apart(29.0, 26.0, ["a.b=c"], 0.9) == []
+    (line,) = diagnostics.apart(29.0, 19.6, ["a.b=c"], 0.4)
+    assert "9.4 dB less" in line and "try a.b=c, and check the poses" in line
+    assert diagnostics.apart(29.0, 19.0, [], 0.6) == []
+    (line,) = Diagnostics(distances=True).apart(29.0, 19.0, [], 0.6)
+    assert "more photographs" in line and "try" not in line

@@ -145,3 +145,15 @@ def test_a_room_without_depth_is_refused_by_the_check(tmp_path):
             work()
     made_rgbd.scannet(tmp_path / "room")
     assert "views" in ScannetData(path=str(tmp_path / "room")).check()
+
+
+def test_what_makes_views_agree_is_named_where_a_config_lacks_it() -> None:
+    """Each override named can be given; after it, nothing is left to name."""
+
+    def read(name: str, *overrides: str) -> list[str]:
+        return suits.against_parting(read_config(ROOT / f"configs/{name}.yaml", ["data.path=x", *overrides]))
+
+    assert read("neus_hash") == read("neus_hash_open") == []
+    lacking = read("neus_hash_open", "losses.background_points=null", "model.foreground.field.init=sphere")
+    assert lacking == ["model.foreground.field.init=points", "losses.background_points.type=background_points"]
+    assert read("neus_nerfpp") and read("neus_nerfpp", *read("neus_nerfpp")) == []
