@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from engine.viewer.tools import LiveTool
     from models.rendering.renderers.base import RendererConfig
 
-MESHES = (".ply", ".glb", ".obj")
+MESHES = (".ply", ".obj", ".glb", ".stl")
 THUMBNAIL = 96  # pixels
 NEEDED = "viser is not installed - pip install -r requirements-view.txt -c constraints.txt"
 EXAMPLE = """examples:
@@ -40,7 +40,7 @@ training is shown as of its newest checkpoint, and can be paused. Ctrl-C ends it
 def main() -> int:
     parser = Parser(__doc__, EXAMPLE)
     add = parser.add_argument
-    add("shown", metavar="RUN|MESH", help="run folder, checkpoint, asset folder, or a .ply, .obj or .glb")
+    add("shown", metavar="RUN|MESH", help="run folder, checkpoint, asset folder, or a .ply, .obj, .glb or .stl")
     add("--renderer", metavar="R", help="volume, surface, lattice, mesh or YAML; default: volume")
     add("--host", default="127.0.0.1", metavar="H", help="address to listen on; default: this machine alone")
     add("--port", type=number(int, 1024, 65535), default=7007, metavar="N", help="or the next free one; default: 7007")

@@ -17,7 +17,7 @@ from models.rendering.frames import Frame
 from tests.support.made_runs import WORLD, ball, ring_cameras
 from utils.errors import InputError
 from utils.meshing.glb import read_glb
-from utils.meshing.mesh import vertex_colors, write_mesh
+from utils.meshing.mesh import FORMATS, vertex_colors, write_mesh
 from utils.paths.path_file import read_path
 
 
@@ -86,7 +86,9 @@ def test_a_crop_box_is_said_in_the_world() -> None:
 def test_places_to_look_from(tmp_path: Path) -> None:
     assert "ssh -L 7007:127.0.0.1:7007 " in view.places("127.0.0.1", 7007, None)
     assert view.places("::", 7007, "abc").startswith("http://[::]:7007/?token=abc\n")
-    with pytest.raises(InputError, match="no such file"):
-        view.folder_of(str(tmp_path / "x.ply"), None)
-    trimesh.creation.box().export(tmp_path / "x.ply")
-    assert view.folder_of(str(tmp_path / "x.ply"), None) == tmp_path
+    for suffix in FORMATS:
+        path = tmp_path / f"x{suffix}"
+        with pytest.raises(InputError, match="no such file"):
+            view.folder_of(str(path), None)
+        trimesh.creation.box().export(path)
+        assert view.folder_of(str(path), None) == tmp_path
