@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.base import Selection
-from dataio.selection.scored import Float64, Scored, ScoredConfig
+from dataio.selection.scored import Scored, ScoredConfig
+
+Float64 = npt.NDArray[np.float64]
+UNIT = 2**20  # of the score, per level; a gradient has at most 625
 
 
 class GradientSelection(ScoredConfig):
@@ -23,9 +27,9 @@ class GradientSelection(ScoredConfig):
 class ByGradient(Scored):
     """Scored by neighbors, which are looked up on demand: no map of any picture is kept."""
 
-    def score(self, pixels: Int64) -> tuple[Float64, None]:
-        """[M] `gradient` at pixels [M], and no bins; see `Scored.score`."""
-        return gradient(self.store, pixels), None
+    def score(self, pixels: Int64) -> tuple[Int64, None]:
+        """[M] `gradient` at pixels [M], in units, and no bins; see `Scored.score`."""
+        return (gradient(self.store, pixels) * UNIT).astype(np.int64), None
 
 
 def gradient(store: PixelStore, pixels: Int64) -> Float64:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.base import Selection
-from dataio.selection.scored import Float64, Scored, ScoredConfig
+from dataio.selection.scored import Scored, ScoredConfig
 from utils.distributed import sum_across_ranks
 from utils.entries import Entry
 
@@ -19,6 +19,7 @@ from utils.entries import Entry
 # nor a checkpoint in between makes a difference. 2^-32 of full scale; a sum holds 2^27 errors of the largest size.
 UNIT, LARGEST = 2.0**-32, 16.0
 UNSEEN = -1.0
+SCORE = 2**28  # units of the score, per root mean squared error, which is at most 4
 
 
 class LossSelection(ScoredConfig):
@@ -41,9 +42,10 @@ class ByLoss(Scored):
         self.cell, self.every, self.keep = config.cell, config.every, config.keep
         rows, self._wide = (-(-store.shapes // self.cell)).T
         self._start = np.concatenate([[0], np.cumsum(rows * self._wide)])
-        self.errors = np.full(self._start[-1], UNSEEN, dtype=np.float32)  # [cells] mean squared; of all views
-        self._scores = np.ones(len(self.errors))
-        self._sums = torch.zeros(2, len(self.errors), dtype=torch.int64)  # of errors, in units; their number
+        cells = int(self._start[-1])
+        self.errors = torch.full((cells,), UNSEEN)  # [cells] mean squared; of all views
+        self._scores = torch.full((cells,), SCORE, dtype=torch.int64)
+        self._sums = torch.zeros(2, cells, dtype=torch.int64)  # of errors, in units; their number
         self._steps = 0  # since the map changed
 
     def bins(self, pixels: Int64) -> Int64:
@@ -51,10 +53,10 @@ class ByLoss(Scored):
         view, row, column = self.store.locate(pixels)
         return np.asarray(self._start[view] + row // self.cell * self._wide[view] + column // self.cell)
 
-    def score(self, pixels: Int64) -> tuple[Float64, Int64]:
+    def score(self, pixels: Int64) -> tuple[Int64, Int64]:
         """[M] root mean squared errors last measured around pixels [M], and their cells [M]; see `Scored.score`."""
         bins = self.bins(pixels)
-        return self._scores[bins], bins
+        return self._scores.numpy()[bins], bins
 
     def learn(self, bins: Tensor, error: Tensor) -> bool:
         """Add errors [R] to their cells [R]; all ranks add up every `every` steps; see `Selection.learn`."""
@@ -66,38 +68,36 @@ class ByLoss(Scored):
         self._steps += 1
         if self._steps < self.every:
             return False
-        self._fold(sum_across_ranks(self._sums).cpu().numpy())
+        self._fold(sum_across_ranks(self._sums).to(self.errors.device))
         self._sums.zero_()
         self._steps = 0
         return True
 
-    def _fold(self, sums: Int64) -> None:
+    def _fold(self, sums: Tensor) -> None:
         """Let new errors, [2, cells] sums and counts, into the map."""
-        seen = sums[1] > 0
-        mean = (sums[0][seen] * UNIT / sums[1][seen]).astype(np.float32)
-        old = self.errors[seen]
-        errors = self.errors.copy()
-        errors[seen] = np.where(old == UNSEEN, mean, self.keep * old + (1 - self.keep) * mean)
-        self._use(errors)
+        mean = (sums[0].double() * UNIT / sums[1].clamp_min(1).double()).float()
+        mixed = torch.where(self.errors == UNSEEN, mean, self.keep * self.errors + (1 - self.keep) * mean)
+        self._use(torch.where(sums[1] > 0, mixed, self.errors))
 
-    def _use(self, errors: np.ndarray) -> None:
-        # Whole arrays are put in place of the old ones, which the thread may just be reading.
-        self.errors = errors
+    def _use(self, errors: Tensor) -> None:
+        # In place: a recorded step reads this memory. What a thread has chosen by numbers of both kinds is dropped.
+        self.errors.copy_(errors)
         seen = errors != UNSEEN
-        usual = errors[seen].mean() if seen.any() else 1.0
-        self._scores = np.sqrt(np.where(seen, errors, usual), dtype=np.float64)
+        count, total = seen.sum(), ((errors.double() / UNIT).to(torch.int64) * seen).sum()
+        usual = torch.where(count > 0, total.double() * UNIT / count.clamp_min(1).double(), 1.0)
+        self._scores.copy_((torch.where(seen, errors.double(), usual).sqrt() * SCORE).to(torch.int64))
 
     def state_dict(self) -> dict[str, Any]:
         sums = sum_across_ranks(self._sums).cpu()
-        return {"errors": torch.from_numpy(self.errors.copy()), "sums": sums, "steps": self._steps}
+        return {"errors": self.errors.cpu().clone(), "sums": sums, "steps": self._steps}
 
     def load_state_dict(self, state: Entry, *, main: bool) -> None:
         """See `Selection.load_state_dict`."""
-        errors = state["errors"].tensor((None,), torch.float32).numpy()
+        errors = state["errors"].tensor((None,), torch.float32)
         sums = state["sums"].tensor((2, len(errors)), torch.int64)
         steps = state["steps"].whole()
         if errors.shape != self.errors.shape:
             return  # of other cells: a config that was changed on purpose
-        self._use(np.where(errors < 0, np.float32(UNSEEN), errors))
-        self._sums = sums.clone() if main else torch.zeros_like(sums)
+        self._use(torch.where(errors >= 0, errors.clamp_max(LARGEST), UNSEEN).to(self.errors.device))
+        self._sums.copy_(sums if main else torch.zeros_like(sums))
         self._steps = steps

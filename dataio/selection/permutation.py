@@ -14,6 +14,7 @@ Int64 = npt.NDArray[np.int64]
 
 ROUNDS = 5
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+STARTS = np.uint64(0xD1B54A32D192ED03)  # so that random numbers have nothing to do with the keys of an epoch
 
 
 class Permutation:
@@ -60,6 +61,12 @@ class Permutation:
             left, right = right, mixed
             left_bits, right_bits = right_bits, left_bits
         return np.asarray((left << right_bits) | right)
+
+
+def random_number(seed: int, place: int) -> float:
+    """In [0, 1), that belongs to a seed, any integer, and a place >= 0: 53 random bits."""
+    start = _mix(np.array([seed % 2**64], dtype=np.uint64) ^ STARTS)
+    return float(_mix(start + np.uint64(place))[0] >> np.uint64(11)) * 2.0**-53
 
 
 def _keys(seed: int, epoch: int) -> UInt64:

@@ -1,16 +1,21 @@
-"""What choices by a score share: some pixels are drawn from more candidates, each with a known probability."""
+"""What choices by a score share: some pixels are drawn from more candidates, each with a known probability.
+
+Scores, shares and probabilities are whole numbers, so that no sum depends on its order, and a GPU finds the very same
+pixels (`models.kernels.pixels.systematic`). Floating-point numbers are multiplied and divided here, never added up.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.base import Chosen, Selection, SelectionConfig
-from dataio.selection.permutation import Permutation
+from dataio.selection.permutation import Permutation, random_number
 
-Float64 = npt.NDArray[np.float64]
+LARGEST_SCORE = 2**30
+SHARE = 2**30  # of one in the mean
+CERTAIN = 2**38  # the probability 1
 
 
 class ScoredConfig(SelectionConfig):
@@ -32,43 +37,52 @@ class Scored(Selection):
         super().__init__(Permutation(len(store), seed), config.candidates * rays)
         self.config, self.store, self.rays, self.seed = config, store, rays, seed
 
-    def score(self, pixels: Int64) -> tuple[Float64, Int64 | None]:
-        """Scores [M] >= 0 of candidates [M], in any unit; and the bins [M] under which their errors are learned."""
+    def score(self, pixels: Int64) -> tuple[Int64, Int64 | None]:
+        """Scores [M] of candidates [M], 0 to LARGEST_SCORE, and the bins [M] under which their errors are learned."""
         raise TypeError("a choice by score defines it")
 
     def choose(self, first: int) -> Chosen:
         candidates = self.upcoming(first)
         scores, bins = self.score(candidates)
-        chance = inclusion(scores, self.config.uniform, self.rays)
-        start = np.random.default_rng((self.seed % 2**64, first)).random()
-        chosen = systematic(chance, start, self.rays)
-        importance = (self.rays / (len(candidates) * chance[chosen])).astype(np.float32)
+        chance = inclusion(shares(scores, self.config.uniform), self.rays)
+        chosen = systematic(chance, random_number(self.seed, first), self.rays)
+        importance = (self.rays / (len(candidates) * (chance[chosen] / CERTAIN))).astype(np.float32)
         weight = importance if self.config.unbiased else None
         return Chosen(candidates[chosen], weight, None if bins is None else bins[chosen], importance)
 
 
-def inclusion(scores: Float64, uniform: float, count: int) -> Float64:
-    """[M] the probability of each to be among the `count` <= M chosen ones: the mixture of both, at most 1.
+def shares(scores: Int64, uniform: float) -> Int64:
+    """[M] >= 1, what each one's probability is proportional to: the mixture of the same for all and of its score.
 
-    scores: [M] >= 0; all zero counts as all equal. The sum of the result is `count`.
+    scores: [M], 0 to LARGEST_SCORE; all zero counts as all equal. uniform: in (0, 1]. A mean share is SHARE.
     """
-    total = scores.sum()
-    relative = scores / total if total > 0 else np.full(len(scores), 1 / len(scores))
-    relative = uniform / len(scores) + (1 - uniform) * relative
-    sure = np.zeros(len(scores), dtype=bool)
+    per_score = (1 - uniform) * SHARE * len(scores) / max(int(scores.sum()), 1)
+    return np.asarray(max(int(uniform * SHARE), 1) + (scores * per_score).astype(np.int64))
+
+
+def inclusion(share: Int64, count: int) -> Int64:
+    """[M] the probability of each to be among the `count` <= M chosen ones, in units of 1 / CERTAIN.
+
+    share: [M] >= 1, what it is proportional to below 1. The sum of the result is `count`, but for less than M units.
+    """
+    total, sure = int(share.sum()), 0
+    rest, left = count, total
     while True:  # what is certain leaves its surplus to the others, of which some may then be certain too
-        rest = count - np.count_nonzero(sure)
-        chance = np.where(sure, 1.0, relative * (rest / max(relative[~sure].sum(), 1e-300)))
-        above = chance > 1
-        if not above.any():
-            return chance
-        sure |= above
+        above = share > left // rest
+        now = int(np.count_nonzero(above))
+        if now == sure:
+            chance = (share * (rest * float(CERTAIN) / left)).astype(np.int64)
+            return np.where(above, CERTAIN, chance) if sure else chance
+        sure, rest, left = now, count - now, total - int(share[above].sum())
 
 
-def systematic(chance: Float64, start: float, count: int) -> Int64:
-    """`count` different places in 0 .. M-1, in order, each with the probability chance [M] <= 1, their sum is `count`.
+def systematic(chance: Int64, start: float, count: int) -> Int64:
+    """`count` different places in 0 .. M-1, in order, each with the probability chance [M] / CERTAIN <= 1.
 
-    start: in [0, 1), the only random number. Systematic sampling, Madow (1949).
+    chance: its sum is that of `count` certain ones, or a little less. start: in [0, 1), the only random number.
+    Systematic sampling, Madow (1949).
     """
-    places = np.searchsorted(np.cumsum(chance), start + np.arange(count), side="right")
-    return np.minimum(places, len(chance) - 1)
+    ends = np.cumsum(chance)
+    room = min(int(ends[-1]) - (count - 1) * CERTAIN, CERTAIN)
+    first = int(start * room)
+    return np.searchsorted(ends, first + CERTAIN * np.arange(count, dtype=np.int64), side="right")

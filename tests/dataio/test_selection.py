@@ -19,7 +19,7 @@ from dataio.selection.by_gradient import ByGradient, GradientSelection, gradient
 from dataio.selection.by_loss import UNSEEN, ByLoss, LossSelection
 from dataio.selection.patches import PatchSelection
 from dataio.selection.permutation import Permutation
-from dataio.selection.scored import inclusion, systematic
+from dataio.selection.scored import CERTAIN, LARGEST_SCORE, inclusion, shares, systematic
 from dataio.selection.uniform import UniformSelection
 from tests.dataio.test_batches import equal, identity, made_scene
 from tests.engine.test_distributed import free_port
@@ -54,26 +54,31 @@ def test_probabilities_sum_to_the_count_and_follow_the_scores(
     count: int, ratio: int, uniform: float, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
-    scores = random.exponential(size=count * ratio) ** 3 * (random.random(count * ratio) < 0.7)
-    chance = inclusion(scores, uniform, count)
+    exact = random.exponential(size=count * ratio) ** 3 * (random.random(count * ratio) < 0.7)
+    scores = (exact / max(exact.max(), 1e-300) * LARGEST_SCORE).astype(np.int64)
+    share = shares(scores, uniform)
+    wanted = uniform / len(scores) + (1 - uniform) * scores / max(scores.sum(), 1)
+    np.testing.assert_allclose(share / share.sum(), wanted / wanted.sum(), rtol=1e-6)
+    chance = inclusion(share, count) / CERTAIN
     assert chance.sum() == pytest.approx(count) and chance.min() > 0 and chance.max() <= 1
-    wanted = uniform / len(scores) + (1 - uniform) * scores / max(scores.sum(), 1e-300)
     below = chance < 1
     if below.any() and scores.any():
-        factor = chance[below] / wanted[below]
-        np.testing.assert_allclose(factor, factor[0], rtol=1e-9)
-        assert np.all(wanted[~below] * factor[0] >= 1 - 1e-9)  # only what would have been above is certain
-    chosen = systematic(chance, random.random(), count)
-    assert len(set(chosen)) == count and np.all(np.diff(chosen) > 0)
+        factor = chance[below] / share[below]
+        np.testing.assert_allclose(factor, factor[0], rtol=1e-6)
+        assert np.all(share[~below] * factor[0] >= 1 - 1e-6)  # only what would have been above is certain
+    for start in (0.0, random.random(), 1 - 2.0**-53):
+        chosen = systematic(inclusion(share, count), start, count)
+        assert len(chosen) == len(set(chosen)) == count and np.all(np.diff(chosen) > 0) and chosen[-1] < len(share)
 
 
 def test_systematic_choice_has_the_probabilities() -> None:
     """Exactly: over all starts, each place is chosen for a share of them that is its probability."""
-    chance = inclusion(np.random.default_rng(0).exponential(size=30) ** 2, 0.2, 9)
+    scores = (1e6 * np.random.default_rng(0).exponential(size=30) ** 2).astype(np.int64)
+    chance = inclusion(shares(scores, 0.2), 9)
     counts = np.zeros(30)
     for start in (np.arange(20_000) + 0.5) / 20_000:
         counts[systematic(chance, start, 9)] += 1
-    np.testing.assert_allclose(counts / 20_000, chance, atol=1e-4)
+    np.testing.assert_allclose(counts / 20_000, chance / CERTAIN, atol=1e-4)
 
 
 def test_the_gradient_is_that_of_the_picture() -> None:
@@ -93,7 +98,8 @@ def test_frequencies_are_the_probabilities() -> None:
     store, batches = store_of(), 2000
     selection = GradientSelection(candidates=4, uniform=0.3).build(store, rays=PIXELS // 4, seed=1)
     assert isinstance(selection, ByGradient)
-    truth = inclusion(gradient(store, np.arange(PIXELS)), 0.3, PIXELS // 4)
+    scores = (1000 * gradient(store, np.arange(PIXELS))).astype(np.int64)
+    truth = inclusion(shares(scores, 0.3), PIXELS // 4) / CERTAIN
     counts = np.zeros(PIXELS)
     for batch in range(batches):
         counts[selection.choose(batch * selection.places).pixels] += 1
@@ -126,7 +132,7 @@ def by_loss(**keys: Any) -> ByLoss:
 
 def test_the_map_of_errors_becomes_the_errors_and_they_are_drawn_more() -> None:
     selection = by_loss(uniform=0.2)
-    assert set(selection.errors) == {UNSEEN} and len(selection.errors) == 3 * 4 + 5 * 2 + 2 * 2  # cells of 2 x 2
+    assert set(selection.errors.tolist()) == {UNSEEN} and len(selection.errors) == 3 * 4 + 5 * 2 + 2 * 2  # cells of 2 x 2
     first = taught(selection, 40)
     pixels = np.arange(PIXELS)
     np.testing.assert_allclose(selection.errors[selection.bins(pixels)], pattern(selection.store, pixels), rtol=1e-6)
@@ -144,7 +150,7 @@ def test_the_map_forgets_and_passes_over_what_is_not_finite() -> None:
     bins = torch.zeros(4, dtype=torch.int64)
     for error, truth in ((0.5, 0.5), (0.1, 0.4), (float("nan"), 0.4), (float("inf"), 0.4)):
         assert selection.learn(bins, torch.full((4,), error))
-        assert selection.errors[0] == pytest.approx(truth) and set(selection.errors[1:]) == {UNSEEN}
+        assert selection.errors[0] == pytest.approx(truth) and set(selection.errors[1:].tolist()) == {UNSEEN}
 
 
 @pytest.mark.parametrize("kind", ["gradient", "loss"])
