@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from dataio.cameras import Rays
+from dataio.files import notice
+from dataio.pictures.device_pixels import DevicePixels, PixelKernels, Place, lies_on_device
 from dataio.pictures.pixel_store import GatheredPixels, PixelStore
 from dataio.prefetch import Prefetch
 from dataio.quantities.base import quantity
 from dataio.scene import Scene
-from dataio.selection.base import SelectionConfig
+from dataio.selection.base import ChosenOnDevice, SelectionConfig
 from dataio.selection.uniform import UniformSelection
 from dataio.views import OWN_FIELDS
 from utils.entries import Entry
 from utils.errors import InputError
 
-__all__ = ["PixelSampler", "PixelStore", "RayBatch"]
+__all__ = ["PixelSampler", "PixelStore", "PlannedBatch", "RayBatch"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,25 @@ class RayBatch:
         )
 
 
+@dataclass(frozen=True)
+class PlannedBatch:
+    """A batch whose pixels are on the device and still to be gathered there, by its first place and nothing else.
+
+    So gathering can be recorded together with what is done with the batch, and done again where that failed.
+    """
+
+    first: Tensor  # [1] int64, on the device
+    make: Callable[[Tensor], RayBatch]
+    rays: int
+
+    def __len__(self) -> int:
+        return self.rays
+
+    def gathered(self) -> RayBatch:
+        """The batch; its memory is that of a recording, where it was gathered within one."""
+        return self.make(self.first)
+
+
 class PixelSampler:
     """Iterator of `RayBatch`es: pixels of a split, which ones a selection says; every one once per epoch if none does.
 
@@ -136,7 +157,8 @@ class PixelSampler:
     the next places from the stream's position on, the first rank the first of them and so on, and the position moves on
     by those of all: ranks never share a place within an epoch, and their number does not change which pixels a step
     takes, where none are chosen. The position is all the state there is, but for what a selection learns. A thread
-    gathers the next batches; rays are made by the caller's thread, on the cameras' device.
+    gathers the next batches; rays are made by the caller's thread, on the cameras' device. After `keep_on_device` there
+    is no thread: kernels choose and gather the same pixels where they lie.
     """
 
     def __init__(
@@ -166,8 +188,13 @@ class PixelSampler:
         self._patch = pixels.patch if pixels else None
         places = self._selection.places
         self._places_before, self._places = places * before // rays, places * (total or rays) // rays
-        self._bins: Tensor | None = None  # of the last batch
-        self._importance: Tensor | None = None  # of the last batch, on the CPU
+        self._rays = rays
+        self._on_gpu: DevicePixels | None = None
+        self._choose: Callable[[Tensor], ChosenOnDevice] | None = None
+        # Of the last batch; where a recorded step gathered it, in memory that each replay fills anew.
+        self.batch: RayBatch | None = None
+        self._bins: Tensor | None = None
+        self._importance: Tensor | None = None
         self._worker: Prefetch | None = None
 
     @property
@@ -184,14 +211,37 @@ class PixelSampler:
         return self
 
     def __next__(self) -> RayBatch:
+        planned = self.plan()
+        return planned if isinstance(planned, RayBatch) else planned.gathered()
+
+    def plan(self) -> RayBatch | PlannedBatch:
+        """The next batch; where the pixels are on the device, one that is still to be gathered there."""
+        if self._choose is not None:
+            first = torch.full((1,), self.position + self._places_before, dtype=torch.int64, device=self._device)
+            self.position += self._places
+            return PlannedBatch(first, self._gathered, self._rays)
         if self._worker is None:
             self._worker = Prefetch(self._producer(), self.position)
         pixels = self._worker.take()
-        batch = self._on_device(pixels)
+        batch = self._batch_of(pixels)
         self.position = pixels.end
-        self._bins = None if pixels.bins is None else pixels.bins.to(self._device, non_blocking=True)
-        self._importance = pixels.importance
         return batch
+
+    def keep_on_device(self, kernels: PixelKernels, place: Place) -> None:
+        """Have kernels choose and gather on this sampler's device from now on, where `place` and its memory allow it.
+
+        The pixels are the same, bit for bit. Raises InputError where `place` asks for what is not there.
+        """
+        if not lies_on_device(self._store, self._device, place):
+            return
+        self.close()
+        pixels = DevicePixels(self._store, self._device, kernels)
+        self._choose = self._selection.on_device(pixels)
+        self._on_gpu = None if self._choose is None else pixels
+        if self._choose is None and place == "gpu":
+            raise InputError("data.device: gpu - this train.pixels chooses on the host - expected auto or host")
+        if self._choose is None:
+            notice("data.device: this train.pixels chooses on the host, which gathers the pixels of each step")
 
     @property
     def chooses(self) -> bool:
@@ -205,7 +255,7 @@ class PixelSampler:
         """
         if self._importance is None:
             return None
-        return float((self._importance * error.cpu()).mean())
+        return float((self._importance * error.to(self._importance.device)).mean())
 
     def learn(self, error: Tensor) -> None:
         """Pass the errors of the last batch's rays to the selection; all ranks, after every batch.
@@ -233,6 +283,11 @@ class PixelSampler:
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+
+    def free(self) -> None:
+        """As `close`; pixels in a device's memory are given up, and the host gathers from then on."""
+        self.close()
+        self._choose, self._on_gpu, self.batch = None, None, None
 
     def __enter__(self) -> PixelSampler:
         return self
@@ -265,7 +320,16 @@ class PixelSampler:
 
         return produce
 
-    def _on_device(self, pixels: GatheredPixels) -> RayBatch:
+    def _gathered(self, first: Tensor) -> RayBatch:
+        """The batch whose places begin at `first` [1] int64."""
+        assert self._on_gpu is not None and self._choose is not None
+        chosen = self._choose(first)
+        pixels = self._on_gpu.gather(chosen.pixels)
+        return self._batch_of(
+            replace(pixels, weight=chosen.weight, bins=chosen.bins, importance=chosen.importance)
+        )
+
+    def _batch_of(self, pixels: GatheredPixels) -> RayBatch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(self._device, non_blocking=True)
 
@@ -274,9 +338,12 @@ class PixelSampler:
             name: quantity(name).of_pixels(move(numbers), rays, self._cameras)
             for name, numbers in pixels.quantities.items()
         }
-        return RayBatch(
+        self._bins = None if pixels.bins is None else move(pixels.bins)
+        self._importance = pixels.importance
+        self.batch = RayBatch(
             rays=rays,
             color=move(pixels.color).float() / 255,
             weight=None if pixels.weight is None else move(pixels.weight),
             patch=self._patch,
         ).with_quantities(values)
+        return self.batch

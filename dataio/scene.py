@@ -166,6 +166,11 @@ class DataConfig(Part):
         description="memory that pixels may take, as 16G; beyond it they are read from a file on disk;"
         " auto: six tenths of the machine's",
     )
+    device: Literal["auto", "gpu", "host"] = Field(
+        default="auto",
+        description="whose memory pixels are in while a run trains, and who chooses them; auto: a GPU's that computes"
+        " the run, where they take half of what is free at most",
+    )
     cache: str | None = Field(default=None, description="folder of that file; default: under the user's cache folder")
     allow_outside: bool = Field(default=False, description="let data files name files outside their folder")
 

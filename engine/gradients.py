@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataio.batches import RayBatch
+from dataio.batches import PlannedBatch, RayBatch
 from engine.experiment import TrainConfig
 from engine.recording import Recording, settings
 from models.kernels.runtime.launch import set_own_threads
@@ -61,7 +61,7 @@ class Gradients:
         self.torch_threads = 1 if short else threads  # of an operation of torch's in a step
         self.rays = micro_batch_size(train, self.threads)
         self.generators: list[torch.Generator] = []  # of the micro-batches
-        self.recording: Recording[RayBatch, Report] | None = None
+        self.recording: Recording[RayBatch | PlannedBatch, Report] | None = None
         if train.cuda_graph and device.type == "cuda" and module is objective:
             modules, parameters = list(objective.modules()), objective.parameters()
             self.recording = Recording(self._of, key=lambda: (self.rays, settings(modules)), parameters=parameters)
@@ -77,8 +77,11 @@ class Gradients:
             return 1
         return min(threads, -(-train.rays // (train.micro_batch or train.rays)))
 
-    def __call__(self, batch: RayBatch) -> Report:
-        """Raises the error of memory when smaller micro-batches do not help, or ranks would part over it."""
+    def __call__(self, batch: RayBatch | PlannedBatch) -> Report:
+        """The pixels of a planned batch are gathered as a part of the step.
+
+        Raises the error of memory when smaller micro-batches do not help, or ranks would part over it.
+        """
         while True:
             self._seed(-(-len(batch) // self.rays))
             try:
@@ -102,7 +105,8 @@ class Gradients:
         for i, generator in enumerate(self.generators):
             generator.manual_seed((torch.initial_seed() + i * 1_000_000_007) % 2**63)
 
-    def _of(self, batch: RayBatch) -> Report:
+    def _of(self, given: RayBatch | PlannedBatch) -> Report:
+        batch = given if isinstance(given, RayBatch) else given.gathered()
         micro_batches = batch.split(self.rays)
         self.objective.zero_grad()
         run = self._in_turn if self.pool is None else self._together

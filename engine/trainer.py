@@ -18,6 +18,7 @@ from engine.build import build_objective, build_optimizer, in_parallel
 from engine.cluster.agreement import check_agreement
 from engine.cluster.faults import Faults
 from engine.cluster.shares import share_of
+from engine.device_pixels import open_sampler
 from engine.diagnostics import Diagnostics
 from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
@@ -82,11 +83,7 @@ class Trainer:
         )
 
     def _open_sampler(self) -> PixelSampler:
-        share, pixels = self.share, self.config.train.pixels
-        return PixelSampler(
-            self.scene, rays=share.own, seed=self.config.seed, pixels=pixels, before=share.before, total=share.total,
-            device=self.ranks.device,
-        )  # fmt: skip
+        return open_sampler(self.config, self.scene, self.share, self.ranks.device)
 
     def start(self) -> None:
         """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
@@ -132,8 +129,7 @@ class Trainer:
             self._say(f"{change.name} {change.what}")
         self._set_learning_rates(before)
         with threads_of_torch(self.gradients.torch_threads):
-            batch = next(self.sampler)
-            report = self.gradients(batch)
+            report = self.gradients(self.sampler.plan())
             self.faults.after_backward(self.objective, self.step + 1)
             self._descend(report)
             self.sampler.learn(report.error)
@@ -142,7 +138,8 @@ class Trainer:
             self._report_skipped()
         self.progress = self._progress()
         self._log(report)
-        if self.diagnostics.due(self.step) and self.ranks.is_main:
+        batch = self.sampler.batch
+        if batch is not None and self.diagnostics.due(self.step) and self.ranks.is_main:
             for warning in self.diagnostics.warnings(self.objective.model, report, batch, self.progress):
                 self._say(f"warning: {warning}")
         every, count = self.config.distributed.check_every, self.config.train.validations
@@ -299,7 +296,7 @@ class Trainer:
         splits = own_splits(self.scene, saved.scene)
         if splits is not None:  # what was held out stays held out
             self.scene = replace(self.scene, splits=splits)
-            self.sampler.close()
+            self.sampler.free()
             self.sampler = self._open_sampler()
         load_model(self.objective.model, saved.model)
         load_optimizer(self.optimizer, saved.optimizer)

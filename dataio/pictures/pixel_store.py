@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dataio.pictures.pictures import Pictures
+from dataio.pictures.pictures import Array, Pictures
+from dataio.pictures.pixels import COLOR
 from dataio.scene import Scene
 
 Int64 = npt.NDArray[np.int64]
@@ -56,6 +58,22 @@ class PixelStore:
 
     def __len__(self) -> int:
         return int(self.start[-1])
+
+    @property
+    def pictures(self) -> dict[str, Pictures]:
+        """All that is stored of the scene's views, these and others, by name; the colors as "color"."""
+        return {COLOR: self._color, **self._quantities}
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is stored of these views' pixels."""
+        return len(self) * sum(stored.flat[:1].nbytes for stored in self.pictures.values())
+
+    def stored(self, name: str) -> Iterator[Array]:
+        """Of each view the stored numbers, [P] or [P, K], row by row, as its file says them; without a copy."""
+        pictures = self.pictures[name]
+        for view in self.views:
+            yield pictures.flat[pictures.start[view] : pictures.start[view + 1]]
 
     def locate(self, pixels: Int64) -> tuple[Int64, Int64, Int64]:
         """Which of the views, row and column, [R] each, of the pixels of the given numbers [R]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from dataio.pictures.device_pixels import DevicePixels
 from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.permutation import Permutation
 from utils.config.parts import Part
@@ -38,6 +40,16 @@ class Chosen:
     importance: npt.NDArray[np.float32] | None = None  # [R] times these, a mean is that of pixels drawn alike; None: is
 
 
+@dataclass(frozen=True)
+class ChosenOnDevice:
+    """The same, where the photographs are: `Chosen` as tensors of that device."""
+
+    pixels: Tensor  # [R] int64
+    weight: Tensor | None = None  # [R] float32
+    bins: Tensor | None = None  # [R] int64
+    importance: Tensor | None = None  # [R] float32
+
+
 class Selection:
     """Pixels by place: what stands at the places of an order that the seed decides, or a part of it.
 
@@ -51,6 +63,14 @@ class Selection:
     def choose(self, first: int) -> Chosen:
         """The batch whose places begin at `first` >= 0."""
         raise TypeError("a selection defines choose")
+
+    def on_device(self, pixels: DevicePixels) -> Callable[[Tensor], ChosenOnDevice] | None:
+        """`choose` where the photographs are: the same pixels, bit for bit, of a first place [1] int64 that lies there.
+
+        It asks nothing of the host and is of static shapes, so that it can be recorded. From here on `learn` and the
+        state are of that device too. None: there is no such form, and the host chooses.
+        """
+        return None
 
     def learn(self, bins: Tensor, error: Tensor) -> bool:
         """Take the mean squared color errors [R] of a batch's rays and their bins [R], on the same device.

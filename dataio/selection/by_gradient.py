@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from dataio.pictures.device_pixels import DevicePixels
 from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.base import Selection
-from dataio.selection.scored import Scored, ScoredConfig
+from dataio.selection.scored import DeviceScorer, Scored, ScoredConfig
 
 Float64 = npt.NDArray[np.float64]
 UNIT = 2**20  # of the score, per level; a gradient has at most 625
@@ -30,6 +31,10 @@ class ByGradient(Scored):
     def score(self, pixels: Int64) -> tuple[Int64, None]:
         """[M] `gradient` at pixels [M], in units, and no bins; see `Scored.score`."""
         return (gradient(self.store, pixels) * UNIT).astype(np.int64), None
+
+    def scorer(self, pixels: DevicePixels) -> DeviceScorer:
+        """See `Scored.scorer`."""
+        return lambda candidates: (pixels.gradients(candidates, UNIT), None)
 
 
 def gradient(store: PixelStore, pixels: Int64) -> Float64:

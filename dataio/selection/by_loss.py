@@ -9,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dataio.pictures.device_pixels import DevicePixels, PixelKernels
 from dataio.pictures.pixel_store import Int64, PixelStore
 from dataio.selection.base import Selection
-from dataio.selection.scored import Scored, ScoredConfig
+from dataio.selection.scored import DeviceScorer, Scored, ScoredConfig
 from utils.distributed import sum_across_ranks
 from utils.entries import Entry
 
@@ -47,6 +48,7 @@ class ByLoss(Scored):
         self._scores = torch.full((cells,), SCORE, dtype=torch.int64)
         self._sums = torch.zeros(2, cells, dtype=torch.int64)  # of errors, in units; their number
         self._steps = 0  # since the map changed
+        self._kernels: PixelKernels | None = None  # where the photographs are on a device, and the map with them
 
     def bins(self, pixels: Int64) -> Int64:
         """[M] the cells of pixels [M]."""
@@ -58,13 +60,30 @@ class ByLoss(Scored):
         bins = self.bins(pixels)
         return self._scores.numpy()[bins], bins
 
+    def scorer(self, pixels: DevicePixels) -> DeviceScorer:
+        """See `Scored.scorer`; the map moves there."""
+        self._kernels = pixels.kernels
+        self.errors, self._scores, self._sums = (
+            x.to(pixels.device) for x in (self.errors, self._scores, self._sums)
+        )
+        grids = torch.from_numpy(np.stack([self._start[:-1], self._wide], axis=1)).to(pixels.device)
+
+        def score(candidates: Tensor) -> tuple[Tensor, Tensor]:
+            bins = pixels.kernels.cells(candidates, pixels.layout, grids, side=self.cell)
+            return self._scores[bins], bins
+
+        return score
+
     def learn(self, bins: Tensor, error: Tensor) -> bool:
         """Add errors [R] to their cells [R]; all ranks add up every `every` steps; see `Selection.learn`."""
         if self._sums.device != error.device:
             self._sums = self._sums.to(error.device)
-        known = torch.isfinite(error)
-        units = (error.detach().nan_to_num(0.0).clamp(0.0, LARGEST) / UNIT).to(torch.int64) * known
-        self._sums.index_add_(1, bins, torch.stack([units, known.to(torch.int64)]))
+        if self._kernels is None:
+            known = torch.isfinite(error)
+            units = (error.detach().nan_to_num(0.0).clamp(0.0, LARGEST) / UNIT).to(torch.int64) * known
+            self._sums.index_add_(1, bins, torch.stack([units, known.to(torch.int64)]))
+        else:
+            self._kernels.add_errors(self._sums, bins, error.detach(), unit=UNIT, largest=LARGEST)
         self._steps += 1
         if self._steps < self.every:
             return False

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
+from dataio.pictures.device_pixels import DevicePixels
 from dataio.pictures.pixel_store import PixelStore
-from dataio.selection.base import Chosen, Selection, SelectionConfig
+from dataio.selection.base import Chosen, ChosenOnDevice, Selection, SelectionConfig
 from dataio.selection.permutation import Permutation
 from utils.errors import InputError
 
@@ -48,3 +52,21 @@ class Patches(Selection):
         row, column = np.divmod(squares - self._start[view], self._wide[view])
         along = np.arange(self._side)
         return Chosen(self._store.number(view, row + along[:, None], column + along).reshape(-1))
+
+    def on_device(self, pixels: DevicePixels) -> Callable[[Tensor], ChosenOnDevice]:
+        begin, end, wide, first_pixel, width = (
+            torch.from_numpy(np.ascontiguousarray(x)).to(pixels.device)
+            for x in (self._start[:-1], self._start[1:], self._wide, self._store.start[:-1], self._store.width)
+        )
+        along = torch.arange(self._side, device=pixels.device)
+
+        def choose(first: Tensor) -> ChosenOnDevice:
+            squares = self.order.on_device(pixels.kernels, first, self.places)
+            view = torch.searchsorted(end, squares, right=True)
+            place = squares - begin[view]
+            row = torch.div(place, wide[view], rounding_mode="floor")
+            corner = first_pixel[view] + row * width[view] + place - row * wide[view]
+            square = along[:, None] * width[view, None, None] + along
+            return ChosenOnDevice((corner[:, None, None] + square).reshape(-1))
+
+        return choose

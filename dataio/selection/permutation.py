@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
+
+from dataio.pictures.device_pixels import PixelKernels
 
 UInt64 = npt.NDArray[np.uint64]
 Int64 = npt.NDArray[np.int64]
@@ -40,6 +43,10 @@ class Permutation:
             here = epochs == epoch
             result[here] = self.epoch(within[here], int(epoch))
         return result
+
+    def on_device(self, kernels: PixelKernels, first: Tensor, places: int) -> Tensor:
+        """[P] int64, what stands at P = `places` places of the stream from `first` [1] int64 on, on its device."""
+        return kernels.order(first, places, count=self.count, seed=self._seed)
 
     def epoch(self, places: Int64, epoch: int) -> Int64:
         """What stands at `places` in 0 .. n-1 [N] of one epoch: [N] in 0 .. n-1."""

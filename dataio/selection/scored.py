@@ -6,16 +6,23 @@ pixels (`models.kernels.pixels.systematic`). Floating-point numbers are multipli
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from pydantic import Field
+from torch import Tensor
 
+from dataio.pictures.device_pixels import DevicePixels
 from dataio.pictures.pixel_store import Int64, PixelStore
-from dataio.selection.base import Chosen, Selection, SelectionConfig
+from dataio.selection.base import Chosen, ChosenOnDevice, Selection, SelectionConfig
 from dataio.selection.permutation import Permutation, random_number
 
 LARGEST_SCORE = 2**30
 SHARE = 2**30  # of one in the mean
 CERTAIN = 2**38  # the probability 1
+
+# Scores [M] int64 of candidates [M] int64, and their bins [M] int64 or None.
+DeviceScorer = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 class ScoredConfig(SelectionConfig):
@@ -49,6 +56,25 @@ class Scored(Selection):
         importance = (self.rays / (len(candidates) * (chance[chosen] / CERTAIN))).astype(np.float32)
         weight = importance if self.config.unbiased else None
         return Chosen(candidates[chosen], weight, None if bins is None else bins[chosen], importance)
+
+    def scorer(self, pixels: DevicePixels) -> DeviceScorer | None:
+        """`score` where the photographs are, number for number; None: the host chooses."""
+        return None
+
+    def on_device(self, pixels: DevicePixels) -> Callable[[Tensor], ChosenOnDevice] | None:
+        scorer, keys, kernels = self.scorer(pixels), self.config, pixels.kernels
+        if scorer is None:
+            return None
+
+        def choose(first: Tensor) -> ChosenOnDevice:
+            candidates = self.order.on_device(kernels, first, self.places)
+            scores, bins = scorer(candidates)
+            chosen, importance = kernels.systematic(scores, first, self.rays, uniform=keys.uniform, seed=self.seed)
+            weight = importance if keys.unbiased else None
+            bins = None if bins is None else bins[chosen]
+            return ChosenOnDevice(candidates[chosen], weight, bins, importance)
+
+        return choose
 
 
 def shares(scores: Int64, uniform: float) -> Int64:

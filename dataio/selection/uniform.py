@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
+from torch import Tensor
+
+from dataio.pictures.device_pixels import DevicePixels
 from dataio.pictures.pixel_store import PixelStore
-from dataio.selection.base import Chosen, Selection, SelectionConfig
+from dataio.selection.base import Chosen, ChosenOnDevice, Selection, SelectionConfig
 from dataio.selection.permutation import Permutation
 
 
@@ -23,3 +27,6 @@ class EachOnce(Selection):
 
     def choose(self, first: int) -> Chosen:
         return Chosen(self.upcoming(first))
+
+    def on_device(self, pixels: DevicePixels) -> Callable[[Tensor], ChosenOnDevice]:
+        return lambda first: ChosenOnDevice(self.order.on_device(pixels.kernels, first, self.places))

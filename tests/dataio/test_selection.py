@@ -132,7 +132,8 @@ def by_loss(**keys: Any) -> ByLoss:
 
 def test_the_map_of_errors_becomes_the_errors_and_they_are_drawn_more() -> None:
     selection = by_loss(uniform=0.2)
-    assert set(selection.errors.tolist()) == {UNSEEN} and len(selection.errors) == 3 * 4 + 5 * 2 + 2 * 2  # cells of 2 x 2
+    assert set(selection.errors.tolist()) == {UNSEEN}
+    assert len(selection.errors) == 3 * 4 + 5 * 2 + 2 * 2  # cells of 2 x 2
     first = taught(selection, 40)
     pixels = np.arange(PIXELS)
     np.testing.assert_allclose(selection.errors[selection.bins(pixels)], pattern(selection.store, pixels), rtol=1e-6)

@@ -21,6 +21,7 @@ CONFIGS = [
     for folder, names in ((ROOT / "configs", "*_hash*.yaml"), (ROOT / "configs" / "reduced", "*.yaml"))
     for path in sorted(folder.glob(names))
 ]
+MOST_NODES, MOST_STARTS = 332, 51  # of a recorded step of neus_hash
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +74,22 @@ def check_what_the_host_waits_for(found: dict[str, Any]) -> None:
 
 
 def check_recorded_steps_are_the_same_steps(found: dict[str, Any]) -> None:
-    """A graph is recorded anew when capacity or levels change; VolSDF's bound has to be asked whether it holds."""
+    """A graph is recorded anew when capacity or levels change; VolSDF's bound has to be asked whether it holds.
+
+    Pixels are chosen and gathered on the device, in the graph, and are those that the host would have chosen.
+    """
     for name, run in found["recorded"].items():
         waits = name == "reduced/volsdf"
         assert run["difference"] == 0 and bool(run["waits"]) == waits and bool(run["graphs"]) != waits, (name, run)
+        assert run["threads"] == 0, (name, run)  # that gather pixels
     assert len(found["recorded"]) == 4
+
+
+def check_how_much_a_recorded_step_starts(found: dict[str, Any]) -> None:
+    """What may only become less: nodes of the graph, and what the host starts beside it."""
+    run = found["recorded"]["neus_hash"]
+    print(f"a recorded step of neus_hash: {run['nodes']} nodes, {run['starts']} more that the host starts one by one")
+    assert run["nodes"] <= MOST_NODES and run["starts"] <= MOST_STARTS
 
 
 def test_the_product_on_a_fake_cuda_device(found: dict[str, Any]) -> None:
@@ -87,3 +99,4 @@ def test_the_product_on_a_fake_cuda_device(found: dict[str, Any]) -> None:
     check_every_config_trains_there_as_on_a_cpu(found)
     check_what_the_host_waits_for(found)
     check_recorded_steps_are_the_same_steps(found)
+    check_how_much_a_recorded_step_starts(found)

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
+from threading import enumerate as enumerate_threads
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 import warp as wp
-from fake_graph import Tape, recording, set_mode
+from fake_graph import Tape, is_work, recording, set_mode
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -33,8 +34,15 @@ FOLDER = Path(__file__).resolve().parent
 
 READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select", "aten::_unique2"}
 MOVES = {"aten::_to_copy", "aten::copy_"}
-RECORDED = ("neus_hash", "unisurf_hash", "reduced/neus", "reduced/volsdf")  # steps are compared with eager ones
+# Steps are compared with eager ones, and pixels that the device chooses with those that the host chooses.
+RECORDED = {
+    "neus_hash": "{type: loss, cell: 4, every: 3}",
+    "unisurf_hash": "{type: gradient, unbiased: true}",
+    "reduced/neus": "{type: uniform}",
+    "reduced/volsdf": "{type: patches, side: 4}",
+}
 waits: Counter[str] = Counter()  # where the host waits for the GPU, and how often
+starts: Counter[str] = Counter()  # what the host has the GPU do, and how often, but for what is recorded
 
 
 def wait() -> None:
@@ -125,6 +133,8 @@ def computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         here = {id(x) for x in tensors if not isinstance(x, OnGpu)}  # numbers, which a recorded launch keeps for good
         plain_args, plain = pytree.tree_map(lambda x: x.clone() if id(x) in here else x, (plain_args, plain))
     out = function(*plain_args, **plain)
+    if tape is None and (ours or there) and is_work(function, (plain_args, plain), out):
+        starts[name] += 1
     if tape is not None:
         tape.operation(function, plain_args, plain, out)
     if name == "aten::_to_copy" and out is plain_args[0]:
@@ -150,8 +160,10 @@ def install() -> None:
     for name in ("set_device", "synchronize", "empty_cache", "reset_peak_memory_stats"):
         setattr(cuda, name, lambda *_: None)
     cuda.current_stream = cuda.Stream = lambda *_: SimpleNamespace(wait_stream=lambda other: None)
+    cuda.set_stream, cuda.graph_pool_handle, cuda.default_generators = (lambda _: None), (lambda: (0, 1)), ()
     cuda.stream, cuda.graph, cuda.CUDAGraph = nullcontext, recording, Tape
     cuda.get_sync_debug_mode, cuda.set_sync_debug_mode = lambda: "default", set_mode
+    cuda.mem_get_info, cuda.memory_reserved, cuda.memory_allocated = (lambda *_: (2**40, 2**40)), *[lambda *_: 0] * 2
     cuda.max_memory_allocated, cuda.get_device_name = lambda *_: 0, lambda *_: NAME
     submit = ThreadPoolExecutor.submit  # a mode is of one thread
     ThreadPoolExecutor.submit = lambda pool, *job: submit(pool, within, *job)
@@ -174,6 +186,7 @@ def install() -> None:
 
     names = {name: getattr(wp, name) for name in dir(wp) if not name.startswith("__")}
     streams = {"stream_from_torch": lambda _: SimpleNamespace(device=NAME), "launch": launched}
+    streams["force_load"] = lambda **_: None
     launch.wp = SimpleNamespace(**{**names, **streams})
     as_warp, start = launch.as_warp, launch.launch
 
@@ -187,6 +200,7 @@ def install() -> None:
         if Tape.now is not None and device.type == NAME:
             Tape.now.enter([x.inner for x in inputs if isinstance(x, OnGpu)])
             Tape.now.jobs.append(lambda: start(kernel, count, inputs, device=device, **rest))
+        starts[kernel.key] += device.type == NAME and Tape.now is None
         start(kernel, count, inputs, device=device, **rest)
 
     for module in [m for name, m in sys.modules.items() if name.split(".")[0] in OURS]:
@@ -227,23 +241,27 @@ def step_waits(config: str, overrides: list[str], steps: int) -> tuple[float, di
 
 
 def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
-    """A run with steps recorded where they can be, against one without.
+    """A run with steps recorded where they can be and pixels on the device, against one without, and on the host.
 
-    difference: of what the parameters went, relative. graphs: how many were recorded. waits: of the last step but one.
+    difference: of what the parameters went, relative. graphs: how many were recorded. waits, starts: of the last step
+    but one, the latter without what is recorded. nodes: of the last recording. threads: that gather pixels.
     """
     from benchmarks.train_step import running, short_run
 
     ends: list[Tensor] = []
     found: dict[str, Any] = {}
     for on in (False, True):
-        read = short_run(config, [*overrides, f"train.cuda_graph={on}"], steps, log_every=1000)
+        place = [f"train.cuda_graph={on}", f"data.device={'auto' if on else 'host'}"]
+        read = short_run(config, [*overrides, *place], steps, log_every=1000)
         with Pretending(), running(read) as training:
             parameters, before = list(training.objective.parameters()), Tape.made
             start = [inner(x).clone() for x in parameters]
             for _ in range(steps):
-                found = {"waits": dict(waits), "graphs": Tape.made - before}
+                found = {"waits": dict(waits), "graphs": Tape.made - before, "starts": sum(starts.values())}
                 waits.clear()
+                starts.clear()
                 training.step_once()
+            found |= {"nodes": Tape.nodes, "threads": sum(x.name == "pixel-prefetch" for x in enumerate_threads())}
             with torch.no_grad():
                 ends.append(torch.cat([(inner(x) - y).flatten() for x, y in zip(parameters, start, strict=True)]))
     return {**found, "difference": float((ends[0] - ends[1]).norm() / ends[0].norm())}
@@ -313,8 +331,8 @@ def main(configs: list[str]) -> None:
             value, found["waits"][name] = step_waits(path, [*there, *keys], 3)
             found["errors"][name] = [here, value]
         models.model.FIT_EVERY = 4  # steps between two choices of capacity, with which recording begins anew
-        for name in RECORDED:
-            keys = [sphere, small] if name.endswith("hash") else [sphere]
+        for name, pixels in RECORDED.items():
+            keys = [sphere, *([small] if name.endswith("hash") else []), f"train.pixels={pixels}"]
             found["recorded"][name] = recorded(f"configs/{name}.yaml", [*there, *keys], 12)
     print(json.dumps(found))
 

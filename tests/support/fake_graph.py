@@ -21,12 +21,20 @@ def place_in_memory(x: Tensor) -> int:
     return x.untyped_storage().data_ptr()
 
 
+def is_work(function: Any, given: Any, out: Any) -> bool:
+    """Whether an operation writes anything: a GPU then has a kernel or a copy to do. given: all that it was given."""
+    there = {place_in_memory(x) for x in pytree.tree_leaves(given) if isinstance(x, Tensor)}
+    results = [x for x in pytree.tree_leaves(out) if isinstance(x, Tensor)]
+    return function._schema.is_mutable or any(place_in_memory(x) not in there for x in results)
+
+
 class Tape:
     """A torch.cuda.CUDAGraph. All tensors are those of the CPU within the device's."""
 
     now: Tape | None = None  # which is being recorded
     strict = False  # whether waiting is an error, as torch.cuda.set_sync_debug_mode has it
     made = 0  # how many have been recorded
+    nodes = 0  # of the last one: kernels, copies and fills
 
     def __init__(self) -> None:
         self.jobs: list[Callable[[], object]] = []
@@ -62,7 +70,7 @@ class Tape:
                 if is_fresh:
                     mine.copy_(new)
 
-        if any(fresh) or function._schema.is_mutable:  # no mere view
+        if is_work(function, (args, kwargs), out):
             self.jobs.append(again)
 
     def finish(self) -> None:
@@ -86,7 +94,7 @@ def recording(tape: Tape, **_: object) -> Iterator[None]:
     try:
         yield
     finally:
-        Tape.now = None
+        Tape.now, Tape.nodes = None, len(tape.jobs)
         with _disable_current_modes(), torch.no_grad():
             tape.finish()
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import warp as wp
 
-# Types of a kernel's parameters: contiguous arrays of 32-bit floats [N] and [N, K], of pairs of them [N], of ints [N].
+# Types of a kernel's parameters: contiguous arrays of 32-bit floats [N] and [N, K], of pairs of them [N], of integers
+# [N] and [N, K].
 Floats, Rows, Pairs = wp.array(dtype=float), wp.array2d(dtype=float), wp.array(dtype=wp.vec2)
 Ints, Longs, Bytes = wp.array(dtype=int), wp.array(dtype=wp.int64), wp.array(dtype=wp.uint8)
+LongRows, ByteRows = wp.array2d(dtype=wp.int64), wp.array2d(dtype=wp.uint8)
 
 
 def native_kernel(body: str) -> Callable[[Callable[..., None]], Any]:

@@ -22,6 +22,7 @@ from torch import Tensor
 import models.kernels
 from models.kernels.encodings import factors, hash_encode
 from models.kernels.networks import color_inputs, mlp, optimizers, softplus
+from models.kernels.pixels import systematic
 from models.kernels.rays import logistic, march, packed, trace
 from models.kernels.runtime import lanes
 from models.kernels.runtime import launch as runtime
@@ -36,6 +37,7 @@ MODULES = (
     *(f"encodings.{name}" for name in ("factor_blocks", "factors", "hash_blocks", "hash_encode", "table_gradients")),
     *(f"networks.{name}" for name in ("block_layers", "color_inputs", "layers", "mlp", "optimizers", "products")),
     "networks.softplus",
+    *(f"pixels.{name}" for name in ("order", "store", "systematic")),
     *(f"rays.{name}" for name in ("logistic", "march", "packed", "trace")),
 )
 # A block of threads is one.
@@ -100,6 +102,8 @@ def in_form(name: str, text: str, *, one_point: bool, block: str = ALONE) -> str
         text += f"\nTYPES = {SHIMS!r} + TYPES\n"
     if one_point and name == "block_layers":
         text += f"\nOUTPUT, GRADIENTS = {block!r} + OUTPUT, {block!r} + GRADIENTS\n"
+    if one_point and name == "systematic":
+        text = text.replace("@native_kernel(_CHOOSE)", f"@native_kernel({block!r} + _CHOOSE)")
     return text
 
 
@@ -351,6 +355,15 @@ def test_network(other: SimpleNamespace, count: int, net: tuple[Any, Any], name:
     compare_networks(found, usual)
 
 
+def by_two(kernel: Any, count: int, inputs: Any, **_: Any) -> None:
+    """`launch` for blocks of two threads that are there at once."""
+    arguments = [as_warp(x) if isinstance(x, Tensor) else x for x in inputs]
+    compiled = Compiled(kernel, [0, *arguments])
+    calls = [compiled.call(1, [item, *arguments]) for item in range(2 * count)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda thread: [call() for call in calls[thread::2]], range(2)))
+
+
 @pytest.mark.parametrize("net", NETWORKS[:4])
 @pytest.mark.parametrize("name, channel", WAYS[:2])
 def test_threads_of_a_block_wait_for_one_another(
@@ -360,13 +373,19 @@ def test_threads_of_a_block_wait_for_one_another(
     name: str,
     channel: int | None,
 ) -> None:
-    def by_two(kernel: Any, count: int, inputs: Any, **_: Any) -> None:
-        arguments = [as_warp(x) if isinstance(x, Tensor) else x for x in inputs]
-        compiled = Compiled(kernel, [0, *arguments])
-        calls = [compiled.call(1, [item, *arguments]) for item in range(2 * count)]
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda thread: [call() for call in calls[thread::2]], range(2)))
-
     monkeypatch.setattr(two_threads.mlp, "launch", by_two)
     monkeypatch.setattr(two_threads.mlp, "BLOCKS", 2)
     compare_networks(*(network_results(module, 203, net, name, channel) for module in (two_threads.mlp, mlp)))
+
+
+def test_threads_of_a_block_choose_together(two_threads: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one thread chooses; some are certain, in two rounds, and the last piece is a short one."""
+    torch.manual_seed(0)
+    scores = (2**20 * torch.rand(203)).long()
+    scores[::40] = 2**30
+    scores[5] = 2**27
+    chosen = systematic.systematic(scores, torch.tensor([7]), 50, uniform=0.3, seed=5)
+    assert chosen[1].min() == chosen[1][0] == 50 / 203 and len(chosen[0].unique()) == 50
+    monkeypatch.setattr(two_threads.systematic, "launch", by_two)
+    found = two_threads.systematic.systematic(scores, torch.tensor([7]), 50, uniform=0.3, seed=5)
+    assert all(map(torch.equal, found, chosen))
