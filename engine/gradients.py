@@ -48,7 +48,7 @@ class Gradients:
     ) -> None:
         """module: the objective, or what distributes it over ranks; those share out their rays themselves.
 
-        warn: called with a line when micro-batches become smaller.
+        warn: called with a line when micro-batches become smaller, and with why steps are not recorded.
         """
         self.warn, self.area = warn, train.patch_area
         self.objective, self.module, self.device = objective, module, device
@@ -64,7 +64,11 @@ class Gradients:
         self.recording: Recording[RayBatch | PlannedBatch, Report] | None = None
         if train.cuda_graph and device.type == "cuda" and module is objective:
             modules, parameters = list(objective.modules()), objective.parameters()
-            self.recording = Recording(self._of, key=lambda: (self.rays, settings(modules)), parameters=parameters)
+            self.recording = Recording(
+                self._of, key=lambda: (self.rays, settings(modules)), parameters=parameters, warn=warn
+            )
+        elif train.cuda_graph and device.type == "cuda":
+            warn("steps are not recorded as a CUDA graph: those of several ranks are not yet")
         self.pool: ThreadPoolExecutor | None = None
         if self.threads > 1:
             own = (threads // self.threads,)

@@ -6,15 +6,20 @@ Python. So what Python decides must not change unnoticed: `settings` finds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from utils.errors import first_line
+from utils.errors import first_line, out_of_memory
 
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 64  # calls without a replay after which the reason is said
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
 
@@ -33,12 +38,16 @@ class Recording(Generic[InputT, ResultT]):
         *,
         key: Callable[[], Hashable],
         parameters: Iterable[nn.Parameter],
+        warn: Callable[[str], None],
     ) -> None:
         """work: of an input, a tensor or a dataclass or mapping of such; gradients are those of `parameters`.
 
-        key: what else the work depends on and a replay would not see.
+        key: what else the work depends on and a replay would not see. warn: called with why work is not recorded, once
+        for each reason that lasts.
         """
-        self.work, self.key, self.parameters = work, key, list(parameters)
+        self.work, self.key, self.parameters, self.warn = work, key, list(parameters), warn
+        self.said: set[str] = set()  # reasons
+        self.eager = 0  # calls since the last replay
         self.known: Hashable = None
         self.calls = 0  # with the known key
         self.refused: str | None = None  # why this key's work is not recorded
@@ -51,30 +60,46 @@ class Recording(Generic[InputT, ResultT]):
         self.gradients: list[Tensor | None] = []
         self.result: ResultT | None = None
 
-    def __call__(self, given: InputT, generators: Sequence[torch.Generator]) -> ResultT:
-        """generators: all that the work draws from, each at the beginning of its stream."""
+    def __call__(self, given: InputT, generators: list[torch.Generator]) -> ResultT:
+        """generators: all that the work draws from, each at the beginning of its stream; new ones where it fails.
+
+        Raises the error of memory where that does not suffice: then who called takes smaller micro-batches.
+        """
         key = (self.key(), shapes(given), len(generators))
         if key != self.known:
             self._forget()
             self.known, self.calls, self.refused = key, 0, None
         self.calls += 1
         if self.calls == 1 or self.refused:
+            self._tell()
             return self.work(given)
         try:
             if self.calls == 2:
                 return self._rehearsed(given)
             if self.graph is None:
                 self._record(given, generators)
-        except torch.OutOfMemoryError:  # not a reason against recording: who called takes smaller micro-batches
-            self._forget()
-            raise
         except RuntimeError as error:
             self._forget()
-            self.refused = first_line(error)[:200]
-            for generator in generators:
-                generator.manual_seed(generator.initial_seed())
+            generators[:] = map(_renewed, generators)
+            self._refuse(error)
             return self.work(given)
         return self._replayed(given)
+
+    def _refuse(self, error: RuntimeError) -> None:
+        """Do without recordings while the key is the same; raises an error of memory again."""
+        for each in _chain(error):  # the end of a capture that failed raises an error of its own
+            if out_of_memory(each):
+                self.known = None  # what fits is tried again
+                raise each
+        *_, first = _chain(error)
+        self.refused = f"{first_line(first)[:200]} ({_place(first)})"
+
+    def _tell(self) -> None:
+        """Say why nothing is recorded, where that lasts: steps wait until capacities have been fitted, and then may."""
+        self.eager += 1
+        if self.refused is not None and self.eager >= PATIENCE and self.refused not in self.said:
+            self.said.add(self.refused)
+            self.warn(f"steps are not recorded as a CUDA graph, and take longer: {self.refused}")
 
     def _rehearsed(self, given: InputT) -> ResultT:
         """As ever, but in a stream of its own; raises RuntimeError where the host would wait for the GPU."""
@@ -89,14 +114,19 @@ class Recording(Generic[InputT, ResultT]):
             torch.cuda.set_sync_debug_mode(mode)
             current.wait_stream(self.stream)
 
-    def _record(self, given: InputT, generators: Sequence[torch.Generator]) -> None:
+    def _record(self, given: InputT, generators: list[torch.Generator]) -> None:
         own = copied(given)
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
-        # Other threads may go on: the one that gathers pixels asks for memory that is pinned.
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-            self.result = self.work(own)
+        pool, before = torch.cuda.graph_pool_handle(), torch.cuda.current_stream()
+        try:
+            # Other threads may go on: the one that gathers pixels asks for memory that is pinned.
+            with torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"):
+                self.result = self.work(own)
+        except BaseException:
+            _abandon(pool, before)
+            raise
         self.graph, self.given = graph, tensors(own)
         self.gradients = [parameter.grad for parameter in self.parameters]
 
@@ -107,7 +137,40 @@ class Recording(Generic[InputT, ResultT]):
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
         self.graph.replay()
+        self.eager = 0
         return self.result
+
+
+def _abandon(pool: Any, before: Any) -> None:
+    """Undo what torch leaves behind when the end of a capture raises: its stream, its pool, the capture's generators.
+
+    pool, before: the capture's pool of memory, and the stream that was the current one.
+    """
+    torch.cuda.set_stream(before)
+    with suppress(Exception):  # where the capture has ended by itself, it no longer allocates there
+        getattr(torch._C, "_cuda_endAllocateToPool")(torch.cuda.current_device(), pool)  # noqa: B009
+    for own in torch.cuda.default_generators:
+        own.graphsafe_set_state(_renewed(own).graphsafe_get_state())
+
+
+def _renewed(generator: torch.Generator) -> torch.Generator:
+    """One at the beginning of the same stream, that no graph knows."""
+    return torch.Generator(generator.device).manual_seed(generator.initial_seed())
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that were being handled when it was raised, the first one last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _place(error: BaseException) -> str:
+    """File and line of ours from which an error came."""
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    ours = [(path, line) for path, line in frames if path.is_relative_to(ROOT) and "site-packages" not in path.parts]
+    path, line = (ours or frames)[-1]
+    return f"{path.relative_to(ROOT) if ours else path.name}:{line}"
 
 
 def settings(modules: Iterable[nn.Module]) -> Hashable:

@@ -30,6 +30,7 @@ from engine.suits import against_parting
 from engine.validation import handful, validate
 from engine.viewer.remote import Remote
 from models.capabilities import SDF
+from models.kernels.runtime.launch import load_kernels
 from models.objective import Report
 from models.optimizers.plateau import Plateau
 from utils import distributed
@@ -65,6 +66,7 @@ class Trainer:
         self.lock: RunLock | None = None  # of the folder, released with the trainer
         self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
         self.share = share_of(config, ranks)
+        load_kernels(ranks.device)  # before any clock runs
         begun, cpu_begun = time.perf_counter(), time.process_time()
         asked = any(loss.data_needs.teacher for loss in config.losses.values())
         teacher = open_teacher(config.teacher, scene, ranks.device) if config.teacher and asked else None
@@ -89,12 +91,12 @@ class Trainer:
         """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
         module = in_parallel(self.objective) if self.ranks.world > 1 else self.objective
         own = self.config.train.model_copy(update={"rays": self.share.own})
-        self.gradients = Gradients(self.objective, module, own, device=self.ranks.device, warn=self._say)
         self.faults = Faults(self.config.debug.faults, self.folder, self.ranks.rank)
         self.writer = MetricsWriter(self.folder, after=self.step or None, enabled=self.ranks.is_main)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
         self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
+        self.gradients = Gradients(self.objective, module, own, device=self.ranks.device, warn=self._say)
         self.saved_at = self.clock
         self.begun_at = self.step
         self.remote = Remote(self.folder)

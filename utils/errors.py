@@ -11,8 +11,12 @@ from collections.abc import Callable
 from typing import NoReturn
 
 BAD_INPUT, STORAGE, MEMORY, RANK_LOST, INTERRUPTED, BROKEN_PIPE = 2, 4, 5, 6, 130, 141
-# What torch and the system's libraries say, as plain RuntimeErrors, when the host's memory does not suffice.
-NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "annot allocate memory", "can't start new thread", "bad_alloc")
+# What torch, CUDA's and the system's libraries say, as plain RuntimeErrors, when memory does not suffice, the host's or
+# a GPU's; the latter of what torch does not allocate itself.
+NO_MEMORY = (
+    *("DefaultCPUAllocator", "not enough memory", "annot allocate memory", "can't start new thread", "bad_alloc"),
+    *("CUDA error: out of memory", "STATUS_ALLOC_FAILED"),
+)
 
 
 class InputError(Exception):

@@ -42,6 +42,8 @@ def test_torch_says_what_is_asked_of_the_host() -> None:
         (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "CUDA out of memory. - x"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "[Errno 12] Cannot allocate memory - x"),
         (RuntimeError("can't start new thread"), "can't start new thread - x"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), "CUDA error: out of memory - x"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "CUDA error: CUBLAS_STATUS_ALLOC_FAILED - x"),
     ],
 )
 def test_errors_of_memory_are_known(error: Exception, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +56,10 @@ def test_errors_of_memory_are_known(error: Exception, said: str, capsys: pytest.
     assert ended.value.code == 5 and capsys.readouterr().err == f"error: {said}\n"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes"), OSError(errno.EIO, "no"), ValueError("memory")])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("shapes"), RuntimeError("CUDA error: capture"), OSError(errno.EIO, "no"), ValueError("memory")],
+)
 def test_other_errors_are_not(error: Exception) -> None:
     assert not out_of_memory(error)
 

@@ -126,6 +126,22 @@ _Array: Any = type(wp.from_torch(torch.zeros(1), return_ctype=True))
 _pack = struct.Struct("QQ4i4ii4x").pack
 
 
+def load_kernels(device: torch.device) -> None:
+    """Compile all kernels that are imported, or read them from the cache, some at a time, where they run on a GPU.
+
+    Else each module's first launch would wait for it, within whatever is timed. A module whose kernels share an item
+    among the threads of a block names their number `THREADS`.
+    """
+    if device.type != "cuda":
+        return
+    by_threads: dict[int | None, list[Any]] = {}
+    for name, module in list(sys.modules.items()):
+        if name.startswith("models.kernels.") and any(isinstance(value, wp.Kernel) for value in vars(module).values()):
+            by_threads.setdefault(getattr(module, "THREADS", None), []).append(wp.get_module(name))
+    for threads, modules in by_threads.items():
+        wp.force_load(device=str(device), modules=modules, block_dim=threads)
+
+
 def set_threads(count: int) -> None:
     """Let kernels use `count` >= 1 threads of the CPU; the default is torch's number.
 
