@@ -208,3 +208,21 @@ def test_pictures_of_one_size() -> None:
         device.keep_on_device(Kernels(), "gpu")
         for _ in range(5):
             assert_same(next(host), next(device))
+
+
+@pytest.mark.cuda
+@each_selection
+def test_a_gpu_draws_what_the_host_draws(name: str) -> None:
+    """Cameras, colors, quantities and weights to the bit, with the map of errors in the GPU's memory."""
+    with sampler("host", SELECTIONS[name]) as host, sampler("gpu", SELECTIONS[name], device="cuda") as device:
+        for _ in range(12):
+            here, there = next(host), next(device)
+            host.learn((here.color - 0.3).square().mean(-1))
+            device.learn((here.color - 0.3).square().mean(-1).cuda())
+            assert there.color.is_cuda and torch.equal(here.rays.camera, there.rays.camera.cpu())
+            assert torch.equal(here.color, there.color.cpu()) and torch.equal(here.mask, there.mask.cpu())  # type: ignore[arg-type, union-attr]
+            torch.testing.assert_close(here.quantities, there.to("cpu").quantities)
+            assert here.weight is None or torch.equal(here.weight, there.weight.cpu())  # type: ignore[union-attr]
+        ours, theirs = host.state_dict(), device.state_dict()
+        for key, value in ours.get("selection", {}).items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs["selection"][key]))

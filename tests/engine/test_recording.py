@@ -172,3 +172,25 @@ def test_work_that_can_be_captured_is_replayed(cuda: FakeCuda) -> None:
     for _ in range(5):
         recording(torch.zeros(2), generators)
     assert cuda.captures == 1 and recording.graph is not None and not said
+
+
+@pytest.mark.cuda
+def test_a_capture_that_fails_on_a_gpu_leaves_nothing_behind() -> None:
+    """The host waits within a capture: what is drawn afterwards is as ever, and other work is recorded."""
+    generators = [torch.Generator("cuda")]
+    waits = [True]
+
+    def work(given: Tensor) -> Tensor:
+        drawn = given + torch.rand(2, generator=generators[0], device="cuda")
+        if waits[0] and torch.cuda.is_current_stream_capturing():
+            drawn.sum().item()
+        return drawn
+
+    recording = Recording(work, key=lambda: waits[0], parameters=[], warn=print)
+    truth = torch.rand(2, generator=torch.Generator("cuda").manual_seed(3), device="cuda")
+    for waits[0] in (True, False):
+        for _ in range(5):
+            generators[0].manual_seed(3)
+            assert torch.equal(recording(torch.zeros(2, device="cuda"), generators), truth)
+        assert (recording.graph is None) == waits[0] and torch.cuda.current_stream() == torch.cuda.default_stream()
+        assert torch.rand(1000, device="cuda").add(1).mean() > 1

@@ -232,6 +232,7 @@ def step_waits(config: str, overrides: list[str], steps: int) -> tuple[float, di
     errors, found = [], {}
     with Pretending(), running(read) as training:
         training.sampler.learn = lambda error: errors.append(error.mean())
+        training.line.every = float("inf")
         for _ in range(steps):
             found = dict(waits)
             waits.clear()
@@ -255,6 +256,7 @@ def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
         read = short_run(config, [*overrides, *place], steps, log_every=1000)
         with Pretending(), running(read) as training:
             parameters, before = list(training.objective.parameters()), Tape.made
+            training.line.every = float("inf")  # by the clock, the screen asks for numbers
             start = [inner(x).clone() for x in parameters]
             for _ in range(steps):
                 found = {"waits": dict(waits), "graphs": Tape.made - before, "starts": sum(starts.values())}
