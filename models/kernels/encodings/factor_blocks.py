@@ -48,7 +48,7 @@ _PLACE = (
         const int n = resolution.data[axis];
         const float low = box.data[axis], scale = (float)n / (box.data[3 + axis] - low);
         const vf most = (float)n, u = (at[axis] - low) * scale;
-        const vi within = (u > zero) & (u < most), last = n - 1;  // beyond it features are constant
+        const vi within = (u >= zero) & (u <= most), last = n - 1;  // beyond it features are constant
         const vf cut = VMIN(VMAX(u, zero), most);
         const vi whole = VMIN(TO_INT(cut), last);
         cell[axis] = TO_UNSIGNED(whole);
@@ -57,12 +57,14 @@ _PLACE = (
         turn[axis] = slope[axis] * to[axis];
     }
     const int numbers = table.shape[1];
+    vu rows_before = 0u;
+    if (base.shape[0] > 0) for (int l = 0; l < end; ++l) ((unsigned*)&rows_before)[l] = (unsigned)base.data[start + l];
     // The corners of the points' cells in one factor: rows, weights, and the weights' derivatives in the direction.
     struct Corners { int count; vu row[8]; vf w[8], d[8]; };
     auto corners_of = [&](int factor, Corners& of) {
         const int* layout = factors.data + 5 * factor;
         unsigned step = 1;
-        of.count = 1; of.row[0] = (vu)(unsigned)layout[4]; of.w[0] = one; of.d[0] = zero;
+        of.count = 1; of.row[0] = rows_before + (unsigned)layout[4]; of.w[0] = one; of.d[0] = zero;
         for (int place = 0; place < layout[0]; ++place) {
             const int axis = layout[1 + place];
             const vf high = part[axis], low = one - high, t = turn[axis];
@@ -145,8 +147,8 @@ _PLACE = (
 """
 )
 def look_up_block(
-    block: int, points: Rows, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int, together: int,
-    lead: int, summed: int, along: Rows, out: Rows,
+    block: int, points: Rows, base: Ints, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int,
+    together: int, lead: int, summed: int, along: Rows, out: Rows,
 ):
     """out [M, W]: the products, or with `along` [M, 3] their derivatives in that direction."""
 
@@ -237,8 +239,8 @@ def look_up_block(
 """
 )
 def pull_block(
-    block: int, points: Rows, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int, together: int,
-    lead: int, summed: int, weight: Rows, second: Rows, along: Rows, out: Rows,
+    block: int, points: Rows, base: Ints, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int,
+    together: int, lead: int, summed: int, weight: Rows, second: Rows, along: Rows, out: Rows,
 ):
     """out [M, 3]: gradient in the points of sum(weight * features), weight [M, W].
 
@@ -299,8 +301,8 @@ def pull_block(
 """
 )
 def scatter_block(
-    block: int, term: int, first_number: int, points: Rows, table: Rows, factors: Ints, resolution: Ints, box: Floats,
-    together: int, lead: int, summed: int, grad: Rows, weight: Rows, along: Rows, rows: Rows,
+    block: int, term: int, first_number: int, points: Rows, base: Ints, table: Rows, factors: Ints, resolution: Ints,
+    box: Floats, together: int, lead: int, summed: int, grad: Rows, weight: Rows, along: Rows, rows: Rows,
 ):
     """rows [N, F] += gradient of sum(grad * features), and with `along` of sum(weight * derivative in that direction).
 

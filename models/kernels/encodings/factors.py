@@ -37,13 +37,15 @@ class Factors:
     layout: [K, 5] int32, per factor the number of its axes, these (x = 0), and its first row; corner (i, j, k) of its
     axes is in row first + i + (n_i + 1) (j + (n_j + 1) k). resolution: [3] int32, cells on x, y and z. box: [6]
     float32, the least and the greatest corner of what is covered, beyond which features are constant. together: the
-    factors of a term, which follow one another.
+    factors of a term, which follow one another. base: [M] int32, of each point the rows before the tables that it
+    looks up, of several like these in one; None: there are no others.
     """
 
     layout: Tensor
     resolution: Tensor
     box: Tensor
     together: int
+    base: Tensor | None = None
 
     @property
     def terms(self) -> int:
@@ -109,45 +111,51 @@ class _Lookup(Lookup):
         numbers = next(size for size in REGISTERS if size <= together and table.shape[1] % size == 0)
         shares = table.shape[1] // numbers
         blocks = -(-len(points) // together)
-        layout = [own.layout.view(-1), own.resolution, own.box, own.together, self.lead, int(self.summed)]
-        inputs = [blocks, shares, numbers, points, table.detach(), *layout, grad, weight, along, rows]
+        inputs = [blocks, shares, numbers, *self._tables(points, table), own.together, self.lead, int(self.summed)]
+        inputs += [grad, weight, along, rows]
         launch(_scatter, blocks * shares * own.terms, inputs, device=points.device, block=max(blocks, 1), grain=GRAIN)
         return grad_table
 
     def _by_point(self, kernel: Any, points: Tensor, table: Tensor, rest: list[Any]) -> None:
         """Launch over blocks of points."""
         own = self.factors
-        layout = [own.layout.view(-1), own.resolution, own.box, own.terms, own.together, self.lead, int(self.summed)]
-        blocks = -(-len(points) // lanes(points.device))
-        launch(kernel, blocks, [points, table.detach(), *layout, *rest], device=points.device, grain=GRAIN)
+        inputs = [*self._tables(points, table), own.terms, own.together, self.lead, int(self.summed), *rest]
+        launch(kernel, -(-len(points) // lanes(points.device)), inputs, device=points.device, grain=GRAIN)
+
+    def _tables(self, points: Tensor, table: Tensor) -> list[Any]:
+        """What all kernels take first: points, where their tables begin, and the layout of these."""
+        own = self.factors
+        base = points.new_empty(0, dtype=torch.int32) if own.base is None else own.base
+        return [points, base, table.detach(), own.layout.view(-1), own.resolution, own.box]
 
 
 @wp.kernel(enable_backward=False)
 def _look_up(
-    first: int, points: Rows, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int, together: int,
-    lead: int, summed: int, along: Rows, out: Rows,
+    first: int, points: Rows, base: Ints, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int,
+    together: int, lead: int, summed: int, along: Rows, out: Rows,
 ):
     """Features, or their derivative along a direction per point."""
     block = first + wp.tid()
-    look_up_block(block, points, table, factors, resolution, box, terms, together, lead, summed, along, out)
+    look_up_block(block, points, base, table, factors, resolution, box, terms, together, lead, summed, along, out)
 
 
 @wp.kernel(enable_backward=False)
 def _pull(
-    first: int, points: Rows, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int, together: int,
-    lead: int, summed: int, weight: Rows, second: Rows, along: Rows, out: Rows,
+    first: int, points: Rows, base: Ints, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int,
+    together: int, lead: int, summed: int, weight: Rows, second: Rows, along: Rows, out: Rows,
 ):
     """Gradient of sum(weight * features) in the points, plus that of the derivative along a direction."""
     block = first + wp.tid()
     pull_block(
-        block, points, table, factors, resolution, box, terms, together, lead, summed, weight, second, along, out
+        block, points, base, table, factors, resolution, box, terms, together, lead, summed, weight, second, along, out
     )
 
 
 @wp.kernel(enable_backward=False)
 def _scatter(
-    first: int, blocks: int, shares: int, numbers: int, points: Rows, table: Rows, factors: Ints, resolution: Ints,
-    box: Floats, together: int, lead: int, summed: int, grad: Rows, weight: Rows, along: Rows, rows: Rows,
+    first: int, blocks: int, shares: int, numbers: int, points: Rows, base: Ints, table: Rows, factors: Ints,
+    resolution: Ints, box: Floats, together: int, lead: int, summed: int, grad: Rows, weight: Rows, along: Rows,
+    rows: Rows,
 ):
     """Gradient of the table: of the features, and of their derivative along a direction."""
     item = first + wp.tid()
@@ -155,6 +163,6 @@ def _scatter(
     term = share // shares
     number = numbers * (share - term * shares)
     scatter_block(
-        item - share * blocks, term, number, points, table, factors, resolution, box, together, lead, summed, grad,
-        weight, along, rows,
+        item - share * blocks, term, number, points, base, table, factors, resolution, box, together, lead, summed,
+        grad, weight, along, rows,
     )

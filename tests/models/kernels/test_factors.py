@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -143,3 +144,33 @@ def test_lookups_in_one_table_add_up(device: torch.device) -> None:
     for _ in range(2):
         got = torch.autograd.grad(loss, t, retain_graph=True)[0]
         torch.testing.assert_close(got.cpu().double(), wanted, atol=1e-3, rtol=1e-4)
+
+
+def several(width: int, count: int) -> tuple[Factors, Tensor]:
+    """Three grids in one table, which points take in turn."""
+    factors, table = made("grid", width)
+    base = torch.arange(count, dtype=torch.int32) % 3 * len(table)
+    return replace(factors, base=base), torch.cat([table, -table.flip(0), table.cos()])
+
+
+@pytest.mark.parametrize("width", [1, 4, 16])
+def test_each_point_looks_up_its_own_tables(width: int, device: torch.device) -> None:
+    """All gradients of several grids in one table are those of each alone."""
+    (factors, table), points = several(width, 203), places(203)
+    weights = torch.randn(203, width, generator=torch.Generator().manual_seed(5))
+    assert factors.base is not None
+    here = replace(on(factors, device), base=factors.base.to(device))
+
+    def gradients(points: Tensor, table: Tensor, factors: Factors, weight: Tensor) -> list[Tensor]:
+        p, t, w = (x.to(device).requires_grad_() for x in (points, table, weight))
+        value, vjp = factor_features_with_vjp(p, t, factors)
+        pulled = vjp(w)
+        found = torch.autograd.grad(value.sin().sum() + pulled.sin().sum(), [p, t, w])
+        return [x.detach().cpu() for x in (value, pulled, *found)]
+
+    value, pulled, at_points, at_table, at_weights = gradients(points, table, here, weights)
+    for number, own in enumerate(at_table.chunk(3)):
+        mine, part = slice(number, None, 3), table.chunk(3)[number]
+        alone = gradients(points[mine], part, on(made("grid", width)[0], device), weights[mine])
+        for got, truth in zip((value[mine], pulled[mine], at_points[mine], own, at_weights[mine]), alone, strict=True):
+            torch.testing.assert_close(got, truth, atol=1e-5, rtol=1e-5)

@@ -27,7 +27,7 @@ from models.kernels.rays import logistic, march, packed, trace
 from models.kernels.runtime import lanes
 from models.kernels.runtime import launch as runtime
 from models.kernels.runtime.launch import Compiled, as_warp, launch
-from tests.models.kernels.test_factors import KINDS
+from tests.models.kernels.test_factors import KINDS, several
 from tests.models.kernels.test_factors import made as made_factors
 from tests.models.kernels.test_mlp_kernel import made
 
@@ -220,10 +220,10 @@ def test_hash_encoding_with_all_gradients(other: SimpleNamespace, lead: int, hal
         torch.testing.assert_close(mine, usual, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "several grids"])
 @pytest.mark.parametrize("width", [3, 20, 32])
 def test_factors_with_all_gradients(other: SimpleNamespace, kind: str, width: int) -> None:
-    layout, table = made_factors(kind, width)
+    layout, table = several(width, 203) if kind == "several grids" else made_factors(kind, width)
     torch.manual_seed(1)
     inputs = [torch.rand(203, 3) * 2.2 - 1.1, table, torch.randn(203, 3 + layout.terms * width)]
     found = []
