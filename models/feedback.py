@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from models.model import Model
 from models.samples import MediumRendering
 from utils import distributed
+from utils.errors import InputError
 
 UNIT = 2.0**-24  # sums of errors are whole multiples of it
 MOST = 256.0  # of one sample; beyond it is a step that went wrong
@@ -59,14 +61,24 @@ class Feedback(nn.Module):
         self.register_load_state_dict_post_hook(_forget_own)
 
     @torch.no_grad()
-    def observe(self, part: MediumRendering, error: Tensor, *, counts: Tensor) -> None:
+    def observe(
+        self,
+        part: MediumRendering,
+        error: Tensor,
+        *,
+        counts: Tensor,
+        contract: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         """Take in the samples of a medium, if `counts` [] bool. error: [R] squared color error of each ray.
 
-        Padding, points outside of the cube and numbers that are not finite are left out; without synchronization.
+        contract: what the medium does to points before its field sees them, which is where the cells are; None:
+        nothing. Padding, points outside of the cube and numbers that are not finite are left out; without
+        synchronization.
         """
         samples = part.samples
         weight, ray_error = part.weight().flatten(), samples.spread(error).flatten()
-        place = (samples.positions.reshape(-1, 3) * 0.5 + 0.5) * self.resolution
+        positions = samples.positions if contract is None else contract(samples.positions)
+        place = (positions.reshape(-1, 3) * 0.5 + 0.5) * self.resolution
         known = torch.arange(len(weight), device=weight.device) < samples.count()
         known &= torch.isfinite(weight * ray_error) & (place >= 0).all(-1) & (place <= self.resolution).all(-1) & counts
         x, y, z = place.nan_to_num().clamp(0, self.resolution - 1).long().unbind(-1)
@@ -98,10 +110,13 @@ class Feedback(nn.Module):
 
 
 def asking(model: Model) -> list[Feedback]:
-    """The feedback that parts of the foreground ask for. Raises TypeError where a part behind it does."""
+    """The feedback that parts of the foreground ask for. Raises InputError where a part behind it does."""
     found = [part for part in model.modules() if isinstance(part, Feedback)]
     if found and not set(model.foreground.modules()).issuperset(found):
-        raise TypeError("feedback is about the foreground: what lies behind it is not rendered for every ray")
+        raise InputError(
+            "model.background: a part of it follows the color error, which is known of the foreground alone - expected"
+            " it there, or another part"
+        )
     return found
 
 

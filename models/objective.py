@@ -123,7 +123,8 @@ class Objective(nn.Module):
                 overflowed = loss.new_zeros((), dtype=torch.bool)
             if self.training:
                 for feedback in self.feedback:
-                    feedback.observe(rendering.media[0], error, counts=~overflowed)
+                    contract = self.model.foreground.contract
+                    feedback.observe(rendering.media[0], error, counts=~overflowed, contract=contract)
         gradient = rendering.media[0].field.gradient
         return Report(
             loss=loss,

@@ -72,6 +72,33 @@ def test_a_run_on_planes_goes_on_between_two_growths(tmp_path: Path) -> None:
     assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
 
 
+BLOCKS = {"type": "octree_blocks", "blocks": 80, "first": 2, "deepest": 3, "corners": 3, "features": 4}
+PLANNED = {**BLOCKS, "network": {"layers": 1, "width": 16}, "plan": [0.2, 0.5, 0.7]}
+
+
+@pytest.mark.parametrize("at", [3, 5])  # before the second plan, with what was seen until then, and after it
+def test_a_run_on_blocks_goes_on_across_a_plan(at: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = [f"model.foreground.field.encoding={json.dumps(PLANNED)}"]
+    whole = trained(tmp_path / "whole", 10, *plans, config="nerf_hash")
+    said = "".join(capsys.readouterr())
+    assert "step 5: foreground.field.encoding has" in said and said.count("split, ") == 3
+    encoding: Any = whole.objective.model.foreground.field
+    assert len({*encoding.encoding.tree.levels.tolist()}) > 1 and len(encoding.encoding.tree) <= 80
+    stopped(tmp_path / "parts", 10, at, *plans)
+    assert trained(tmp_path / "parts", 10, *plans, config="nerf_hash").begun_at == at
+    assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize("config", ["neus_hash", "volsdf_hash", "unisurf_hash", "nerf_hash"])
+def test_blocks_go_with_every_opacity(config: str, tmp_path: Path) -> None:
+    """Two plans on the way; the network of the blocks learns."""
+    run = trained(tmp_path, 6, f"model.foreground.field.encoding={json.dumps(PLANNED)}", config=config)
+    field: Any = run.objective.model.foreground.field
+    moments = [run.optimizer.state[parameter]["exp_avg"] for parameter in field.encoding.network.parameters()]
+    assert all(torch.isfinite(moment).all() and moment.any() for moment in moments)
+    assert field.encoding.generation == 3 and run.step == 6
+
+
 def test_a_run_is_opened_as_it_was_saved(tmp_path: Path) -> None:
     run = stopped(tmp_path, 20, 6, *GROWS)
     x = torch.rand(100, 3) * 2 - 1
@@ -100,19 +127,24 @@ def test_a_recorded_step_is_recorded_anew() -> None:
     assert model.refresh(1, 0.3) and settings(model.modules()) != before
 
 
-def test_two_ranks_grow_alike_and_go_on(tmp_path: Path) -> None:
+def test_two_ranks_grow_and_plan_alike_and_go_on(tmp_path: Path) -> None:
     """Ten steps with checkpoints; the same from the one that was written before the second growth."""
     own = ["train.steps=10", "train.checkpoint_every=4", "train.keep_checkpoints=9", "train.validations=0"]
+    grid = {"type": "dense_grid", "resolutions": [16, 32], "grow": [0.2, 0.5]}
+    both = {"type": "voxels", "density": grid, "colors": PLANNED, "initial_value": 0}
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "train.py"]
-    arguments = ["configs/nerf_hash.yaml", *SMALL, *GROWS, *own]
+    arguments = ["configs/nerf_hash.yaml", *SMALL, f"model.foreground.field={json.dumps(both)}", *own]
+    arguments += ["optimizer.parts=null"]
     done = run_script(*launch, *arguments, f"output={tmp_path / 'whole'}")
-    assert done.stderr.count("grew to") == 2 and "step 5: foreground.field.encoding grew to 16, 32" in done.stderr
+    assert done.stderr.count("grew to") == 2 and "step 5: foreground.field.density grew to 16, 32" in done.stderr
+    assert done.stderr.count("split, ") == 3 and "step 5: foreground.field.colors has" in done.stderr
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
     for name in ("step_00000008", "step_00000010"):
         shutil.rmtree(tmp_path / "parts/checkpoints" / name)
     (tmp_path / "parts/checkpoints/latest").write_text("step_00000004\n")
     again = run_script(*launch, *arguments, f"output={tmp_path / 'parts'}")
     assert "resumed at step 4" in again.stderr and again.stderr.count("grew to") == 1
+    assert again.stderr.count("split, ") == 2
     assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
 
 

@@ -90,6 +90,17 @@ def test_steps_that_do_not_count_are_left_out() -> None:
     assert 0 < kept.read().count.sum() - feedback.read().count.sum() <= 10
 
 
+def test_cells_are_where_the_field_sees_points() -> None:
+    """Contracted to half of their distance: twice as many of the samples are inside of the cube."""
+    feedback, (part, error) = Feedback(N), rendered(0)
+    feedback.observe(part, error, counts=torch.tensor(True), contract=lambda x: 0.5 * x)
+    half = Feedback(N)
+    rays = part.samples.rays
+    samples = replace(part.samples, rays=replace(rays, origins=0.5 * rays.origins), t=0.5 * part.samples.t)
+    half.observe(replace(part, samples=samples), error, counts=torch.tensor(True))
+    assert torch.equal(feedback.read().error, half.read().error) and feedback.read().count.sum() > 150
+
+
 def test_the_order_of_steps_and_checkpoints_changes_no_bit() -> None:
     one, other = Feedback(N), Feedback(N)
     for seed in range(6):

@@ -10,6 +10,7 @@ from models.encodings.base import Encoding
 from models.encodings.dense_grid import DenseGridConfig
 from models.encodings.frequency import FrequencyConfig
 from models.encodings.hash_grid import HashGridConfig
+from models.encodings.octree_blocks import OctreeBlocksConfig
 from models.encodings.spherical_harmonics import SphericalHarmonicsConfig
 from models.encodings.tensor_cp import TensorCpConfig
 from models.encodings.tensor_vm import TensorVmConfig
@@ -35,6 +36,9 @@ SIREN = MlpConfig(layers=3, width=64, activation="sine", weight_norm=True)
 DENSE_GRID = DenseGridConfig(resolutions=(4, 9), features=4, initial=0.1)
 PLANES, LINES = TensorVmConfig(cells=9, components=4), TensorCpConfig(cells=9, components=16, initial=0.5)
 VOXELS = VoxelGridConfig(cells=9, components=3, initial=0.1)
+BLOCKS = OctreeBlocksConfig(
+    blocks=64, first=1, deepest=2, corners=4, features=5, network=MlpConfig(layers=1, width=16)
+)
 NERF = MlpAppearanceConfig(network=MlpConfig(layers=1, width=128))
 FIELDS: dict[str, FieldConfig] = {
     "sdf, frequencies": SdfConfig(**SMALL_SDF),
@@ -55,6 +59,8 @@ FIELDS: dict[str, FieldConfig] = {
     "sdf, planes": SdfConfig(encoding=PLANES, **SMALL_SDF, feature_scale=1.0),
     "sdf, lines": SdfConfig(encoding=LINES, **SMALL_SDF, feature_scale=1.0),
     "radiance, voxels": RadianceFieldConfig(encoding=VOXELS, density=MlpConfig(layers=1, width=32), features=8),
+    "sdf, blocks": SdfConfig(encoding=BLOCKS, **SMALL_SDF, feature_scale=1.0),
+    "radiance, blocks": RadianceFieldConfig(encoding=BLOCKS, density=MlpConfig(layers=1, width=32), features=8),
     "outside, frequencies": OutsideConfig(density=MlpConfig(layers=2, width=32), features=8),
     "outside, hash grid": OutsideConfig(encoding=SMALL_GRID, density=MlpConfig(layers=1, width=32), features=8),
 }
