@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -36,6 +37,7 @@ class OctreeBlocksConfig(EncodingConfig):
     features: int = Field(18, ge=1, le=64, description="at each corner")
     octaves: int = Field(6, ge=0, le=20, description="sines and cosines of a block's place, as of `frequency`")
     network: MlpConfig = Field(MlpConfig(layers=5, width=512), description="from a block's place to its lattice")
+    initial: float = Field(1.0, gt=0, description="features start with about this standard deviation")
     plan: Grow = Field((), description="progresses at which the blocks are planned anew, where the error is")
 
     @model_validator(mode="after")
@@ -81,6 +83,8 @@ class OctreeBlocks(Encoding):
         self.width, self.rows = 3 + config.features, config.corners**3
         self.octaves = Frequency(FrequencyConfig(levels=config.octaves), dimensions=4)
         self.network = Mlp(self.octaves.width, self.rows * config.features, config.network)
+        if config.network.activation != "sine":  # whose weights are drawn as sines need them
+            _draw(self.network, config.initial)
         self.feedback = Feedback(self.side)
         for name, buffer in _state(config):
             self.register_buffer(name, buffer)
@@ -199,6 +203,18 @@ class OctreeBlocks(Encoding):
         """How many blocks there are, of which levels, and how many were split and merged from eight."""
         level = self.tree.levels
         return f"has {len(level)} blocks of levels {level.min()} to {level.max()} ({self._said})"
+
+
+@torch.no_grad()
+def _draw(network: Mlp, initial: float) -> None:
+    """Weights that keep the size of activations through relus, as published, and outputs of about size `initial`.
+
+    He et al., "Delving Deep into Rectifiers" (2015), section 2.2.
+    """
+    *hidden, last = network.linears()
+    for layer, size in [*((layer, math.sqrt(2)) for layer in hidden), (last, initial)]:
+        weight = torch.randn_like(layer.direction) * (size / math.sqrt(layer.direction.shape[1]))
+        layer.set(weight, layer.bias * (initial if layer is last else 1.0))
 
 
 def _state(config: OctreeBlocksConfig) -> Iterator[tuple[str, Tensor]]:

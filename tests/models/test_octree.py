@@ -102,7 +102,7 @@ def by_highs(tree: Octree, costs: Costs, budget: int) -> float:
         cost,
         constraints=[ones, LinearConstraint(blocks[None], -np.inf, budget)],
         bounds=Bounds(0, allowed),
-        integrality=np.ones(3 * count),
+        integrality=np.ones(3 * count, np.int64),
         options={"mip_rel_gap": 0},
     )
     assert found.success

@@ -69,8 +69,9 @@ def test_features_are_those_of_the_network_at_a_block() -> None:
 def test_gradients_of_the_network() -> None:
     encoding, x = made(), points()
     exact = copy.deepcopy(encoding)
-    truth = torch.autograd.grad(reference(x.double(), rows_of(exact), encoding).sin().sum(), exact.network.parameters())
-    found = torch.autograd.grad(encoding(x).sin().sum(), encoding.network.parameters())
+    rows = rows_of(exact)
+    truth = torch.autograd.grad(reference(x.double(), rows, encoding).sin().sum(), [*exact.network.parameters()])
+    found = torch.autograd.grad(encoding(x).sin().sum(), [*encoding.network.parameters()])
     for mine, wanted in zip(found, truth, strict=True):
         torch.testing.assert_close(mine.double(), wanted, atol=1e-3, rtol=1e-4)
 
@@ -91,14 +92,19 @@ def test_only_blocks_that_are_touched_are_emitted(monkeypatch: pytest.MonkeyPatc
     with torch.no_grad():
         wanted = encoding(x)
     emitted, emit = [], encoding._emit
-    monkeypatch.setattr(encoding, "_emit", lambda place: emitted.append(len(place)) or emit(place))
+
+    def counted(place: Tensor) -> Tensor:
+        emitted.append(len(place))
+        return emit(place)
+
+    monkeypatch.setattr(encoding, "_emit", counted)
     torch.testing.assert_close(encoding(x), wanted, atol=1e-6, rtol=0)
     with torch.no_grad():
         assert torch.equal(encoding(x), wanted)  # as the network has not changed
     assert emitted == [2]
     assert encoding(x[:0]).shape == (0, 8) and encoding(x[:0])[..., 3:].sum().requires_grad
     with torch.no_grad():
-        encoding.network.linears()[-1].bias += 1
+        encoding.network.linears()[-1].bias.add_(1)
         torch.testing.assert_close(encoding(x)[:, 3:], wanted[:, 3:] + 1, atol=1e-6, rtol=0)
 
 
