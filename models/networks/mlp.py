@@ -156,13 +156,16 @@ class Mlp(nn.Module):
         return out.reshape(*x.shape[:-1], out.shape[-1])
 
     def _forward(self, x: Tensor) -> Tensor:
+        last = self.linears()[-1]
+        return F.linear(self.before_last(x), last.weight(), last.bias)
+
+    def before_last(self, x: Tensor) -> Tensor:
+        """[*N, I] -> [*N, H], what the last layer takes. Differentiable in x and the parameters."""
         h = x
-        for i, layer in enumerate(self.linears()):
+        for i, layer in enumerate(self.linears()[:-1]):
             if i in self.skip:
                 h = torch.cat([h, x], -1) / math.sqrt(2)
-            h = F.linear(h, layer.weight(), layer.bias)
-            if i < len(self.layers) - 1:
-                h = self.value_only(h)
+            h = self.value_only(F.linear(h, layer.weight(), layer.bias))
         return h
 
     def with_gradient(self, x: Tensor, channel: int) -> tuple[Tensor, Tensor]:

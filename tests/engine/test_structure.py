@@ -22,7 +22,7 @@ from models.feedback import Feedback
 from models.kernels.encodings.hash_encode import HashLevels
 from models.kernels.runtime.launch import set_threads
 from models.model import Model
-from tests.engine.test_training import SMALL, assert_equal, run_script, state_of, trained
+from tests.engine.test_training import SMALL, SPHERE, assert_equal, run_script, state_of, trained
 from tests.support.sources import ROOT
 from utils import distributed
 
@@ -92,7 +92,8 @@ def test_a_run_on_blocks_goes_on_across_a_plan(at: int, tmp_path: Path, capsys: 
 @pytest.mark.parametrize("config", ["neus_hash", "volsdf_hash", "unisurf_hash", "nerf_hash"])
 def test_blocks_go_with_every_opacity(config: str, tmp_path: Path) -> None:
     """Two plans on the way; the network of the blocks learns."""
-    run = trained(tmp_path, 6, f"model.foreground.field.encoding={json.dumps(PLANNED)}", config=config)
+    keys = [f"model.foreground.field.encoding={json.dumps(PLANNED)}", *([] if config == "nerf_hash" else [SPHERE])]
+    run = trained(tmp_path, 6, *keys, config=config)
     field: Any = run.objective.model.foreground.field
     moments = [run.optimizer.state[parameter]["exp_avg"] for parameter in field.encoding.network.parameters()]
     assert all(torch.isfinite(moment).all() and moment.any() for moment in moments)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.encodings import octree_blocks
 from models.encodings.octree import Octree
 from models.encodings.octree_blocks import OctreeBlocks, OctreeBlocksConfig
 from models.networks.mlp import MlpConfig
@@ -23,7 +24,7 @@ def made(**keys: Any) -> OctreeBlocks:
     """Fifteen blocks of two sizes."""
     settings = {"blocks": 22, "first": 1, "deepest": 2, "corners": 4, "features": 5, "plan": (0.3, 0.6), **keys}
     torch.manual_seed(0)
-    encoding = OctreeBlocksConfig(network=MlpConfig(layers=2, width=16), **settings).build()
+    encoding = OctreeBlocksConfig(**{"network": MlpConfig(layers=2, width=16), **settings}).build()
     encoding._lay_out(Octree.of(LEVELS, 2))
     return encoding
 
@@ -139,6 +140,30 @@ def test_blocks_go_where_the_error_is() -> None:
     with torch.no_grad():
         truth = reference(points().double(), rows_of(copy.deepcopy(encoding)), encoding)
         torch.testing.assert_close(encoding(points()).double(), truth, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("carry", [True, False])
+def test_a_split_leaves_the_features_what_they_are(carry: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the network is wide enough, and its last layer changed as far as that takes."""
+    monkeypatch.setattr(octree_blocks, "DAMPING", 1e-10)
+    encoding, x = made(carry=carry, network=MlpConfig(layers=2, width=64)), points(spread=1.99)
+    observed(encoding, *((i, j, k) for i, j, k in itertools.product(range(4), repeat=3)), (0, 0, 0))
+    with torch.no_grad():
+        before = encoding(x)
+        assert encoding.refresh(0.3) and encoding.tree.levels.tolist() == [2] * 8 + LEVELS[1:]
+        same = torch.isclose(encoding(x), before, atol=1e-3).all(-1).float().mean()
+    assert same == 1 if carry else same < 0.9
+
+
+@pytest.mark.parametrize("remember", [True, False])
+def test_a_split_that_did_not_help_is_not_tried_again_where_that_is_remembered(remember: bool) -> None:
+    """The children of a block had as much error as it has now."""
+    encoding = made(remember=remember)
+    encoding.average[3, 3, 3] = 1.0
+    for levels in [1] * 7 + [2] * 8, [1] * 8:
+        encoding._lay_out(Octree.of(levels, 2))
+        encoding._plan()
+    assert encoding.tree.levels.tolist() == ([1] * 8 if remember else [1] * 7 + [2] * 8)
 
 
 def test_several_plans_at_once_are_one() -> None:
