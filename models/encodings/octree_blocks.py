@@ -69,8 +69,9 @@ class OctreeBlocks(Encoding):
 
     A network takes a block's center and level and emits the features at the corners of the block's lattice. Blocks that
     touch share no corner, so that features jump from one to the next. Which blocks there are is planned anew at the
-    shares `plan` of a run (`tiling`), by what each contributes to the color error; parameters are never resampled.
-    Differentiable in the points, and the network's parameters, as `FactorEncoding`.
+    shares `plan` of a run (`tiling`), by what each contributes to the color error; the network then has an answer for
+    the new ones, and nothing is resampled. Differentiable in the points, and the network's parameters, as
+    `FactorEncoding`.
     """
 
     keeps_input = True

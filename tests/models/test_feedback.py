@@ -15,11 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.feedback import Feedback
+from engine.experiment import read_config
+from models.feedback import Feedback, asking
+from models.model import Model
 from models.samples import DenseSamples, FieldSample, MediumRendering, PackedSamples
 from tests.engine.test_distributed import free_port
 from tests.support.analytic import rays_at_sphere
 from tests.support.sources import ROOT
+from utils.errors import InputError
 
 N = 4
 
@@ -119,7 +122,9 @@ def test_the_order_of_steps_and_checkpoints_changes_no_bit() -> None:
 
 RANK = """
 import json, torch
-from models.feedback import Feedback
+from engine.experiment import read_config
+from models.feedback import Feedback, asking
+from models.model import Model
 from tests.models.test_feedback import N, rendered
 from utils import distributed
 ranks = distributed.setup("cpu")
@@ -154,3 +159,11 @@ def test_two_ranks_know_what_one_would() -> None:
     for process in ranks:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0 and json.loads(output.splitlines()[-1]) == expected
+
+
+def test_behind_the_foreground_nothing_is_observed() -> None:
+    """A part there that asks is refused in one line."""
+    blocks = "{type: octree_blocks, blocks: 8, first: 1, deepest: 1, corners: 2, network: {layers: 1, width: 4}}"
+    config = read_config(ROOT / "configs/nerfpp.yaml", [f"model.background.appearance.encoding={blocks}"])
+    with pytest.raises(InputError, match="model.background: .* expected it there"):
+        asking(Model(config.model))
