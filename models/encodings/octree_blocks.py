@@ -8,10 +8,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.encodings.base import Encoding, EncodingConfig
 from models.encodings.frequency import Frequency, FrequencyConfig
@@ -25,7 +23,6 @@ from models.networks.mlp import Mlp, MlpConfig
 MOST_NUMBERS = 1 << 28
 LOOKS = 1000  # in a run, at what rendering says about the blocks
 MEMORY = 0.95  # of the moving average, from look to look
-DAMPING = 1e-2  # of a solution by least squares, relative
 UNUSED = -1  # level of a block that is not in use
 UNKNOWN = -1.0  # error of a node that has not been a block
 
@@ -45,9 +42,6 @@ class OctreeBlocksConfig(EncodingConfig):
     plan: Grow = Field((), description="progresses at which the blocks are planned anew, where the error is")
     remember: bool = Field(
         False, description="cost of a split or merge: the error when those were last the blocks; published: true"
-    )
-    carry: bool = Field(
-        True, description="the network then says of new blocks what it said of the old ones; published: false"
     )
 
     @model_validator(mode="after")
@@ -208,16 +202,7 @@ class OctreeBlocks(Encoding):
         costs = expected(tree, np.where(known == UNKNOWN, np.nan, known))
         change = best_changes(tree, costs, self.config.blocks)
         self._said = f"{(change == 1).sum()} split, {(change == -1).sum() // CHILDREN} merged"
-        self._carry_over(tree.changed(change))
-
-    @torch.no_grad()
-    def _carry_over(self, tree: Octree) -> None:
-        """Take the blocks of a tree, and make the network say at their corners what it said there of the old ones."""
-        corners = torch.from_numpy(_corners(tree, self.config.corners)).float().to(self.place.device)
-        said = self.features(corners).view(len(tree), -1)
-        self._lay_out(tree)
-        if self.config.carry:
-            _teach(self.network, self.place[: len(tree)], said)
+        self._lay_out(tree.changed(change))
 
     def latest_change(self) -> str:
         """How many blocks there are, of which levels, and how many were split and merged from eight."""
@@ -235,27 +220,6 @@ def _draw(network: Mlp, initial: float) -> None:
     for layer, size in [*((layer, math.sqrt(2)) for layer in hidden), (last, initial)]:
         weight = torch.randn_like(layer.direction) * (size / math.sqrt(layer.direction.shape[1]))
         layer.set(weight, layer.bias * (initial if layer is last else 1.0))
-
-
-@torch.no_grad()
-def _teach(network: Mlp, x: Tensor, output: Tensor) -> None:
-    """Change the last layer as little as makes the network's output at x [N, I] what it should be, [N, O].
-
-    Exact up to `DAMPING` for no more points than the layer has inputs, by least squares for more.
-    """
-    last, hidden = network.linears()[-1], network.before_last(x).double()
-    gram = hidden @ hidden.T
-    gram += DAMPING * gram.diagonal().mean() * torch.eye(len(x), device=x.device)
-    off = output.double() - F.linear(hidden, last.weight().double(), last.bias.double())
-    last.set(last.weight() + (off.T @ torch.linalg.solve(gram, hidden)).float(), last.bias)
-
-
-def _corners(tree: Octree, count: int) -> NDArray[np.float64]:
-    """[B count^3, 3] corners of the blocks, scene frame; x varies fastest. Those on a face lie just within."""
-    axis = np.linspace(-1, 1, count) * (1 - 1e-4)
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    within = np.stack([x, y, z], -1).reshape(-1, 3)
-    return np.asarray(tree.centers()[:, None] + within * tree.half_sides()[:, None, None]).reshape(-1, 3)
 
 
 def _state(config: OctreeBlocksConfig) -> Iterator[tuple[str, Tensor]]:

@@ -156,16 +156,13 @@ class Mlp(nn.Module):
         return out.reshape(*x.shape[:-1], out.shape[-1])
 
     def _forward(self, x: Tensor) -> Tensor:
-        last = self.linears()[-1]
-        return F.linear(self.before_last(x), last.weight(), last.bias)
-
-    def before_last(self, x: Tensor) -> Tensor:
-        """[*N, I] -> [*N, H], what the last layer takes. Differentiable in x and the parameters."""
         h = x
-        for i, layer in enumerate(self.linears()[:-1]):
+        for i, layer in enumerate(self.linears()):
             if i in self.skip:
                 h = torch.cat([h, x], -1) / math.sqrt(2)
-            h = self.value_only(F.linear(h, layer.weight(), layer.bias))
+            h = F.linear(h, layer.weight(), layer.bias)
+            if i < len(self.layers) - 1:
+                h = self.value_only(h)
         return h
 
     def with_gradient(self, x: Tensor, channel: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.encodings import octree_blocks
 from models.encodings.octree import Octree
 from models.encodings.octree_blocks import OctreeBlocks, OctreeBlocksConfig
 from models.networks.mlp import MlpConfig
@@ -140,19 +139,6 @@ def test_blocks_go_where_the_error_is() -> None:
     with torch.no_grad():
         truth = reference(points().double(), rows_of(copy.deepcopy(encoding)), encoding)
         torch.testing.assert_close(encoding(points()).double(), truth, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("carry", [True, False])
-def test_a_split_leaves_the_features_what_they_are(carry: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the network is wide enough, and its last layer changed as far as that takes."""
-    monkeypatch.setattr(octree_blocks, "DAMPING", 1e-10)
-    encoding, x = made(carry=carry, network=MlpConfig(layers=2, width=64)), points(spread=1.99)
-    observed(encoding, *((i, j, k) for i, j, k in itertools.product(range(4), repeat=3)), (0, 0, 0))
-    with torch.no_grad():
-        before = encoding(x)
-        assert encoding.refresh(0.3) and encoding.tree.levels.tolist() == [2] * 8 + LEVELS[1:]
-        same = torch.isclose(encoding(x), before, atol=1e-3).all(-1).float().mean()
-    assert same == 1 if carry else same < 0.9
 
 
 @pytest.mark.parametrize("remember", [True, False])
