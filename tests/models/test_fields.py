@@ -471,7 +471,7 @@ def test_every_part_of_the_folder_is_tested_here() -> None:
     from models.fields.base import FieldConfig
 
     used = {type(config) for config in FIELDS.values()} | {FrequencyConfig, HashGridConfig, SphericalHarmonicsConfig}
-    used |= {DenseGridConfig, TensorVmConfig, TensorCpConfig, VoxelGridConfig}
+    used |= {DenseGridConfig, TensorVmConfig, TensorCpConfig, VoxelGridConfig, OctreeBlocksConfig}
     assert set(parts(FieldConfig).values()) | set(parts(EncodingConfig).values()) == used
     assert issubclass(type(SMALL_GRID.build()), Encoding)
 
