@@ -15,6 +15,7 @@ from benchmarks.kernel_cases import baseline
 from benchmarks.kernel_cases.case import FLOAT, Case, Inputs, Least, Results, backward, both
 from benchmarks.kernel_cases.factor_cases import factor_cases
 from benchmarks.kernel_cases.sample_cases import depth_cases, sample_cases, view_cases
+from benchmarks.kernel_cases.tree_cases import tree_cases
 from dataio.cameras import Rays
 from models.bounds.sphere import Sphere
 from models.encodings.hash_grid import HashGridConfig
@@ -90,6 +91,7 @@ def cases(sizes: Sizes, inputs: Inputs, width: int) -> Iterator[Case]:
     """All kernels. width: of the hidden layer."""
     yield from hash_cases(inputs)
     yield from factor_cases(inputs)
+    yield from tree_cases(inputs)
     yield from scan_cases(inputs)
     yield from seen_cases(inputs)
     yield from ray_cases(sizes, inputs)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import models.kernels
-from models.kernels.encodings import factors, hash_encode
+from models.kernels.encodings import factors, hash_encode, tree
 from models.kernels.networks import color_inputs, mlp, optimizers, softplus
 from models.kernels.pixels import systematic
 from models.kernels.rays import logistic, march, packed, trace
@@ -30,11 +30,14 @@ from models.kernels.runtime.launch import Compiled, as_warp, launch
 from tests.models.kernels.test_factors import KINDS, several
 from tests.models.kernels.test_factors import made as made_factors
 from tests.models.kernels.test_mlp_kernel import made
+from tests.models.kernels.test_tree import made as made_tree
+from tests.models.kernels.test_tree import on as in_voxels
 
 FOLDER = Path(models.kernels.__file__).parent
 MODULES = (
     "runtime.lanes",
     *(f"encodings.{name}" for name in ("factor_blocks", "factors", "hash_blocks", "hash_encode", "table_gradients")),
+    *(f"encodings.{name}" for name in ("tree_blocks", "tree")),
     *(f"networks.{name}" for name in ("block_layers", "color_inputs", "layers", "mlp", "optimizers", "products")),
     "networks.softplus",
     *(f"pixels.{name}" for name in ("order", "store", "systematic")),
@@ -233,6 +236,22 @@ def test_factors_with_all_gradients(other: SimpleNamespace, kind: str, width: in
         pulled, total = vjp(weight), module.factor_features(points, table, layout, summed=True)
         loss = value.sin().sum() + (0.01 * pulled).sin().sum() + (0.1 * total).sin().sum()
         found.append([value, pulled, total, *torch.autograd.grad(loss, [points, table, weight])])
+    for mine, usual in zip(*found, strict=True):
+        torch.testing.assert_close(mine, usual, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1, 4, 16])
+def test_trees_with_all_gradients(other: SimpleNamespace, width: int) -> None:
+    layout, table = made_tree(width)
+    torch.manual_seed(1)
+    inputs = [torch.rand(203, 3) * 2.2 - 1.1, table, torch.randn(203, 3 + width)]
+    found = []
+    for module in (other.tree, tree):
+        points, table, weight = (x.clone().requires_grad_() for x in inputs)
+        value, vjp = module.tree_features_with_vjp(points, table, in_voxels(layout, torch.device("cpu")), lead=3)
+        pulled = vjp(weight)
+        loss = value.sin().sum() + (0.01 * pulled).sin().sum()
+        found.append([value, pulled, *torch.autograd.grad(loss, [points, table, weight])])
     for mine, usual in zip(*found, strict=True):
         torch.testing.assert_close(mine, usual, atol=2e-4, rtol=1e-4)
 
