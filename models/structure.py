@@ -18,7 +18,7 @@ from models.volume import Volume
 
 @dataclass(frozen=True)
 class LayoutChange:
-    """A part whose layout changed: its name in the model, what happened, and its own parameters, resampled in place."""
+    """A part whose layout changed: its name in the model, what happened, and its parameters that were resampled."""
 
     name: str
     what: str
@@ -37,4 +37,4 @@ def refreshed(model: nn.Module, step: int, progress: float) -> Iterator[LayoutCh
         elif isinstance(part, Volume) and part.field.refresh(part, step):
             name, changed = f"{name}.field", part.field
         if changed is not None:
-            yield LayoutChange(name, changed.latest_change(), list(changed.parameters(recurse=False)))
+            yield LayoutChange(name, changed.latest_change(), changed.resampled())

@@ -58,9 +58,13 @@ class Encoding(nn.Module):
         """Change the layout if it is time to; called before every training step, the same on every rank.
 
         Parameters are resampled in place, and keep their shapes. Returns whether the layout changed: the optimizer then
-        forgets what it knows of the encoding's own parameters.
+        forgets what it knows of those in `resampled`.
         """
         return False
+
+    def resampled(self) -> list[nn.Parameter]:
+        """The parameters whose numbers are others after `refresh` returned True; none where rows were added alone."""
+        return list(self.parameters(recurse=False))
 
     def latest_change(self) -> str:
         """What the log says after `refresh` returned True, as `grew to 32, 64`."""

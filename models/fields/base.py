@@ -85,6 +85,10 @@ class Field(nn.Module):
         """Change the layout if it is time to; as `Encoding.refresh`. medium: the volume that the field belongs to."""
         return False
 
+    def resampled(self) -> list[nn.Parameter]:
+        """The parameters whose numbers are others after `refresh` returned True; as `Encoding.resampled`."""
+        return list(self.parameters(recurse=False))
+
     def latest_change(self) -> str:
         """What the log says after `refresh` returned True."""
         return "changed its layout"

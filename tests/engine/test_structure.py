@@ -28,6 +28,9 @@ from utils import distributed
 
 GRID = "{type: dense_grid, resolutions: [16, 32], grow: [0.2, 0.5]}"
 GROWS = (f"model.foreground.field.encoding={GRID}", "model.foreground.sampler.every=3")
+GROWING = {"type": "dense_grid", "resolutions": [16, 32], "grow": [0.2, 0.5]}
+SLOW = pytest.mark.slow
+HALVED = {"type": "octree", "voxels": 8, "components": 1, "grow": [0.2, 0.5], "budget": 4000}
 TABLE = "foreground.field.encoding.table"
 
 
@@ -100,6 +103,21 @@ def test_blocks_go_with_every_opacity(config: str, tmp_path: Path) -> None:
     assert field.encoding.generation == 3 and run.step == 6
 
 
+@pytest.mark.parametrize("kind, at", [("nsvf", 3), ("octree", 4), ("octree", 6)])  # before, right at, after a halving
+def test_a_run_on_sparse_voxels_goes_on_around_a_halving(kind: str, at: int, tmp_path: Path) -> None:
+    keys = {"type": kind, "voxels": 8, "components": 4, "grow": [0.4, 0.8], "prune": [0.6], "budget": 4000}
+    halves = f"model.foreground.field.encoding={json.dumps(keys)}"
+    whole = trained(tmp_path / "whole", 10, halves, config="nerf_hash")
+    field: Any = whole.objective.model.foreground.field
+    assert field.encoding.generation == 3 and 8**3 + 64 < field.encoding.used[0] <= 4000
+    assert whole.optimizer.state[field.encoding.table]["step"] == 10  # nothing is forgotten
+    stopped(tmp_path / "parts", 10, at, halves)
+    opened: Any = Run.open(tmp_path / "parts").model.foreground.field
+    assert opened.encoding.generation == (0 if at <= 4 else 1)
+    assert trained(tmp_path / "parts", 10, halves, config="nerf_hash").begun_at == at
+    assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+
+
 def test_a_run_is_opened_as_it_was_saved(tmp_path: Path) -> None:
     run = stopped(tmp_path, 20, 6, *GROWS)
     x = torch.rand(100, 3) * 2 - 1
@@ -128,23 +146,23 @@ def test_a_recorded_step_is_recorded_anew() -> None:
     assert model.refresh(1, 0.3) and settings(model.modules()) != before
 
 
-def test_two_ranks_grow_and_plan_alike_and_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("density, what", [(GROWING, "grew to"), pytest.param(HALVED, "halved", marks=SLOW)])
+def test_two_ranks_change_alike_and_go_on(density: dict[str, Any], what: str, tmp_path: Path) -> None:
     """Ten steps with checkpoints; the same from the one that was written before the second growth."""
     own = ["train.steps=10", "train.checkpoint_every=4", "train.keep_checkpoints=9", "train.validations=0"]
-    grid = {"type": "dense_grid", "resolutions": [16, 32], "grow": [0.2, 0.5]}
-    both = {"type": "voxels", "density": grid, "colors": PLANNED, "initial_value": 0}
+    both = {"type": "voxels", "density": density, "colors": PLANNED, "initial_value": 0}
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "train.py"]
     arguments = ["configs/nerf_hash.yaml", *SMALL, f"model.foreground.field={json.dumps(both)}", *own]
     arguments += ["optimizer.parts=null"]
     done = run_script(*launch, *arguments, f"output={tmp_path / 'whole'}")
-    assert done.stderr.count("grew to") == 2 and "step 5: foreground.field.density grew to 16, 32" in done.stderr
+    assert done.stderr.count(what) == 2 and f"step 5: foreground.field.density {what}" in done.stderr
     assert done.stderr.count("split, ") == 3 and "step 5: foreground.field.colors has" in done.stderr
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
     for name in ("step_00000008", "step_00000010"):
         shutil.rmtree(tmp_path / "parts/checkpoints" / name)
     (tmp_path / "parts/checkpoints/latest").write_text("step_00000004\n")
     again = run_script(*launch, *arguments, f"output={tmp_path / 'parts'}")
-    assert "resumed at step 4" in again.stderr and again.stderr.count("grew to") == 1
+    assert "resumed at step 4" in again.stderr and again.stderr.count(what) == 1
     assert again.stderr.count("split, ") == 2
     assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
 

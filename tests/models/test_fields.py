@@ -10,11 +10,13 @@ from models.encodings.base import Encoding
 from models.encodings.dense_grid import DenseGridConfig
 from models.encodings.frequency import FrequencyConfig
 from models.encodings.hash_grid import HashGridConfig
+from models.encodings.nsvf import NsvfConfig
 from models.encodings.octree_blocks import OctreeBlocksConfig
 from models.encodings.spherical_harmonics import SphericalHarmonicsConfig
 from models.encodings.tensor_cp import TensorCpConfig
 from models.encodings.tensor_vm import TensorVmConfig
 from models.encodings.voxel_grid import VoxelGridConfig
+from models.encodings.voxel_octree import OctreeConfig
 from models.fields.base import Field, FieldConfig
 from models.fields.occupancy import OccupancyFieldConfig
 from models.fields.outside import OutsideConfig
@@ -39,6 +41,7 @@ VOXELS = VoxelGridConfig(cells=9, components=3, initial=0.1)
 BLOCKS = OctreeBlocksConfig(
     blocks=64, first=1, deepest=2, corners=4, features=5, network=MlpConfig(layers=1, width=16)
 )
+OCTREE, SPARSE = OctreeConfig(voxels=9, components=4), NsvfConfig(voxels=9, components=4, octaves=2, initial=0.5)
 NERF = MlpAppearanceConfig(network=MlpConfig(layers=1, width=128))
 FIELDS: dict[str, FieldConfig] = {
     "sdf, frequencies": SdfConfig(**SMALL_SDF),
@@ -58,6 +61,10 @@ FIELDS: dict[str, FieldConfig] = {
     "voxels, planes": VoxelsConfig(density=PLANES, colors=PLANES),
     "sdf, planes": SdfConfig(encoding=PLANES, **SMALL_SDF, feature_scale=1.0),
     "sdf, lines": SdfConfig(encoding=LINES, **SMALL_SDF, feature_scale=1.0),
+    "sdf, an octree": SdfConfig(encoding=OCTREE, **SMALL_SDF, feature_scale=1.0),
+    "radiance, sparse voxels": RadianceFieldConfig(
+        encoding=SPARSE, density=MlpConfig(layers=1, width=32, activation="softplus"), features=8
+    ),
     "radiance, voxels": RadianceFieldConfig(encoding=VOXELS, density=MlpConfig(layers=1, width=32), features=8),
     "sdf, blocks": SdfConfig(encoding=BLOCKS, **SMALL_SDF, feature_scale=1.0),
     "radiance, blocks": RadianceFieldConfig(encoding=BLOCKS, density=MlpConfig(layers=1, width=32), features=8),
@@ -472,6 +479,7 @@ def test_every_part_of_the_folder_is_tested_here() -> None:
 
     used = {type(config) for config in FIELDS.values()} | {FrequencyConfig, HashGridConfig, SphericalHarmonicsConfig}
     used |= {DenseGridConfig, TensorVmConfig, TensorCpConfig, VoxelGridConfig, OctreeBlocksConfig}
+    used |= {NsvfConfig, OctreeConfig}
     assert set(parts(FieldConfig).values()) | set(parts(EncodingConfig).values()) == used
     assert issubclass(type(SMALL_GRID.build()), Encoding)
 
