@@ -79,7 +79,7 @@ class Context:
 class Objective(nn.Module):
     """RayBatch -> Report: renders, and sums the weighted losses. Those whose weight is 0 at the time are not computed.
 
-    active: the names of the others; of all, if the weight of each is 0.
+    active: the names of the others; of all, if the weight of each is 0. weights: [L], first those of the active ones.
     """
 
     weights: Tensor
@@ -88,9 +88,8 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.context = model, context
         self.losses = losses
-        weights = [loss.weight(0.0) for loss in losses.values()]
-        self.register_buffer("weights", torch.tensor(weights), persistent=False)
-        self.active = _active(losses, 0.0)
+        self.register_buffer("weights", torch.zeros(len(losses)), persistent=False)
+        self._weigh(0.0)
         self.feedback = asking(model)
 
     def update(self, progress: float, step: int) -> list[LayoutChange]:
@@ -98,11 +97,15 @@ class Objective(nn.Module):
 
         Returns what changed its layout: the optimizer is to forget those parameters.
         """
-        for weight, loss in zip(self.weights, self.losses.values(), strict=True):
-            weight.fill_(loss.weight(progress))
-        self.active = _active(self.losses, progress)
+        self._weigh(progress)
         self.model.update(progress)
         return self.model.refresh(step, progress)
+
+    def _weigh(self, progress: float) -> None:
+        weights = {name: loss.weight(progress) for name, loss in self.losses.items()}
+        self.active = tuple(name for name, weight in weights.items() if weight != 0) or tuple(weights)
+        for place, name in enumerate(self.active):
+            self.weights[place].fill_(weights[name])
 
     def forward(self, batch: RayBatch) -> Report:
         if self.model.poses is not None:
@@ -112,8 +115,7 @@ class Objective(nn.Module):
         rendering = self.model.render(batch.rays)
         step = Step(rendering, batch, self.model, self.context.views, self.context.teacher, self.context.points)
         terms = {name: self.losses[name](step) for name in self.active}
-        weights = dict(zip(self.losses, self.weights, strict=True))
-        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        loss = (self.weights[: len(terms)] * torch.stack(list(terms.values()))).sum()
         with torch.no_grad():
             squares = (rendering.color - batch.color).square()
             squared_error, error = shared_mean(squares), squares.mean(-1)
@@ -136,7 +138,3 @@ class Objective(nn.Module):
             gradients=[] if gradient is None else [(gradient.detach(), rendering.media[0].samples)],
             error=error,
         )
-
-
-def _active(losses: dict[str, LossConfig], progress: float) -> tuple[str, ...]:
-    return tuple(name for name, loss in losses.items() if loss.weight(progress) != 0) or tuple(losses)
