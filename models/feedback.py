@@ -21,7 +21,7 @@ _taking_turns = threading.Lock()  # micro-batches are rendered by several thread
 
 @dataclass(frozen=True)
 class Observed:
-    """Per cell of a grid over [-1, 1]^3, indexed by x, y, z; all [N, N, N].
+    """Per cell of a grid over the cube [-1, 1]^3, or over a box, indexed by x, y, z; all [N, N, N].
 
     weight: the largest weight of a sample, in [0, 1]. error: float64, the sum over samples of weight times the squared
     color error of the ray (mean over channels). count: int64, the number of samples.
@@ -38,7 +38,7 @@ class Feedback(nn.Module):
     It is filled by `Objective` from the samples of the foreground; where no part owns one, nothing is computed. Sums
     are of integers, errors in units of 2^-24, so that they do not depend on the order of samples, threads, ranks or
     checkpoints: a resumed run continues exactly. What the ranks agree on is part of the state; what a rank has observed
-    since is its own, until `fold`.
+    since is its own, until `fold`. One with `listening` false takes nothing in.
     """
 
     weight: Tensor
@@ -47,16 +47,18 @@ class Feedback(nn.Module):
     own_weight: Tensor
     own_error: Tensor
     own_count: Tensor
+    box: Tensor
 
-    def __init__(self, resolution: int) -> None:
-        """resolution: N, cells over the cube's side."""
+    def __init__(self, resolution: int, *, sums: bool = True) -> None:
+        """resolution: N, cells over the cube's side. sums: whether errors and counts are wanted, beside weights."""
         super().__init__()
-        self.resolution = resolution
+        self.resolution, self.sums, self.listening = resolution, sums, True
+        self.register_buffer("box", torch.tensor([-1.0, -1, -1, 1, 1, 1]), persistent=False)
         for prefix, persistent in (("", True), ("own_", False)):
             cells = resolution**3
             self.register_buffer(f"{prefix}weight", torch.zeros(cells), persistent=persistent)
             for name in ("error", "count"):
-                zeros = torch.zeros(cells, dtype=torch.int64)
+                zeros = torch.zeros(cells if sums else 0, dtype=torch.int64)
                 self.register_buffer(f"{prefix}{name}", zeros, persistent=persistent)
         self.register_load_state_dict_post_hook(_forget_own)
 
@@ -72,13 +74,16 @@ class Feedback(nn.Module):
         """Take in the samples of a medium, if `counts` [] bool. error: [R] squared color error of each ray.
 
         contract: what the medium does to points before its field sees them, which is where the cells are; None:
-        nothing. Padding, points outside of the cube and numbers that are not finite are left out; without
+        nothing. Padding, points outside of the box and numbers that are not finite are left out; without
         synchronization.
         """
+        if not self.listening:
+            return
         samples = part.samples
         weight, ray_error = part.weight().flatten(), samples.spread(error).flatten()
         positions = samples.positions if contract is None else contract(samples.positions)
-        place = (positions.reshape(-1, 3) * 0.5 + 0.5) * self.resolution
+        low, high = self.box.chunk(2)
+        place = (positions.reshape(-1, 3) - low) / (high - low) * self.resolution
         known = torch.arange(len(weight), device=weight.device) < samples.count()
         known &= torch.isfinite(weight * ray_error) & (place >= 0).all(-1) & (place <= self.resolution).all(-1) & counts
         x, y, z = place.nan_to_num().clamp(0, self.resolution - 1).long().unbind(-1)
@@ -86,6 +91,8 @@ class Feedback(nn.Module):
         product = torch.where(known, weight * ray_error, 0.0).clamp(0.0, MOST)
         with _taking_turns:
             self.own_weight.scatter_reduce_(0, cell, torch.where(known, weight, 0.0), "amax")
+            if not self.sums:
+                return
             self.own_error.index_add_(0, cell, (product.double() / UNIT).round().long())
             self.own_count.index_add_(0, cell, known.long())
 
@@ -97,6 +104,19 @@ class Feedback(nn.Module):
         self.count += distributed.sum_across_ranks(self.own_count)
         _forget_own(self)
 
+    def weights(self) -> Tensor:
+        """[N, N, N] the largest weights, as of `Observed`; to be called on all ranks."""
+        self.fold()
+        return self.weight[: self.resolution**3].view(3 * (self.resolution,)).clone()
+
+    def watch(self, resolution: int, box: Tensor) -> None:
+        """Divide `box` [6], its least corner and its greatest, into `resolution` cells on each axis from now on.
+
+        At most as many as at first; what was observed of others is to be forgotten by `reset`.
+        """
+        self.resolution = resolution
+        self.box.copy_(box)
+
     def read(self) -> Observed:
         """What all ranks have observed since the last `reset`; to be called on all ranks."""
         self.fold()
@@ -105,8 +125,9 @@ class Feedback(nn.Module):
 
     def reset(self) -> None:
         """Start anew; to be called on all ranks."""
-        for buffer in self.buffers():
+        for buffer in (self.weight, self.error, self.count):
             buffer.zero_()
+        _forget_own(self)
 
 
 def asking(model: Model) -> list[Feedback]:

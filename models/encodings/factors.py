@@ -35,12 +35,17 @@ class FactorConfig(EncodingConfig):
 
     @model_validator(mode="after")
     def _fits_into_memory(self) -> FactorConfig:
-        numbers = self.components * layout_of(self.axes, (self.cells,) * 3)[1]
+        numbers = self.components * self.table_rows
         if numbers > MOST_NUMBERS:
             raise ValueError(f"tables of {numbers:,} numbers; expected at most {MOST_NUMBERS:,}: lower `cells`")
         if (first := sides_of([self.cells], self.growth, len(self.grow))[0][0]) < 2:
             raise ValueError(f"grows from {first} cells; expected at least 2: lower `growth`, or fewer in `grow`")
         return self
+
+    @property
+    def table_rows(self) -> int:
+        """Rows of the table, which do not change during a run."""
+        return layout_of(self.axes, (self.cells,) * 3)[1]
 
     def build(self, dimensions: int = 3) -> FactorEncoding:
         return FactorEncoding(self)
@@ -55,6 +60,7 @@ class FactorEncoding(Encoding):
     """
 
     keeps_input = True
+    whole: bool = True  # whether every corner has a row
     resolution: Tensor
     box: Tensor
     layout: Tensor
@@ -63,26 +69,27 @@ class FactorEncoding(Encoding):
         super().__init__()
         self.axes, self.together, self.grow = config.axes, config.together, config.grow
         self.sides = sides_of((config.cells,) * 3, config.growth, len(config.grow))
-        layout, rows = layout_of(config.axes, self.sides[-1])
+        layout, _ = layout_of(config.axes, self.sides[-1])
         self.width = 3 + len(config.axes) // config.together * config.components
         self.firsts = layout[:, -1].tolist()
         self.register_buffer("layout", layout, persistent=False)
         self.register_buffer("resolution", torch.tensor(self.sides[0], dtype=torch.int32))
         self.register_buffer("box", torch.tensor([-1.0, -1, -1, 1, 1, 1]))
-        self.table = nn.Parameter(config.initial * torch.randn(rows, config.components))
+        self.table = nn.Parameter(config.initial * torch.randn(config.table_rows, config.components))
         self.register_load_state_dict_post_hook(_count_generations)
 
-    def _factors(self) -> Factors:
+    def factors(self) -> Factors:
+        """The layout of the table as kernels read it, at present."""
         return Factors(self.layout, self.resolution, self.box, self.together)
 
     def forward(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N, width]; see `Encoding`."""
-        features = factor_features(x.reshape(-1, 3), self.table, self._factors(), lead=3)
+        features = factor_features(x.reshape(-1, 3), self.table, self.factors(), lead=3)
         return features.reshape(*x.shape[:-1], self.width)
 
     def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """[*N, 3] -> [*N, width] and the vjp [*N, width] -> [*N, 3]; see `Encoding.with_vjp`."""
-        features, vjp = factor_features_with_vjp(x.reshape(-1, 3), self.table, self._factors(), lead=3)
+        features, vjp = factor_features_with_vjp(x.reshape(-1, 3), self.table, self.factors(), lead=3)
         return (
             features.reshape(*x.shape[:-1], self.width),
             lambda weight: vjp(weight.reshape(-1, self.width)).reshape(x.shape),
@@ -90,11 +97,16 @@ class FactorEncoding(Encoding):
 
     def features(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N, width - 3]; see `Encoding.features`."""
-        return factor_features(x.reshape(-1, 3), self.table, self._factors()).reshape(*x.shape[:-1], self.width - 3)
+        return factor_features(x.reshape(-1, 3), self.table, self.factors()).reshape(*x.shape[:-1], self.width - 3)
 
     def total(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N]; see `Encoding.total`. By the kernel, which writes one number per point."""
-        return factor_features(x.reshape(-1, 3), self.table, self._factors(), summed=True).reshape(x.shape[:-1])
+        return factor_features(x.reshape(-1, 3), self.table, self.factors(), summed=True).reshape(x.shape[:-1])
+
+    @property
+    def by_voxels(self) -> bool:
+        """Whether it is one grid over all axes."""
+        return len(self.axes) == 1
 
     @torch.no_grad()
     def cover(self, low: Tensor, high: Tensor) -> None:

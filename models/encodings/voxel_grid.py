@@ -6,7 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from models.encodings.factors import FactorConfig
+from models.capabilities import Offer
+from models.encodings.factors import TABLES, FactorConfig
+
+VOXELS = Offer("voxels", "an encoding by voxels")
 
 
 class VoxelGridConfig(FactorConfig):
@@ -16,6 +19,7 @@ class VoxelGridConfig(FactorConfig):
     """
 
     type: Literal["voxel_grid"] = "voxel_grid"
+    offers: ClassVar[frozenset[Offer]] = frozenset({TABLES, VOXELS})
     axes: ClassVar[tuple[tuple[int, ...], ...]] = ((0, 1, 2),)
     together: ClassVar[int] = 1
 

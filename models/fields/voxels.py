@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field as Key
+from pydantic import model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.capabilities import DENSITY, Offer
 from models.encodings.base import EncodingConfig
+from models.encodings.linked_voxels import LinkedVoxels, LinkedVoxelsConfig
 from models.encodings.voxel_grid import VoxelGridConfig
 from models.fields.base import Field, FieldConfig
+from models.fields.pruning import PruneConfig
 from models.inits.hull import HullInit
 from models.samples import FieldSample, Points
 from utils.config.parts import Choice
@@ -42,6 +47,18 @@ class VoxelsConfig(FieldConfig):
         description="known free space: what lies outside of the hull of the masks, and the grids cover the box of the"
         " rest; nothing, and the grids cover the cube, where there are no masks",
     )
+    prune: PruneConfig | None = Key(None, description="drop rows of `linked_voxels` that no training ray sees")
+
+    @model_validator(mode="after")
+    def _rows_can_be_dropped(self) -> VoxelsConfig:
+        parts = {"density": self.density, "colors": self.colors}
+        linked = {name: part for name, part in parts.items() if isinstance(part, LinkedVoxelsConfig)}
+        if self.prune is None:
+            return self
+        if len(linked) < len(parts):
+            raise ValueError("prune: drops rows of linked_voxels; expected them as density and colors, or prune: null")
+        self.prune.check(linked)
+        return self
 
     def build(self) -> Voxels:
         return Voxels(self)
@@ -65,6 +82,13 @@ class Voxels(Field):
         self.features = own if config.features is None else config.features
         self.basis = None if config.features is None else nn.Linear(own, self.features, bias=False)
         self.register_buffer("solid", torch.ones(LATTICE**3, dtype=torch.bool))
+        self.pruning = config.prune.build(self.linked()[0]) if config.prune else None
+        self._progress = 0.0
+        self.register_load_state_dict_post_hook(_resume_pruning)
+
+    def linked(self) -> list[LinkedVoxels]:
+        """The encodings that have rows for some corners only."""
+        return [part for part in (self.density, self.colors) if isinstance(part, LinkedVoxels)]
 
     @torch.no_grad()
     def initialize(self, scene: Scene | None = None) -> None:
@@ -75,8 +99,17 @@ class Voxels(Field):
             box = box_within(solid)
             for encoding in (self.density, self.colors):
                 encoding.cover(*box)
+            for linked in self.linked():
+                linked.keep(near_solid(solid, linked))
+
+    def refresh(self, medium: nn.Module, step: int) -> bool:
+        """As `Field.refresh`; what is pruned are the encodings, which say so themselves when they are asked next."""
+        if self.pruning is not None:
+            self.pruning.refresh(self._progress, self.linked())
+        return False
 
     def update(self, progress: float) -> None:
+        self._progress = progress
         self.density.update(progress)
         self.colors.update(progress)
 
@@ -94,6 +127,25 @@ def cells_of(x: Tensor) -> Tensor:
     """[*N, 3] -> [*N] int64, the nearest cell of the lattice to points in the cube or beyond. Not differentiable."""
     x, y, z = ((x.detach() + 1) * (LATTICE / 2)).clamp(0, LATTICE - 1).long().unbind(-1)
     return (x * LATTICE + y) * LATTICE + z
+
+
+def near_solid(solid: Tensor, encoding: LinkedVoxels) -> Tensor:
+    """Which corners of an encoding lie so near to solid [LATTICE^3] bool that a cell about them may hold some of it.
+
+    [n + 1, n + 1, n + 1] bool, as of `LinkedVoxels.present`.
+    """
+    low, high = encoding.box.chunk(2)
+    reach = math.ceil(float((high - low).max()) / encoding.cells * LATTICE / 2)  # a cell's side in cells of the lattice
+    lattice = solid.float().view(1, 1, LATTICE, LATTICE, LATTICE)
+    near = F.max_pool3d(lattice, 2 * reach + 1, 1, reach).flatten() > 0
+    corners = torch.arange(encoding.corners, device=solid.device)
+    return near[cells_of(encoding.positions(corners))].view(3 * (encoding.cells + 1,))
+
+
+def _resume_pruning(field: nn.Module, missing: object) -> None:
+    assert isinstance(field, Voxels)
+    if field.pruning is not None:
+        field.pruning.resume(field.linked())
 
 
 def box_within(solid: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -12,9 +13,13 @@ from torch.autograd.function import once_differentiable
 
 from models.capabilities import Offer
 from models.encodings.factors import TABLES, FactorEncoding
+from models.encodings.voxel_grid import VOXELS
+from models.kernels.encodings.variation import Stretch, voxel_variation
 from models.losses.base import LossConfig, Step
 from utils.errors import InputError
+from utils.random_stream import uniform
 
+UNIT = 2 / 256  # scene units: total variation is of differences over a cell of 256 across the cube
 # A table [*sides, F] -> its penalty [], and writes the penalty's gradient to a tensor of zeros of the same shape.
 Penalty = Callable[[Tensor, Tensor], Tensor]
 
@@ -26,19 +31,21 @@ class TableLossConfig(LossConfig):
     of: str = Field("density", description="the encoding, by its key in the foreground's field")
 
     def __call__(self, step: Step) -> Tensor:
-        encoding = self._encoding(step)
+        encoding = _encoding_of(step, self.of, "with tables", lambda part: part.whole)
         return _Penalized.apply(encoding.table, encoding.grids, self.penalty)
 
     def penalty(self, grid: Tensor, grad: Tensor) -> Tensor:
         """[], of one table [*sides, F], whose gradient is added to `grad`."""
         raise TypeError("a loss on tables defines penalty")
 
-    def _encoding(self, step: Step) -> FactorEncoding:
-        field = step.model.foreground.field
-        known = {name: part for name, part in field.named_children() if isinstance(part, FactorEncoding)}
-        if self.of not in known:
-            raise InputError(f"losses: of: {self.of} - no encoding with tables - expected one of {', '.join(known)}")
-        return known[self.of]
+
+def _encoding_of(step: Step, name: str, kind: str, fits: Callable[[FactorEncoding], bool]) -> FactorEncoding:
+    """The encoding of the foreground's field by its key. Raises InputError for one that does not fit."""
+    parts = [(key, part) for key, part in step.model.foreground.field.named_children()]
+    known = {key: part for key, part in parts if isinstance(part, FactorEncoding) and fits(part)}
+    if name not in known:
+        raise InputError(f"losses: of: {name} - no encoding {kind} - expected one of {', '.join(known)}")
+    return known[name]
 
 
 class _Penalized(torch.autograd.Function):
@@ -87,3 +94,26 @@ class TableVariationLoss(TableLossConfig):
             grad.narrow(axis, 1, count).add_(change)
             grad.narrow(axis, 0, count).sub_(change)
         return found
+
+
+class VoxelVariationLoss(LossConfig):
+    """Total variation sqrt(dx^2 + dy^2 + dz^2), summed over the numbers of a corner, mean over some corners.
+
+    These follow one another from a random one on, other ones in each step, on each rank and in each micro-batch.
+    Fridovich-Keil, Yu et al., "Plenoxels" (2022), eq. 3; the share as in its published code.
+    """
+
+    type: Literal["voxel_variation"] = "voxel_variation"
+    needs: ClassVar[frozenset[Offer]] = frozenset({VOXELS})
+    of: str = Field("density", description="the encoding, by its key in the foreground's field")
+    share: float = Field(0.01, gt=0, le=1, description="of the corners")
+
+    def __call__(self, step: Step) -> Tensor:
+        encoding = _encoding_of(step, self.of, "by voxels", lambda part: part.by_voxels)
+        return voxel_variation(encoding.table, encoding.factors(), self._stretch(encoding))
+
+    def _stretch(self, encoding: FactorEncoding) -> Stretch:
+        corners = math.prod(side + 1 for side in encoding.sides[encoding.generation])
+        low, high = encoding.box.chunk(2)
+        first = (uniform((1,), encoding.box.device).double() * corners).int()
+        return Stretch(first, math.ceil(self.share * corners), corners, UNIT * encoding.resolution / (high - low))

@@ -118,6 +118,27 @@ def test_a_run_on_sparse_voxels_goes_on_around_a_halving(kind: str, at: int, tmp
     assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
 
 
+def pruned_runs() -> list[str]:
+    """Voxels that are pruned and grow at 0.4, and are pruned again at 0.7, each after two steps of ten."""
+    keys = {"cells": 16, "grow": [0.4], "rows": 3000}
+    field = [f"model.foreground.field.{part}={json.dumps(keys)}" for part in ("density", "colors")]
+    return [*field, 'model.foreground.field.prune={"at": [0.4, 0.7], "window": 0.2, "dilate": 0}', "train.rays=16"]
+
+
+@pytest.mark.parametrize("at", [3, 4, 6])  # within the first window, right at its end, within the second
+def test_a_run_goes_on_across_pruning_and_growth(at: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = trained(tmp_path / "whole", 10, *pruned_runs(), config="plenoxels")
+    said = [line for line in "".join(capsys.readouterr()).splitlines() if "pruned" in line]
+    assert [line.split(":")[0] for line in said] == 2 * ["step 4"] + 2 * ["step 7"]
+    field: Any = whole.objective.model.foreground.field
+    assert torch.equal(field.density.bits, field.colors.bits) and field.pruning.events == 4
+    assert 0 < field.density.present().float().mean() < 0.6
+    assert whole.optimizer.state[field.colors.table]["square_avg"].any()
+    stopped(tmp_path / "parts", 10, at, *pruned_runs(), config="plenoxels")
+    trained(tmp_path / "parts", 10, *pruned_runs(), config="plenoxels")
+    assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+
+
 def test_a_run_is_opened_as_it_was_saved(tmp_path: Path) -> None:
     run = stopped(tmp_path, 20, 6, *GROWS)
     x = torch.rand(100, 3) * 2 - 1

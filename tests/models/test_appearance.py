@@ -17,6 +17,7 @@ from models.networks.mlp import Mlp, MlpConfig
 from models.rendering.surface import Surface
 from models.samples import DenseSamples, Points
 from models.volume import Volume, VolumeConfig
+from tests.models.kernels.test_harmonics import real_harmonics
 from tests.support.analytic import DENSITY_FIELD, rays_at_sphere
 from utils.config.parts import discover, parts
 from utils.errors import InputError
@@ -68,6 +69,18 @@ def test_harmonics_of_degree_one_are_a_slope_along_the_view() -> None:
     torch.testing.assert_close(found, truth)
     with pytest.raises(InputError, match="degree 2 needs 27 features; field.features is 12"):
         HarmonicColorConfig(degree=2).build(12, gradient=False)
+
+
+def test_harmonics_of_degree_two_are_those_of_scipy_and_cut() -> None:
+    """One half more than the sum, cut at zero; in pictures at one too, where a loss has no gradient."""
+    coefficients, at = 2 * torch.randn(50, 27), seen_by([0] * 50)
+    color = HarmonicColorConfig(activation="relu").build(27, gradient=False)
+    basis = real_harmonics(at.directions[:, 0].double().numpy(), 2)
+    truth = torch.einsum("ncb,nb->nc", coefficients.view(50, 3, 9).double(), torch.from_numpy(basis)) + 0.5
+    trained, shown = color(at, coefficients[:, None], None)[:, 0], color.eval()(at, coefficients[:, None], None)[:, 0]
+    torch.testing.assert_close(trained.double(), truth.clamp_min(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(shown.double(), truth.clamp(0, 1), atol=1e-5, rtol=1e-5)
+    assert (truth < 0).any() and (truth > 1).any()
 
 
 def test_a_network_takes_what_is_named() -> None:

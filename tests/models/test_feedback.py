@@ -77,7 +77,22 @@ def test_sums_are_those_of_numpy(padding: int | None) -> None:
     assert 100 < seen.count.sum() < 900  # some are outside
     assert torch.equal(feedback.read().error, seen.error)  # reading adds nothing
     feedback.reset()
-    assert not any(buffer.any() for buffer in feedback.buffers())
+    assert not any(buffer.any() for name, buffer in feedback.named_buffers() if name != "box")
+
+
+def test_a_box_and_weights_alone() -> None:
+    """Cells of a box are those of the cube, moved; one that does not listen takes nothing in."""
+    part, error = rendered(0)
+    whole, own = Feedback(2 * N), Feedback(2 * N, sums=False)
+    for feedback in (whole, own):
+        feedback.listening = feedback is whole
+        feedback.observe(part, error, counts=torch.tensor(True))
+    assert not own.weights().any()
+    own.listening = True
+    own.watch(N, torch.tensor([-1.0, 0, -1, 0, 1, 0]))
+    own.observe(part, error, counts=torch.tensor(True))
+    assert own.weights().any() and torch.equal(own.weights(), whole.weights()[:N, N:, :N])
+    assert own.count.numel() == 0
 
 
 def test_steps_that_do_not_count_are_left_out() -> None:

@@ -73,14 +73,25 @@ class CosineSchedule(ScheduleConfig):
 
 
 class ExponentialSchedule(ScheduleConfig):
-    """From `start` to `end` by an equal factor for equal progress."""
+    """From `start` to `end` by an equal factor for equal progress.
+
+    Until progress `delay` also times a factor that rises from `delay_factor` to 1 on a quarter of a sine: Barron et
+    al., "Mip-NeRF" (2021), the rates of its published code.
+    """
 
     type: Literal["exponential"] = "exponential"
     start: float = Field(gt=0)
     end: float = Field(gt=0)
+    delay: float = Field(default=0.0, ge=0, lt=1)
+    delay_factor: float = Field(default=0.01, gt=0, le=1)
 
     def at_share(self, p: float) -> float:
-        return float(self.start ** (1 - p) * self.end**p)
+        return float(self.start ** (1 - p) * self.end**p) * self._held_back(p)
+
+    def _held_back(self, p: float) -> float:
+        if p >= self.delay:
+            return 1.0
+        return self.delay_factor + (1 - self.delay_factor) * math.sin(0.5 * math.pi * p / self.delay)
 
 
 class StepsSchedule(ScheduleConfig):

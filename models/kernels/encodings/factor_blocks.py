@@ -2,6 +2,9 @@
 
 Of a point a row of numbers is read at each corner, so that on a CPU a register holds the numbers of one row, not the
 points: 16 of them, 4 or 1, whatever divides a row. A GPU's thread has a point, and takes the numbers one by one.
+
+Of sparse voxels, `links` says which corners have a row, and which one: for each 32 corners, one after the other, a word
+of bits, and the rows that came before. A corner without a row counts as a row of zeros; it has no gradient.
 """
 
 from __future__ import annotations
@@ -16,14 +19,17 @@ _PLACE = (
     TYPES
     + """
     #undef V_FMA
+    #undef COUNT_BITS
     #undef FOR_WIDTH
 #if defined(__CUDA_ARCH__)
     #define V_FMA(a, b, c) fmaf(a, b, c)
+    #define COUNT_BITS(word) __popc(word)
     #define FOR_WIDTH(work, numbers) work(0.0f)
 #else
     typedef float wide __attribute__((ext_vector_type(16)));
     typedef float quad __attribute__((ext_vector_type(4)));
     #define V_FMA(a, b, c) __builtin_elementwise_fma((V)(a), (V)(b), (V)(c))
+    #define COUNT_BITS(word) (unsigned)__builtin_popcount(word)
     #define FOR_WIDTH(work, numbers) do { \\
         if ((numbers) % 16 == 0) work((wide)0.0f); \\
         else if ((numbers) % 4 == 0) work((quad)0.0f); \\
@@ -60,7 +66,20 @@ _PLACE = (
     vu rows_before = 0u;
     if (base.shape[0] > 0) for (int l = 0; l < end; ++l) ((unsigned*)&rows_before)[l] = (unsigned)base.data[start + l];
     // The corners of the points' cells in one factor: rows, weights, and the weights' derivatives in the direction.
-    struct Corners { int count; vu row[8]; vf w[8], d[8]; };
+    struct Corners { int count; vu row[8]; vf w[8], d[8], there[8]; };
+    const bool sparse = links.shape[0] > 0;
+    auto link = [&](Corners& of, int i) {
+        of.there[i] = zero;
+        for (int l = 0; l < end; ++l) {
+            unsigned& row = ((unsigned*)&of.row[i])[l];
+            const unsigned bits = (unsigned)links.data[2 * (size_t)(row >> 5)], bit = 1u << (row & 31u);
+            const unsigned before = (unsigned)links.data[2 * (size_t)(row >> 5) + 1];
+            LANE(of.there[i], l) = (bits & bit) ? 1.0f : 0.0f;
+            row = (bits & bit) ? before + COUNT_BITS(bits & (bit - 1u)) : 0u;
+        }
+        of.w[i] *= of.there[i];
+        if (turns) of.d[i] *= of.there[i];
+    };
     auto corners_of = [&](int factor, Corners& of) {
         const int* layout = factors.data + 5 * factor;
         unsigned step = 1;
@@ -82,6 +101,7 @@ _PLACE = (
             of.count *= 2;
             step *= (unsigned)resolution.data[axis] + 1u;
         }
+        if (sparse) for (int i = 0; i < of.count; ++i) link(of, i);
     };
     // Rows of voxels lie far apart: they come into the cache together. Lines and planes are there.
 #if defined(__CUDA_ARCH__)
@@ -147,8 +167,8 @@ _PLACE = (
 """
 )
 def look_up_block(
-    block: int, points: Rows, base: Ints, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int,
-    together: int, lead: int, summed: int, along: Rows, out: Rows,
+    block: int, points: Rows, base: Ints, table: Rows, factors: Ints, links: Ints, resolution: Ints, box: Floats,
+    terms: int, together: int, lead: int, summed: int, along: Rows, out: Rows,
 ):
     """out [M, W]: the products, or with `along` [M, 3] their derivatives in that direction."""
 
@@ -162,7 +182,7 @@ def look_up_block(
             out.data[3 * (start + l) + axis] = axis < lead ? weight.data[(start + l) * width + axis] : 0.0f;
     // The weights' derivatives on each axis, and of these the ones in the direction.
     struct Slopes { vf e[3][8], ed[3][8]; };
-    auto slopes_of = [&](int factor, Slopes& of) {
+    auto slopes_of = [&](int factor, const Corners& corners, Slopes& of) {
         const int* layout = factors.data + 5 * factor;
         vf w[8], d[8];
         w[0] = one; d[0] = zero;
@@ -185,6 +205,12 @@ def look_up_block(
                 w[i] *= low;
             }
         }
+        if (sparse)
+            for (int axis = 0; axis < 3; ++axis)
+                for (int i = 0; i < corners.count; ++i) {
+                    of.e[axis][i] *= corners.there[i];
+                    of.ed[axis][i] *= corners.there[i];
+                }
     };
     auto work = [&](auto nothing) {
         typedef decltype(nothing) V;
@@ -196,7 +222,7 @@ def look_up_block(
         for (int term = 0; term < terms; ++term) {
             for (int f = 0; f < together; ++f) {
                 corners_of(term * together + f, corners[f]);
-                slopes_of(term * together + f, slopes[f]);
+                slopes_of(term * together + f, corners[f], slopes[f]);
             }
             for (int l = 0; l < end; ++l) {
                 const float* by = weight.data + (start + l) * width;
@@ -239,8 +265,8 @@ def look_up_block(
 """
 )
 def pull_block(
-    block: int, points: Rows, base: Ints, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int,
-    together: int, lead: int, summed: int, weight: Rows, second: Rows, along: Rows, out: Rows,
+    block: int, points: Rows, base: Ints, table: Rows, factors: Ints, links: Ints, resolution: Ints, box: Floats,
+    terms: int, together: int, lead: int, summed: int, weight: Rows, second: Rows, along: Rows, out: Rows,
 ):
     """out [M, 3]: gradient in the points of sum(weight * features), weight [M, W].
 
@@ -255,7 +281,7 @@ def pull_block(
     #undef ADD_TO
     #undef SCATTER
 #if defined(__CUDA_ARCH__)
-    #define ADD_TO(at, add) atomicAdd(at, add)
+    #define ADD_TO(at, add) do { if ((add) != 0.0f) atomicAdd(at, add); } while (0)
 #else
     #define ADD_TO(at, add) *(loose*)(at) += add
 #endif
@@ -301,8 +327,9 @@ def pull_block(
 """
 )
 def scatter_block(
-    block: int, term: int, first_number: int, points: Rows, base: Ints, table: Rows, factors: Ints, resolution: Ints,
-    box: Floats, together: int, lead: int, summed: int, grad: Rows, weight: Rows, along: Rows, rows: Rows,
+    block: int, term: int, first_number: int, points: Rows, base: Ints, table: Rows, factors: Ints, links: Ints,
+    resolution: Ints, box: Floats, together: int, lead: int, summed: int, grad: Rows, weight: Rows, along: Rows,
+    rows: Rows,
 ):
     """rows [N, F] += gradient of sum(grad * features), and with `along` of sum(weight * derivative in that direction).
 

@@ -38,7 +38,9 @@ class Factors:
     axes is in row first + i + (n_i + 1) (j + (n_j + 1) k). resolution: [3] int32, cells on x, y and z. box: [6]
     float32, the least and the greatest corner of what is covered, beyond which features are constant. together: the
     factors of a term, which follow one another. base: [M] int32, of each point the rows before the tables that it
-    looks up, of several like these in one; None: there are no others.
+    looks up, of several like these in one; None: there are no others. links: [W, 2] int32 of a single grid of which
+    only some corners have a row: bit b of word w, whether corner 32 w + b has one, and the rows of the corners of
+    earlier words; a corner without one counts as zeros. None: all have one.
     """
 
     layout: Tensor
@@ -46,10 +48,16 @@ class Factors:
     box: Tensor
     together: int
     base: Tensor | None = None
+    links: Tensor | None = None
 
     @property
     def terms(self) -> int:
         return len(self.layout) // self.together
+
+    def arguments(self) -> list[Tensor]:
+        """What every kernel is given of it: factors, links, resolution and box."""
+        links = self.layout.new_empty(0) if self.links is None else self.links.view(-1)
+        return [self.layout.view(-1), links, self.resolution, self.box]
 
 
 def layout_of(axes: Sequence[Sequence[int]], resolution: Sequence[int]) -> tuple[Tensor, int]:
@@ -126,36 +134,39 @@ class _Lookup(Lookup):
         """What all kernels take first: points, where their tables begin, and the layout of these."""
         own = self.factors
         base = points.new_empty(0, dtype=torch.int32) if own.base is None else own.base
-        return [points, base, table.detach(), own.layout.view(-1), own.resolution, own.box]
+        return [points, base, table.detach(), *own.arguments()]
 
 
 @wp.kernel(enable_backward=False)
 def _look_up(
-    first: int, points: Rows, base: Ints, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int,
-    together: int, lead: int, summed: int, along: Rows, out: Rows,
+    first: int, points: Rows, base: Ints, table: Rows, factors: Ints, links: Ints, resolution: Ints, box: Floats,
+    terms: int, together: int, lead: int, summed: int, along: Rows, out: Rows,
 ):
     """Features, or their derivative along a direction per point."""
     block = first + wp.tid()
-    look_up_block(block, points, base, table, factors, resolution, box, terms, together, lead, summed, along, out)
+    look_up_block(
+        block, points, base, table, factors, links, resolution, box, terms, together, lead, summed, along, out
+    )
 
 
 @wp.kernel(enable_backward=False)
 def _pull(
-    first: int, points: Rows, base: Ints, table: Rows, factors: Ints, resolution: Ints, box: Floats, terms: int,
-    together: int, lead: int, summed: int, weight: Rows, second: Rows, along: Rows, out: Rows,
+    first: int, points: Rows, base: Ints, table: Rows, factors: Ints, links: Ints, resolution: Ints, box: Floats,
+    terms: int, together: int, lead: int, summed: int, weight: Rows, second: Rows, along: Rows, out: Rows,
 ):
     """Gradient of sum(weight * features) in the points, plus that of the derivative along a direction."""
     block = first + wp.tid()
     pull_block(
-        block, points, base, table, factors, resolution, box, terms, together, lead, summed, weight, second, along, out
+        block, points, base, table, factors, links, resolution, box, terms, together, lead, summed, weight, second,
+        along, out,
     )
 
 
 @wp.kernel(enable_backward=False)
 def _scatter(
     first: int, blocks: int, shares: int, numbers: int, points: Rows, base: Ints, table: Rows, factors: Ints,
-    resolution: Ints, box: Floats, together: int, lead: int, summed: int, grad: Rows, weight: Rows, along: Rows,
-    rows: Rows,
+    links: Ints, resolution: Ints, box: Floats, together: int, lead: int, summed: int, grad: Rows, weight: Rows,
+    along: Rows, rows: Rows,
 ):
     """Gradient of the table: of the features, and of their derivative along a direction."""
     item = first + wp.tid()
@@ -163,6 +174,6 @@ def _scatter(
     term = share // shares
     number = numbers * (share - term * shares)
     scatter_block(
-        item - share * blocks, term, number, points, base, table, factors, resolution, box, together, lead, summed,
-        grad, weight, along, rows,
+        item - share * blocks, term, number, points, base, table, factors, links, resolution, box, together, lead,
+        summed, grad, weight, along, rows,
     )

@@ -15,7 +15,7 @@ from models.losses.curvature import CurvatureLoss
 from models.losses.depth import DepthLoss
 from models.losses.distortion import DistortionLoss
 from models.losses.eikonal import EikonalLoss
-from models.losses.entropy import EntropyLoss
+from models.losses.entropy import BetaLoss, EntropyLoss
 from models.losses.mask import MaskLoss
 from models.losses.normal import NormalLoss
 from models.losses.patch_ncc import PatchNccLoss
@@ -23,8 +23,9 @@ from models.losses.point_color import PointColorLoss
 from models.losses.points import PointsLoss
 from models.losses.sdf_depth import SdfDepthLoss
 from models.losses.smoothness import SmoothnessLoss
+from models.losses.sparsity import SparsityLoss
 from models.losses.structure import StructureLoss
-from models.losses.tables import TableL1Loss, TableVariationLoss
+from models.losses.tables import TableL1Loss, TableVariationLoss, VoxelVariationLoss
 from models.model import Model, Rendering
 from models.objective import Objective, Report
 from models.samples import DenseSamples, FieldSample, MediumRendering
@@ -45,6 +46,8 @@ LOSSES: dict[str, LossConfig] = {
     "distortion": DistortionLoss(),
     "point_color": PointColorLoss(),
     "entropy": EntropyLoss(),
+    "beta": BetaLoss(),
+    "sparsity": SparsityLoss(),
     "normal": NormalLoss(),
     "points": PointsLoss(),
     "background_points": BackgroundPointsLoss(),
@@ -84,7 +87,8 @@ def model() -> Model:
 
 
 def test_every_loss_is_tested_here() -> None:
-    elsewhere = {PatchNccLoss, TableL1Loss, TableVariationLoss}  # test_patch_ncc, test_tables
+    # test_patch_ncc, test_tables, test_linked_voxels
+    elsewhere = {PatchNccLoss, TableL1Loss, TableVariationLoss, VoxelVariationLoss}
     assert set(parts(LossConfig).values()) == {type(loss) for loss in LOSSES.values()} | elsewhere
 
 
@@ -197,6 +201,21 @@ def test_normals_count_as_far_as_they_are_known_and_trusted(model: Model) -> Non
     assert NormalLoss()(Step(seen, batch(4), model)).item() == 0
 
 
+def test_beta(model: Model) -> None:
+    """log 0.75 + log 0.25; cut at a thousandth."""
+    found = BetaLoss()(Step(rendering(4, opacity=0.25), batch(4), model)).item()
+    assert found == pytest.approx(math.log(0.1875), rel=1e-5)
+    assert BetaLoss()(Step(rendering(4, opacity=1.0), batch(4), model)).item() == pytest.approx(-6.9088, rel=1e-4)
+
+
+def test_sparsity(model: Model) -> None:
+    """Three samples a ray, of length 1 and density 0, 1 and 2: log 3 + log 9."""
+    seen = rendering(4)
+    part = replace(seen.media[0], tau=torch.tensor([0.0, 1.0, 2.0]).expand(4, 3))
+    found = SparsityLoss()(Step(replace(seen, media=[part]), batch(4), model)).item()
+    assert found == pytest.approx(math.log(27), rel=1e-5)
+
+
 def test_entropy(model: Model) -> None:
     assert EntropyLoss()(Step(rendering(4, opacity=0.5), batch(4), model)).item() == pytest.approx(0.693147, rel=1e-5)
     assert EntropyLoss()(Step(rendering(4, opacity=1.0), batch(4), model)).item() == pytest.approx(0.0079, rel=1e-2)
@@ -262,7 +281,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(model: Model) -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["l1", "masked", "mask", "depth", "entropy"])
+@pytest.mark.parametrize("name", ["l1", "masked", "mask", "depth", "entropy", "beta"])
 def test_a_weight_counts_a_ray_as_often(name: str, model: Model) -> None:
     """Of losses per ray: weights 2 and 0, in the mean 1, are the first half of the rays twice."""
     torch.manual_seed(0)

@@ -38,6 +38,13 @@ def test_exponential_is_geometric(p: float) -> None:
 
 
 @given(PROGRESS)
+def test_exponential_may_be_held_back(p: float) -> None:
+    late, plain = ExponentialSchedule(start=2, end=0.5, delay=0.2), ExponentialSchedule(start=2, end=0.5)
+    factor = 1 if p >= 0.2 else 0.01 + 0.99 * math.sin(math.pi / 2 * p / 0.2)
+    assert late(p) == pytest.approx(plain(p) * factor) and late(0) == pytest.approx(0.02)
+
+
+@given(PROGRESS)
 def test_cosine_warms_up_and_comes_down(p: float) -> None:
     got = CosineSchedule(start=2, end=0.5, warmup=0.2)(p)
     angle = math.pi * (p - 0.2) / 0.8
