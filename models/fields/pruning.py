@@ -48,35 +48,49 @@ class Pruning(nn.Module):
 
     A corner's weight is the largest of a sample of a training ray in one of the eight cells about it, as where each
     sample's weight is spread to the corners of its cell. Fridovich-Keil, Yu et al., "Plenoxels" (2022), section 3.3.
-    events: how many beginnings and ends of windows are over; the state, with what is observed.
+
+    events: how many beginnings and ends of windows are over. watched: the cells on each axis that are observed. Both
+    are state, with what is observed.
     """
 
     events: Tensor
+    watched: Tensor
 
     def __init__(self, config: PruneConfig, cells: int) -> None:
         """cells: on each axis, the most at any of the progresses."""
         super().__init__()
-        self.weight, self.dilate = config.weight, config.dilate
+        self.weight, self.dilate, self.most = config.weight, config.dilate, cells
         self.times = tuple(time for at in config.at for time in (at - config.window, at))
         self.feedback = Feedback(cells, sums=False)
-        self.feedback.listening = False
         self.register_buffer("events", torch.zeros((), dtype=torch.int64))
-        self._over = 0
+        self.register_buffer("watched", torch.ones((), dtype=torch.int64))
+        self._over, self.feedback.listening = 0, False
 
     def refresh(self, progress: float, encodings: Sequence[LinkedVoxels]) -> None:
         """Observe from the beginning of a window on, prune at its end; the same on all ranks."""
+        if self.feedback.listening and self.feedback.resolution != encodings[0].cells:
+            self._watch(encodings[0])  # it grew in the step in which the window began
         while self._over < len(self.times) and progress >= self.times[self._over]:
             if self.feedback.listening:
                 self._prune(encodings)
-            self.feedback.reset()
-            self.events += 1
-            self.resume(encodings)
+            self._over += 1
+            self.events.fill_(self._over)
+            self.feedback.listening = self._over % 2 == 1  # every second event ends a window
+            self._watch(encodings[0])
 
     def resume(self, encodings: Sequence[LinkedVoxels]) -> None:
-        """Go on as `events` says: every second one ends a window. To be called after a state was loaded."""
-        self._over = int(self.events)
+        """Go on as the state says, after it was loaded. Raises ValueError for one that cannot be."""
+        self._over, watched = int(self.events), int(self.watched)
+        if not (0 <= self._over <= len(self.times) and 1 <= watched <= self.most):
+            most = f"{len(self.times)} events and {self.most} cells"
+            raise ValueError(f"pruning after {self._over} events, {watched} cells - expected at most {most}")
         self.feedback.listening = self._over % 2 == 1
-        self.feedback.watch(encodings[0].cells if self.feedback.listening else 1, encodings[0].box)
+        self.feedback.watch(watched, encodings[0].box)
+
+    def _watch(self, encoding: LinkedVoxels) -> None:
+        self.watched.fill_(min(encoding.cells, self.most))
+        self.feedback.watch(min(encoding.cells, self.most), encoding.box)
+        self.feedback.reset()
 
     def _prune(self, encodings: Sequence[LinkedVoxels]) -> None:
         """Nothing is dropped where nothing was observed, as in a run of a few steps."""

@@ -223,6 +223,25 @@ def test_what_rays_saw_in_the_window_stays() -> None:
     assert not encoding.refresh(0.9)
 
 
+def test_a_growth_in_the_step_in_which_a_window_begins() -> None:
+    """The field is asked before its encodings: what was observed of the old cells in that step does not count."""
+    encoding = linked(grow=(0.3,), components=1)
+    pruning = Pruning(PruneConfig(at=(0.5,), window=0.1), 8)
+    pruning.refresh(0.45, [encoding])
+    assert encoding.refresh(0.45) and pruning.feedback.resolution == 4 and encoding.cells == 8
+    pruning.feedback.observe(seen_at(0.0), torch.zeros(1), counts=torch.tensor(True))
+    again = Pruning(PruneConfig(at=(0.5,), window=0.1), 8)
+    pruning.feedback.fold()
+    again.load_state_dict(pruning.state_dict())
+    again.resume([encoding])
+    for each in (pruning, again):
+        each.refresh(0.47, [encoding])
+        assert each.feedback.resolution == 8 and each.feedback.listening and not each.feedback.weights().any()
+    again.load_state_dict(pruning.state_dict() | {"events": torch.tensor(9)})
+    with pytest.raises(ValueError, match="pruning after 9 events, 8 cells - expected at most 2 events and 8 cells"):
+        again.resume([encoding])
+
+
 def test_nothing_is_dropped_where_nothing_was_observed() -> None:
     encoding = linked(grow=(), components=1)
     pruning = Pruning(PruneConfig(at=(0.5,)), 8)

@@ -136,10 +136,12 @@ def _lazy_step(
     if (skipped.data[0] > 0.0f) return;
     BLOCK_OF(parameter);
     vf p, g, v;
-    LOAD_BLOCK(p, parameter.data + start, end);
     LOAD_BLOCK(g, grad.data + start, end);
+    const vi still = g == 0.0f, moves = g != 0.0f;
+    if (lazy && !ANY(moves)) return;  // of a large table nothing else is read then
+    LOAD_BLOCK(p, parameter.data + start, end);
     LOAD_BLOCK(v, square.data + start, end);
-    const vi first = v == 0.0f, still = g == 0.0f;
+    const vi first = v == 0.0f;
     const vf mean = SELECT(first, g * g, FMA((vf)(1.0f - beta), g * g, beta * v));
     v = SELECT(lazy ? still : still & 0, v, mean);
     STORE_BLOCK(square.data + start, v, end);

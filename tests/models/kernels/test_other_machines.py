@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 import models.kernels
-from models.kernels.encodings import factors, hash_encode, tree
+from models.kernels.encodings import factors, hash_encode, tree, variation
 from models.kernels.networks import color_inputs, mlp, optimizers, softplus
 from models.kernels.pixels import systematic
 from models.kernels.rays import logistic, march, packed, trace
@@ -37,7 +38,7 @@ FOLDER = Path(models.kernels.__file__).parent
 MODULES = (
     "runtime.lanes",
     *(f"encodings.{name}" for name in ("factor_blocks", "factors", "hash_blocks", "hash_encode", "table_gradients")),
-    *(f"encodings.{name}" for name in ("tree_blocks", "tree")),
+    *(f"encodings.{name}" for name in ("tree_blocks", "tree", "variation")),
     *(f"networks.{name}" for name in ("block_layers", "color_inputs", "layers", "mlp", "optimizers", "products")),
     "networks.softplus",
     *(f"pixels.{name}" for name in ("order", "store", "systematic")),
@@ -88,6 +89,7 @@ SHIMS = """
     #define sqrtf __builtin_sqrtf
     #define exp2f __builtin_exp2f
     #define logf __builtin_logf
+    #define __popc __builtin_popcount
 """
 
 
@@ -252,6 +254,25 @@ def test_trees_with_all_gradients(other: SimpleNamespace, width: int) -> None:
         pulled = vjp(weight)
         loss = value.sin().sum() + (0.01 * pulled).sin().sum()
         found.append([value, pulled, *torch.autograd.grad(loss, [points, table, weight])])
+    for mine, usual in zip(*found, strict=True):
+        torch.testing.assert_close(mine, usual, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1, 4, 16])
+def test_linked_voxels_and_their_variation(other: SimpleNamespace, width: int) -> None:
+    """Corners of which every other has a row: 0101... in each word."""
+    layout, table = made_factors("grid", width)
+    words = -(-len(table) // 32)
+    links = torch.stack([torch.full((words,), 0x55555555), 16 * torch.arange(words)], 1).int()
+    layout, stretch = replace(layout, links=links), (torch.tensor([7], dtype=torch.int32), 100, len(table))
+    x, weight = torch.rand(203, 3, generator=torch.Generator().manual_seed(1)) * 2.2 - 1.1, torch.rand(203, width)
+    found = []
+    for factor_module, variation_module in ((other.factors, other.variation), (factors, variation)):
+        points, rows = x.clone().requires_grad_(), table.clone().requires_grad_()
+        value, vjp = factor_module.factor_features_with_vjp(points, rows, layout)
+        varies = variation_module.voxel_variation(rows, layout, variation_module.Stretch(*stretch, torch.ones(3)))
+        loss = value.sin().sum() + (0.01 * vjp(weight)).sin().sum() + varies
+        found.append([value, varies, *torch.autograd.grad(loss, [points, rows])])
     for mine, usual in zip(*found, strict=True):
         torch.testing.assert_close(mine, usual, atol=2e-4, rtol=1e-4)
 
