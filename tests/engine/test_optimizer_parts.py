@@ -15,7 +15,7 @@ from engine.run import Run
 from models.model import Model
 from models.optimizers.adam import AdamConfig
 from models.optimizers.rmsprop import Rmsprop, RmspropConfig
-from tests.engine.test_training import SMALL, SPHERE, assert_equal, quick_hulls, state_of, trained
+from tests.engine.test_training import SMALL, assert_equal, quick_hulls, state_of, trained
 from tests.support.sources import ROOT
 from utils import distributed
 from utils.config.loading import to_yaml
@@ -102,10 +102,10 @@ def test_a_run_of_several_rules_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_the_moments_of_one_rule_are_not_read_by_another(tmp_path: Path) -> None:
-    trained(tmp_path, 2, SPHERE).close()
+    trained(tmp_path, 2, config="nerf_hash").close()
     changes = ["train.steps=4", "optimizer.type=rmsprop", "optimizer.betas=null", "optimizer.eps=null"]
-    config = read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, SPHERE, *changes])
-    with pytest.raises(InputError, match="has groups by Adam, Adam, Adam - expected Rmsprop, Rmsprop, Rmsprop"):
+    config = read_config(NERF, [*SMALL, *changes])
+    with pytest.raises(InputError, match="has groups by Adam, Adam - expected Rmsprop, Rmsprop"):
         resume.open_trainer(config, tmp_path, distributed.setup("cpu"), allow_config_change=True)
 
 

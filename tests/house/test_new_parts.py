@@ -124,7 +124,7 @@ def test_a_toy_optimizer(everywhere: bool) -> None:
         def build(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
             return torch.optim.SGD(groups, lr=self.lr, maximize=self.sign > 0)
 
-    part = "optimizer.parts={foreground.opacity: {type: toy, sign: 1, lr: 0.5}}"
+    part = "optimizer.parts={foreground.opacity: {type: toy, sign: 1, lr: 0.5}, foreground.field.encoding: 1e-2}"
     chosen = ["optimizer.type=toy", "optimizer.betas=null", "optimizer.eps=null"] if everywhere else []
     config = experiment.read_config(ROOT / "configs/neus_hash.yaml", [part, *chosen])
     model = Model(config.model)
