@@ -11,15 +11,13 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from models.kernels.networks.optimizers import adam_step, lazy_adam_step
-from models.optimizers.base import Beta, OptimizerConfig, found_inf_flag
+from models.optimizers.base import MomentsConfig, found_inf_flag
 
 
-class AdamConfig(OptimizerConfig):
+class AdamConfig(MomentsConfig):
     """Kingma and Ba, "Adam" (2015)."""
 
     type: Literal["adam"] = "adam"
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0, description="pulls every weight to zero, by way of the gradient")
     lazy: bool = Field(False, description="numbers whose gradient is exactly zero keep value and moments")
 

@@ -8,15 +8,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from models.optimizers.adam import Adam
-from models.optimizers.base import Beta, OptimizerConfig
+from models.optimizers.base import MomentsConfig
 
 
-class AdamwConfig(OptimizerConfig):
+class AdamwConfig(MomentsConfig):
     """Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2."""
 
     type: Literal["adamw"] = "adamw"
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0, description="pulls every weight to zero; the paper's default is 0.01")
 
     def build(self, groups: Sequence[dict[str, Any]]) -> Adam:

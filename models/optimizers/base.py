@@ -67,17 +67,19 @@ class OptimizerConfig(Part):
     def of_part(self, entry: float | Mapping[str, Any] | None) -> OptimizerConfig:
         """What holds for an entry of `parts`, or, with None, for everything else; its own `parts` are empty.
 
-        Inherited are rate and schedule, and where the type is the same its own keys. Raises pydantic's errors.
+        Inherited are the keys of the nearest class that both rules are of: rate and schedule, and where the type is the
+        same its own keys. Raises pydantic's errors.
         """
         if not isinstance(entry, Mapping):
             lr = self.lr if entry is None else float(entry)
             return self.model_copy(update={"lr": lr, **_nothing_of_the_run()})
         own = self.model_dump(mode="json", exclude=set(OF_THE_RUN))
-        given = dict(entry)
-        if given.setdefault("type", own["type"]) != own["type"]:
-            own = {key: own[key] for key in ("lr", "schedule")}
+        given = {"type": own["type"], **entry}
         rule = parts(OptimizerConfig)[given["type"]]
-        return rule.model_validate_json(json.dumps(own | given), strict=True)
+        kinds = (kind for kind in type(self).__mro__ if issubclass(kind, OptimizerConfig))
+        both = next(kind for kind in kinds if issubclass(rule, kind))
+        shared = {key: value for key, value in own.items() if key in both.model_fields}
+        return rule.model_validate_json(json.dumps(shared | given), strict=True)
 
     def _mistakes(self, name: str, entry: object) -> Iterator[InitErrorDetails]:
         """What is wrong with an entry of `parts` that is a mapping, key by key."""
@@ -102,6 +104,13 @@ class OptimizerConfig(Part):
     def build(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         """The rule for `groups`, mappings with `params` and `lr` as torch's optimizers take them."""
         raise TypeError("an optimizer config says how it is built")
+
+
+class MomentsConfig(OptimizerConfig):
+    """A rule that moves by the first moment over the root of the second."""
+
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
 
 
 def _lines(errors: ValidationError, *within: str) -> Iterator[InitErrorDetails]:

@@ -14,6 +14,7 @@ from engine.experiment import read_config
 from engine.run import Run
 from models.model import Model
 from models.optimizers.adam import AdamConfig
+from models.optimizers.adamw import AdamwConfig
 from models.optimizers.rmsprop import Rmsprop, RmspropConfig
 from tests.engine.test_training import SMALL, assert_equal, quick_hulls, state_of, trained
 from tests.support.sources import ROOT
@@ -37,6 +38,9 @@ def test_an_entry_inherits_what_it_does_not_say() -> None:
     assert encoding == RmspropConfig(lr=1e-2, lazy=True, schedule=config.schedule)  # eps is no other rule's
     assert color.lr == 1e-3 and color.schedule(0.25) == 0.75 and config.schedule(0.25) != 0.75
     assert isinstance(color, AdamConfig) and (color.betas, color.eps) == ((0.9, 0.99), 1e-12)
+    decayed = config.of_part({"type": "adamw", "weight_decay": 0.1})
+    assert isinstance(decayed, AdamwConfig) and decayed.lr == config.lr
+    assert (decayed.betas, decayed.eps) == ((0.9, 0.99), 1e-12)
     density = config.of_part(config.parts["foreground.field.density"])
     assert density == config.of_part(None).model_copy(update={"lr": 2e-3})
 

@@ -10,6 +10,7 @@ from models.encodings.base import Encoding
 from models.encodings.dense_grid import DenseGridConfig
 from models.encodings.frequency import FrequencyConfig
 from models.encodings.hash_grid import HashGridConfig
+from models.encodings.linked_voxels import LinkedVoxelsConfig
 from models.encodings.nsvf import NsvfConfig
 from models.encodings.octree_blocks import OctreeBlocksConfig
 from models.encodings.spherical_harmonics import SphericalHarmonicsConfig
@@ -479,7 +480,7 @@ def test_every_part_of_the_folder_is_tested_here() -> None:
 
     used = {type(config) for config in FIELDS.values()} | {FrequencyConfig, HashGridConfig, SphericalHarmonicsConfig}
     used |= {DenseGridConfig, TensorVmConfig, TensorCpConfig, VoxelGridConfig, OctreeBlocksConfig}
-    used |= {NsvfConfig, OctreeConfig}
+    used |= {NsvfConfig, OctreeConfig, LinkedVoxelsConfig}
     assert set(parts(FieldConfig).values()) | set(parts(EncodingConfig).values()) == used
     assert issubclass(type(SMALL_GRID.build()), Encoding)
 
