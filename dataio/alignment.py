@@ -163,7 +163,7 @@ def robust_similarity(
         drawn += 1
         chosen = draw.choice(len(points), sample, replace=False)
         guess = fit_similarity(points[chosen], targets[chosen])
-        fits = np.linalg.norm(moved(points, guess) - targets, axis=1) < reach
+        fits = _distances(guess, points, targets) < reach
         if fits.sum() > best.sum():
             best = fits
             needed = np.log(1 - CONFIDENCE) / np.log(1 - min(fits.mean() ** sample, 1 - 1e-12))

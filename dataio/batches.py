@@ -325,9 +325,7 @@ class PixelSampler:
         assert self._on_gpu is not None and self._choose is not None
         chosen = self._choose(first)
         pixels = self._on_gpu.gather(chosen.pixels)
-        return self._batch_of(
-            replace(pixels, weight=chosen.weight, bins=chosen.bins, importance=chosen.importance)
-        )
+        return self._batch_of(replace(pixels, weight=chosen.weight, bins=chosen.bins, importance=chosen.importance))
 
     def _batch_of(self, pixels: GatheredPixels) -> RayBatch:
         def move(tensor: Tensor) -> Tensor:

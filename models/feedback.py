@@ -119,9 +119,9 @@ class Feedback(nn.Module):
 
     def read(self) -> Observed:
         """What all ranks have observed since the last `reset`; to be called on all ranks."""
-        self.fold()
-        weight, error, count = (x.view(3 * (self.resolution,)) for x in (self.weight, self.error, self.count))
-        return Observed(weight.clone(), error.double() * UNIT, count.clone())
+        weights = self.weights()
+        error, count = (x.view(weights.shape) for x in (self.error, self.count))
+        return Observed(weights, error.double() * UNIT, count.clone())
 
     def reset(self) -> None:
         """Start anew; to be called on all ranks."""

@@ -63,9 +63,7 @@ class ByLoss(Scored):
     def scorer(self, pixels: DevicePixels) -> DeviceScorer:
         """See `Scored.scorer`; the map moves there."""
         self._kernels = pixels.kernels
-        self.errors, self._scores, self._sums = (
-            x.to(pixels.device) for x in (self.errors, self._scores, self._sums)
-        )
+        self.errors, self._scores, self._sums = (x.to(pixels.device) for x in (self.errors, self._scores, self._sums))
         grids = torch.from_numpy(np.stack([self._start[:-1], self._wide], axis=1)).to(pixels.device)
 
         def score(candidates: Tensor) -> tuple[Tensor, Tensor]:

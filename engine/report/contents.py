@@ -90,7 +90,6 @@ def _scene(folder: Path, lacking: list[str]) -> tuple[SavedScene | None, int | N
     return saved.scene, saved.step
 
 
-
 def _curves(rows: list[dict[str, Any]]) -> dict[str, Curve]:
     """Every number that was logged, by its name; null is not a number."""
     found: dict[str, dict[int, float]] = defaultdict(dict)

@@ -211,5 +211,3 @@ def wxyz_of(pose: Floats) -> Floats:
 def fov_of(cameras: Cameras, index: int) -> float:
     """The vertical field of view of a camera, radians."""
     return 2 * math.atan(0.5 * float(cameras.size[index, 1]) / float(cameras.intrinsics[index, 1]))
-
-

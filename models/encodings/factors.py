@@ -85,19 +85,28 @@ class FactorEncoding(Encoding):
     def forward(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N, width]; see `Encoding`."""
         features = factor_features(x.reshape(-1, 3), self.table, self.factors(), lead=3)
-        return features.reshape(*x.shape[:-1], self.width)
+        return self._read(features).reshape(*x.shape[:-1], self.width)
 
     def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """[*N, 3] -> [*N, width] and the vjp [*N, width] -> [*N, 3]; see `Encoding.with_vjp`."""
         features, vjp = factor_features_with_vjp(x.reshape(-1, 3), self.table, self.factors(), lead=3)
         return (
-            features.reshape(*x.shape[:-1], self.width),
-            lambda weight: vjp(weight.reshape(-1, self.width)).reshape(x.shape),
+            self._read(features).reshape(*x.shape[:-1], self.width),
+            lambda weight: vjp(self._unread(weight.reshape(-1, self.width))).reshape(x.shape),
         )
 
     def features(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N, width - 3]; see `Encoding.features`."""
-        return factor_features(x.reshape(-1, 3), self.table, self.factors()).reshape(*x.shape[:-1], self.width - 3)
+        features = factor_features(x.reshape(-1, 3), self.table, self.factors())
+        return self._read(features).reshape(*x.shape[:-1], self.width - 3)
+
+    def _read(self, features: Tensor) -> Tensor:
+        """Features [M, W] of whole rows of the table -> those that count, of which there may be fewer."""
+        return features
+
+    def _unread(self, weight: Tensor) -> Tensor:
+        """The way back, of weights: those of whole rows."""
+        return weight
 
     def total(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N]; see `Encoding.total`. By the kernel, which writes one number per point."""

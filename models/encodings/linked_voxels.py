@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -14,9 +13,8 @@ from models.capabilities import Offer
 from models.encodings.factors import FactorConfig, FactorEncoding, resized
 from models.encodings.growth import sides_of
 from models.encodings.voxel_grid import VOXELS
-from models.kernels.encodings.factors import Factors, factor_features, factor_features_with_vjp, layout_of
+from models.kernels.encodings.factors import Factors, factor_features, layout_of
 
-ROWS = Offer("rows", "an encoding whose rows can be dropped")
 WORD = 32  # corners of which one word of bits says whether they have a row
 TOGETHER = 1 << 18  # new corners that are interpolated at once
 WIDE = 16  # numbers of a row that a CPU reads at once
@@ -29,7 +27,7 @@ class LinkedVoxelsConfig(FactorConfig):
     """
 
     type: Literal["linked_voxels"] = "linked_voxels"
-    offers: ClassVar[frozenset[Offer]] = frozenset({VOXELS, ROWS})
+    offers: ClassVar[frozenset[Offer]] = frozenset({VOXELS})
     axes: ClassVar[tuple[tuple[int, ...], ...]] = ((0, 1, 2),)
     together: ClassVar[int] = 1
 
@@ -67,8 +65,8 @@ class LinkedVoxels(FactorEncoding):
 
     def __init__(self, config: LinkedVoxelsConfig) -> None:
         super().__init__(config)
-        numbers = config.components if config.components < WIDE else -(-config.components // WIDE) * WIDE
-        self.table = nn.Parameter(F.pad(self.table.detach() + config.mean, (0, numbers - config.components)))
+        self.padding = -config.components % WIDE if config.components > WIDE else 0
+        self.table = nn.Parameter(F.pad(self.table.detach() + config.mean, (0, self.padding)))
         words = -(-layout_of(self.axes, self.sides[-1])[1] // WORD)
         self.register_buffer("bits", torch.zeros(words, dtype=torch.int32))
         self.register_buffer("links", torch.zeros(words, 2, dtype=torch.int32), persistent=False)
@@ -91,24 +89,11 @@ class LinkedVoxels(FactorEncoding):
         """As of `FactorEncoding`, with links."""
         return Factors(self.layout, self.resolution, self.box, self.together, links=self.links)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[*N, 3] -> [*N, width]; see `Encoding`."""
-        features = factor_features(x.reshape(-1, 3), self.table, self.factors(), lead=3)
-        return features[:, : self.width].reshape(*x.shape[:-1], self.width)
+    def _read(self, features: Tensor) -> Tensor:
+        return features[:, : features.shape[1] - self.padding]
 
-    def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """[*N, 3] -> [*N, width] and the vjp [*N, width] -> [*N, 3]; see `Encoding.with_vjp`."""
-        features, vjp = factor_features_with_vjp(x.reshape(-1, 3), self.table, self.factors(), lead=3)
-        unread = features.shape[1] - self.width
-        return (
-            features[:, : self.width].reshape(*x.shape[:-1], self.width),
-            lambda weight: vjp(F.pad(weight.reshape(-1, self.width), (0, unread))).reshape(x.shape),
-        )
-
-    def features(self, x: Tensor) -> Tensor:
-        """[*N, 3] -> [*N, width - 3]; see `Encoding.features`."""
-        features = factor_features(x.reshape(-1, 3), self.table, self.factors())
-        return features[:, : self.width - 3].reshape(*x.shape[:-1], self.width - 3)
+    def _unread(self, weight: Tensor) -> Tensor:
+        return F.pad(weight, (0, self.padding))
 
     def present(self) -> Tensor:
         """[n + 1, n + 1, n + 1] bool, which corners have a row; z, y, x."""

@@ -41,8 +41,8 @@ class TableLossConfig(LossConfig):
 
 def _encoding_of(step: Step, name: str, kind: str, fits: Callable[[FactorEncoding], bool]) -> FactorEncoding:
     """The encoding of the foreground's field by its key. Raises InputError for one that does not fit."""
-    parts = [(key, part) for key, part in step.model.foreground.field.named_children()]
-    known = {key: part for key, part in parts if isinstance(part, FactorEncoding) and fits(part)}
+    field = step.model.foreground.field
+    known = {key: part for key, part in field.named_children() if isinstance(part, FactorEncoding) and fits(part)}
     if name not in known:
         raise InputError(f"losses: of: {name} - no encoding {kind} - expected one of {', '.join(known)}")
     return known[name]

@@ -143,6 +143,8 @@ def test_a_toy_optimizer(everywhere: bool) -> None:
                 own = config.optimizer.parts.get("foreground.field.encoding", 0)
                 rate = -float(own) if "field.encoding" in name and isinstance(own, float) and own else rate
                 torch.testing.assert_close(parameter.detach(), before[name] + rate * scale, atol=1e-7, rtol=1e-5)
+
+
 def test_a_toy_renderer() -> None:
     class CompassConfig(RendererConfig):
         type: Literal["toy_compass"] = "toy_compass"

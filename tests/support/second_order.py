@@ -1,9 +1,36 @@
-"""The double backward of an eikonal loss, against float64."""
+"""Lookups in a table against float64: values, gradients, and the double backward of an eikonal loss."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+
+def check_values(
+    features: Callable[[Tensor, Tensor], Tensor],
+    reference: Callable[[Tensor, Tensor], Tensor],
+    points: Tensor,
+    table: Tensor,
+    device: torch.device,
+    *,
+    values: tuple[float, float],
+    gradients: float,
+) -> None:
+    """Features [M, W] of points [M, 3] and a table [N, F] on the device, and their gradients in both.
+
+    reference: features that torch differentiates. values: tolerances, absolute and relative; gradients: absolute.
+    """
+    p64, t64 = (x.double().requires_grad_() for x in (points, table))
+    expected = reference(p64, t64)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(5))
+    wanted = torch.autograd.grad((expected * weights.double()).sum(), [p64, t64])
+
+    p, t = (x.to(device).requires_grad_() for x in (points, table))
+    found = features(p, t)
+    grads = torch.autograd.grad((found * weights.to(device)).sum(), [p, t])
+    torch.testing.assert_close(found.cpu().double(), expected.detach(), atol=values[0], rtol=values[1])
+    for mine, truth in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(mine.cpu().double(), truth, atol=gradients, rtol=1e-4)
 
 
 def check_pullback(

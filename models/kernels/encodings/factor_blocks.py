@@ -14,22 +14,35 @@ import warp as wp
 from models.kernels.runtime.lanes import TYPES
 from models.kernels.runtime.native import Floats, Ints, Rows
 
+# The row of a corner by its number, in a grid of which only some have one: below zero without one.
+LINKED = """
+    #undef COUNT_BITS
+#if defined(__CUDA_ARCH__)
+    #define COUNT_BITS(word) __popc(word)
+#else
+    #define COUNT_BITS(word) (unsigned)__builtin_popcount(word)
+#endif
+    auto linked = [&](unsigned corner) {
+        const int* word = links.data + 2 * (size_t)(corner >> 5);
+        const unsigned bits = (unsigned)word[0], bit = 1u << (corner & 31u);
+        return bits & bit ? word[1] + (int)COUNT_BITS(bits & (bit - 1u)) : -1;
+    };
+"""
+
 # Where the points of a block lie: cell and fraction on each axis, how fast the fraction changes, and along a direction.
 _PLACE = (
     TYPES
+    + LINKED
     + """
     #undef V_FMA
-    #undef COUNT_BITS
     #undef FOR_WIDTH
 #if defined(__CUDA_ARCH__)
     #define V_FMA(a, b, c) fmaf(a, b, c)
-    #define COUNT_BITS(word) __popc(word)
     #define FOR_WIDTH(work, numbers) work(0.0f)
 #else
     typedef float wide __attribute__((ext_vector_type(16)));
     typedef float quad __attribute__((ext_vector_type(4)));
     #define V_FMA(a, b, c) __builtin_elementwise_fma((V)(a), (V)(b), (V)(c))
-    #define COUNT_BITS(word) (unsigned)__builtin_popcount(word)
     #define FOR_WIDTH(work, numbers) do { \\
         if ((numbers) % 16 == 0) work((wide)0.0f); \\
         else if ((numbers) % 4 == 0) work((quad)0.0f); \\
@@ -72,10 +85,9 @@ _PLACE = (
         of.there[i] = zero;
         for (int l = 0; l < end; ++l) {
             unsigned& row = ((unsigned*)&of.row[i])[l];
-            const unsigned bits = (unsigned)links.data[2 * (size_t)(row >> 5)], bit = 1u << (row & 31u);
-            const unsigned before = (unsigned)links.data[2 * (size_t)(row >> 5) + 1];
-            LANE(of.there[i], l) = (bits & bit) ? 1.0f : 0.0f;
-            row = (bits & bit) ? before + COUNT_BITS(bits & (bit - 1u)) : 0u;
+            const int found = linked(row);
+            LANE(of.there[i], l) = found < 0 ? 0.0f : 1.0f;
+            row = found < 0 ? 0u : (unsigned)found;
         }
         of.w[i] *= of.there[i];
         if (turns) of.d[i] *= of.there[i];

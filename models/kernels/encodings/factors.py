@@ -23,7 +23,7 @@ from torch import Tensor
 from models.kernels.encodings.factor_blocks import look_up_block, pull_block, scatter_block
 from models.kernels.encodings.hash_encode import Lookup, look_up, look_up_with_vjp
 from models.kernels.encodings.table_gradients import sums, zeros_like
-from models.kernels.runtime.launch import lanes, launch
+from models.kernels.runtime.launch import at_once, lanes, launch, launch_blocks
 from models.kernels.runtime.native import Floats, Ints, Rows
 
 GRAIN = 64  # blocks that are worth a second thread
@@ -114,11 +114,11 @@ class _Lookup(Lookup):
 
     def scatter(self, points: Tensor, table: Tensor, grad: Tensor, weight: Tensor, along: Tensor) -> Tensor | None:
         """See `Lookup.scatter`. One thread of a CPU has a term's share of the numbers, block after block."""
-        own, together = self.factors, lanes(points.device)
+        own = self.factors
         grad_table, rows = sums.of(table, fresh=zeros_like)
-        numbers = next(size for size in REGISTERS if size <= together and table.shape[1] % size == 0)
+        numbers = at_once(table.shape[1], REGISTERS, points.device)
         shares = table.shape[1] // numbers
-        blocks = -(-len(points) // together)
+        blocks = -(-len(points) // lanes(points.device))
         inputs = [blocks, shares, numbers, *self._tables(points, table), own.together, self.lead, int(self.summed)]
         inputs += [grad, weight, along, rows]
         launch(_scatter, blocks * shares * own.terms, inputs, device=points.device, block=max(blocks, 1), grain=GRAIN)
@@ -128,7 +128,7 @@ class _Lookup(Lookup):
         """Launch over blocks of points."""
         own = self.factors
         inputs = [*self._tables(points, table), own.terms, own.together, self.lead, int(self.summed), *rest]
-        launch(kernel, -(-len(points) // lanes(points.device)), inputs, device=points.device, grain=GRAIN)
+        launch_blocks(kernel, len(points), inputs, device=points.device, grain=GRAIN)
 
     def _tables(self, points: Tensor, table: Tensor) -> list[Any]:
         """What all kernels take first: points, where their tables begin, and the layout of these."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from models.kernels.encodings.hash_encode import Lookup, look_up, look_up_with_vjp
 from models.kernels.encodings.table_gradients import sums, zeros_like
 from models.kernels.encodings.tree_blocks import look_up_block, pull_block, scatter_block
-from models.kernels.runtime.launch import lanes, launch
+from models.kernels.runtime.launch import at_once, lanes, launch, launch_blocks
 from models.kernels.runtime.native import Ints, Rows
 
 GRAIN = 16  # blocks that are worth a second thread
@@ -81,9 +81,8 @@ class _Lookup(Lookup):
     def scatter(self, points: Tensor, table: Tensor, grad: Tensor, weight: Tensor, along: Tensor) -> Tensor | None:
         """See `Lookup.scatter`. One thread of a CPU has a share of the numbers, block after block."""
         grad_table, rows = sums.of(table, fresh=zeros_like)
-        together = lanes(points.device)
-        numbers = next(size for size in REGISTERS if size <= together and table.shape[1] % size == 0)
-        blocks = -(-len(points) // together)
+        numbers = at_once(table.shape[1], REGISTERS, points.device)
+        blocks = -(-len(points) // lanes(points.device))
         inputs = [blocks, numbers, points, table.detach(), *self._tree(), grad, weight, along, rows]
         items = blocks * (table.shape[1] // numbers)
         launch(_scatter, items, inputs, device=points.device, block=max(blocks, 1), grain=GRAIN)
@@ -94,8 +93,8 @@ class _Lookup(Lookup):
 
     def _by_point(self, kernel: Any, points: Tensor, table: Tensor, rest: list[Any]) -> None:
         """Launch over blocks of points."""
-        blocks = -(-len(points) // lanes(points.device))
-        launch(kernel, blocks, [points, table.detach(), *self._tree(), *rest], device=points.device, grain=GRAIN)
+        inputs = [points, table.detach(), *self._tree(), *rest]
+        launch_blocks(kernel, len(points), inputs, device=points.device, grain=GRAIN)
 
 
 @wp.kernel(enable_backward=False)

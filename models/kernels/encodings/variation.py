@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.kernels.encodings.factor_blocks import LINKED
 from models.kernels.encodings.factors import REGISTERS, Factors
 from models.kernels.encodings.table_gradients import sums, zeros_like
 from models.kernels.runtime.lanes import TYPES
-from models.kernels.runtime.launch import lanes, launch
+from models.kernels.runtime.launch import at_once, launch
 from models.kernels.runtime.native import Floats, Ints, Rows, native_kernel
 
 GRAIN = 4096  # corners that are worth a second thread
@@ -57,7 +58,7 @@ class _Variation(torch.autograd.Function):
         (table,) = ctx.saved_tensors
         factors, stretch = ctx.layout
         grad_table, rows = sums.of(table, fresh=zeros_like)
-        wide = next(size for size in REGISTERS if size <= lanes(table.device) and table.shape[1] % size == 0)
+        wide = at_once(table.shape[1], REGISTERS, table.device)
         count, shares = stretch.count, table.shape[1] // wide
         inputs = [*_arguments(table, factors, stretch), wide, (grad / count).view(1), rows]
         # What a thread of a CPU adds to are its own numbers of the rows.
@@ -73,16 +74,14 @@ def _arguments(table: Tensor, factors: Factors, stretch: Stretch) -> list[Any]:
 # The rows of a corner and of the next ones, null for those without one, and the vector of `V` at a number of each.
 _CORNER = (
     TYPES
+    + LINKED
     + """
-    #undef COUNT_BITS
     #undef V_ROOT
     #undef ADD_NUMBERS
 #if defined(__CUDA_ARCH__)
-    #define COUNT_BITS(word) __popc(word)
     #define V_ROOT(v) sqrtf(v)
     #define ADD_NUMBERS(to, add) atomicAdd(to, add)
 #else
-    #define COUNT_BITS(word) (unsigned)__builtin_popcount(word)
     #define V_ROOT(v) __builtin_elementwise_sqrt(v)
     #define ADD_NUMBERS(to, add) *(loose*)(to) += add
     typedef float wide16 __attribute__((ext_vector_type(16)));
@@ -99,11 +98,7 @@ _CORNER = (
         if (i > 0) within[i - 1] = at[i - 1] + 1 < sides[i - 1];
         const bool real = i == 0 || within[i - 1];
         const unsigned place = real ? corner + (i > 0 ? steps[i - 1] : 0u) : corner;
-        if (links.shape[0] > 0) {
-            const unsigned bits = (unsigned)links.data[2 * (size_t)(place >> 5)], bit = 1u << (place & 31u);
-            const unsigned before = (unsigned)links.data[2 * (size_t)(place >> 5) + 1];
-            row[i] = (bits & bit) ? (long long)(before + COUNT_BITS(bits & (bit - 1u))) : -1;
-        } else row[i] = place;
+        if (links.shape[0] > 0) row[i] = linked(place); else row[i] = place;
         any = any || (real && row[i] >= 0);
     }
 """

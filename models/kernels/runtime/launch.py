@@ -93,6 +93,14 @@ def lanes(device: torch.device) -> int:
     return LANES if device.type == "cpu" else 1
 
 
+def at_once(numbers: int, registers: Sequence[int], device: torch.device) -> int:
+    """How many numbers of a row of `numbers` a thread takes at once: the first register that divides it, on a CPU.
+
+    registers: sizes that the kernel has, the largest first, 1 the last.
+    """
+    return next(size for size in registers if size <= lanes(device) and numbers % size == 0)
+
+
 def launch_blocks(
     kernel: Any, points: int, inputs: Sequence[Any], *, device: torch.device, grain: int = GRAIN
 ) -> None:

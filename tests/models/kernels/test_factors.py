@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.kernels.encodings.factors import Factors, factor_features, factor_features_with_vjp, layout_of
 from models.kernels.runtime.launch import set_threads
-from tests.support.second_order import check_pullback
+from tests.support.second_order import check_pullback, check_values
 
 VM = [[0, 1], [2], [0, 2], [1], [1, 2], [0]]
 KINDS: dict[str, tuple[Sequence[Sequence[int]], int]] = {
@@ -65,17 +65,15 @@ def reference(points: Tensor, table: Tensor, factors: Factors, lead: int = 0) ->
 @pytest.mark.parametrize("count, lead", [(0, 3), (1, 0), (203, 3)])
 def test_values_and_gradients(kind: str, width: int, count: int, lead: int, device: torch.device) -> None:
     (factors, table), points = made(kind, width), places(count)
-    p64, t64 = points.double().requires_grad_(), table.double().requires_grad_()
-    expected = reference(p64, t64, factors, lead)
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(5))
-    wanted = torch.autograd.grad((expected * weights.double()).sum(), [p64, t64])
-
-    p, t = points.to(device).requires_grad_(), table.to(device).requires_grad_()
-    got = factor_features(p, t, on(factors, device), lead=lead)
-    grads = torch.autograd.grad((got * weights.to(device)).sum(), [p, t])
-    torch.testing.assert_close(got.cpu().double(), expected.detach(), atol=1e-4, rtol=1e-4)
-    for mine, truth in zip(grads, wanted, strict=True):
-        torch.testing.assert_close(mine.cpu().double(), truth, atol=2e-3, rtol=1e-4)
+    check_values(
+        lambda p, t: factor_features(p, t, on(factors, device), lead=lead),
+        lambda p, t: reference(p, t, factors, lead),
+        points,
+        table,
+        device,
+        values=(1e-4, 1e-4),
+        gradients=2e-3,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,7 @@ from models.encodings.hash_grid import HashGridConfig
 from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_vjp
 from models.kernels.runtime.launch import set_threads
 from models.optimizers.adam import Adam
-from tests.support.second_order import check_pullback
+from tests.support.second_order import check_pullback, check_values
 
 LEVELS = HashLevels.geometric(4, base=3, top=40, log2_rows=10)
 
@@ -59,17 +59,15 @@ def reference(points: torch.Tensor, table: torch.Tensor, active: int, lead: int)
 @pytest.mark.parametrize("lead", [0, 3])
 def test_values_and_gradients(count: int, active: int, lead: int, device: torch.device) -> None:
     points, table = inputs(count)
-    p64, t64 = points.double().requires_grad_(), table.double().requires_grad_()
-    expected = reference(p64, t64, active, lead)
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(5))
-    wanted = torch.autograd.grad((expected * weights.double()).sum(), [p64, t64])
-
-    p, t = points.to(device).requires_grad_(), table.to(device).requires_grad_()
-    got = hash_encode(p, t, LEVELS.to(device), active=active, lead=lead)
-    grads = torch.autograd.grad((got * weights.to(device)).sum(), [p, t])
-    torch.testing.assert_close(got.cpu().double(), expected.detach(), atol=2e-5, rtol=1e-5)
-    for mine, truth in zip(grads, wanted, strict=True):
-        torch.testing.assert_close(mine.cpu().double(), truth, atol=2e-3, rtol=1e-4)
+    check_values(
+        lambda p, t: hash_encode(p, t, LEVELS.to(device), active=active, lead=lead),
+        lambda p, t: reference(p, t, active, lead),
+        points,
+        table,
+        device,
+        values=(2e-5, 1e-5),
+        gradients=2e-3,
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 300])

@@ -128,7 +128,8 @@ def two_threads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 def launch_in_form(form: str, *, one_point: bool) -> str:
     """How the copies are launched: by the usual function, on blocks of their own."""
-    used = inspect.getsource(runtime.lanes) + inspect.getsource(runtime.launch_blocks)
+    helpers = runtime.lanes, runtime.at_once, runtime.launch_blocks
+    used = "".join(inspect.getsource(helper) for helper in helpers)
     used = in_form("launch", used, one_point=one_point)
     return f"from models.kernels.runtime.launch import *\nfrom {form}.lanes import LANES\n{used}"
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from models.encodings.tree import Tree, first_tree, halved
 from models.kernels.encodings.tree import Voxels, tree_features, tree_features_with_vjp
 from models.kernels.runtime.launch import set_threads
-from tests.support.second_order import check_pullback
+from tests.support.second_order import check_pullback, check_values
 
 SIDE, WIDTHS = 2, (1, 4, 8, 32)
 
@@ -54,17 +54,15 @@ def reference(points: Tensor, table: Tensor, tree: Tree, lead: int = 0) -> Tenso
 @pytest.mark.parametrize("count, lead", [(0, 3), (1, 0), (203, 3)])
 def test_values_and_gradients(width: int, count: int, lead: int, device: torch.device) -> None:
     (tree, table), points = made(width), places(count)
-    p64, t64 = points.double().requires_grad_(), table.double().requires_grad_()
-    expected = reference(p64, t64, tree, lead)
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(5))
-    wanted = torch.autograd.grad((expected * weights.double()).sum(), [p64, t64])
-
-    p, t = points.to(device).requires_grad_(), table.to(device).requires_grad_()
-    got = tree_features(p, t, on(tree, device), lead=lead)
-    grads = torch.autograd.grad((got * weights.to(device)).sum(), [p, t])
-    torch.testing.assert_close(got.cpu().double(), expected.detach(), atol=1e-5, rtol=1e-5)
-    for mine, truth in zip(grads, wanted, strict=True):
-        torch.testing.assert_close(mine.cpu().double(), truth, atol=2e-4, rtol=1e-4)
+    check_values(
+        lambda p, t: tree_features(p, t, on(tree, device), lead=lead),
+        lambda p, t: reference(p, t, tree, lead),
+        points,
+        table,
+        device,
+        values=(1e-5, 1e-5),
+        gradients=2e-4,
+    )
 
 
 @pytest.mark.parametrize("width", [1, 4, 24])
