@@ -26,8 +26,8 @@ from utils.config.schema import COMPLETE, json_schema
 from utils.config.text import DEVICE
 
 KINDS_OF_PARTS = (
-    "appearance", "bounds", "encodings", "fields", "inits", "losses", "opacities", "optimizers", "poses", "samplers",
-    "shading",
+    "appearance", "backdrops", "bounds", "encodings", "fields", "inits", "losses", "opacities", "optimizers", "poses",
+    "samplers", "shading",
 )  # fmt: skip
 for package in ("dataio.formats", "dataio.selection", *(f"models.{kind}" for kind in KINDS_OF_PARTS)):
     discover(package)  # a part is found by lying in its folder

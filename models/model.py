@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.backdrops.base import BackdropConfig
 from models.capabilities import EVERYWHERE, refuse, type_of
 from models.capacity import FIT_EVERY, Capacity
 from models.networks.mlp import Mlp
@@ -43,6 +44,9 @@ class ModelConfig(StrictModel):
     background: MediumConfig | None = Field(None, json_schema_extra={COMPLETE: ["neus_hash_open.yaml"]})
     background_color: Literal["data", "white", "black"] | tuple[float, float, float] = Field(
         "data", description="data: the color that the images were composited over, else black"
+    )
+    backdrop: Choice[BackdropConfig] | None = Field(
+        None, description="learn the color behind everything; camera_frame: of what stands still before the camera"
     )
     poses: Choice[PosesConfig] | None = Field(None, description="learn corrections of the training cameras' poses")
     shading: Choice[ShadingConfig] | None = Field(
@@ -106,6 +110,7 @@ class Model(nn.Module):
         self.poses: Poses | None = config.poses.build(cameras) if config.poses else None
         self.foreground = _built(config.foreground, "foreground", cameras)
         self.background = _built(config.background, "background", cameras) if config.background else None
+        self.backdrop = config.backdrop.build(cameras) if config.backdrop else None
         self.shading = config.shading.build() if config.shading else None
         self.channels = config.shading.channels if config.shading else COLOR
         if self.shading is not None:
@@ -124,7 +129,12 @@ class Model(nn.Module):
     @property
     def absent(self) -> frozenset[str]:
         """Names of the parts that this model does without."""
-        parts = {"background": self.background, "poses": self.poses, "shading": self.shading}
+        parts = {
+            "background": self.background,
+            "backdrop": self.backdrop,
+            "poses": self.poses,
+            "shading": self.shading,
+        }
         return frozenset(name for name, part in parts.items() if part is None)
 
     def forward(self, rays: Rays) -> Rendering:
@@ -136,11 +146,15 @@ class Model(nn.Module):
 
     def render(self, rays: Rays) -> Rendering:
         """The rays as they are, without a correction of their cameras; see `render_rays`."""
-        composed = render_rays(rays, self.media, self.background_color, self.capacity)
+        composed = render_rays(rays, self.media, self.behind(rays), self.capacity)
         if self.shading is None:
             return composed
         proposed = None if composed.proposed is None else self.shaded(composed.proposed, rays.directions)
         return replace(composed, color=self.shaded(composed.color, rays.directions), proposed=proposed)
+
+    def behind(self, rays: Rays) -> Tensor:
+        """The color behind all media: [3], or [R, 3] of the backdrop. Differentiable in the backdrop's parameters."""
+        return self.background_color if self.backdrop is None else self.backdrop(rays, self.background_color)
 
     def shaded(self, composed: Tensor, directions: Tensor) -> Tensor:
         """[R, 3] colors of what rays [R, 3] have composed, [R, C] or, where they met no medium, [R, 3].
@@ -156,8 +170,9 @@ class Model(nn.Module):
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
         for medium in self.media:
             medium.update(progress)
-        if self.shading is not None:
-            self.shading.update(progress)
+        for part in (self.backdrop, self.shading):
+            if part is not None:
+                part.update(progress)
 
     def refresh(self, step: int, progress: float = 0.0) -> list[LayoutChange]:
         """Change what is due in layout, then bring the samplers' state up to date; returns the changes.
@@ -176,6 +191,8 @@ class Model(nn.Module):
         """Initialize what has no closed form; once, for a new run. scene: as of `Field.initialize`."""
         for medium in self.media:
             medium.field.initialize(scene)
+        if self.backdrop is not None and scene is not None:
+            self.backdrop.initialize(scene.cameras)
 
     def set_precision(self, *, mixed: bool) -> None:
         """mixed: in training, matrix products in bfloat16: of gradients, and of values where a part tolerates it."""
@@ -250,7 +267,7 @@ def render_rays(
     background: Tensor,
     capacity: Capacity | None = None,
 ) -> Rendering:
-    """Compose media from near to far over a background color [3].
+    """Compose media from near to far over a background color, [3] or [R, 3].
 
     capacity: a stage for the rays that reach each medium but the first; None: as many as do.
     Differentiable in the parameters of all parts, and in origins and directions of the rays at fixed distances of the
@@ -313,7 +330,7 @@ class Accumulated:
         return Accumulated(sums[:rays], behind[:rays])
 
     def color(self, background: Tensor) -> Tensor:
-        """[R, C] in front of a background color [3], which only the first channels have. Differentiable in both."""
+        """[R, C] in front of a color, [3] or [R, 3], which only the first channels have. Differentiable in both."""
         further = self.sums.shape[1] - 4 - COLOR
         behind = F.pad(background, (0, further)) if further else background
         return self.sums[:, :-4] + self.transmittance[:, None] * behind

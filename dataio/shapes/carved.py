@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,6 +25,7 @@ STEEP = 1.2  # ratio of the depths of a triangle's corners: more reaches over an
 CONTRADICTED = 0.3  # share of the views that must see through a cell, of those that say anything of it
 BEHIND = 0.1  # scene units: a view says the less of a cell the farther that lies behind what it sees
 SMOOTH = 1.0  # cells
+SHELL, SKY = 0.5, 0.985  # of the contracted ball: where the unit sphere is, and the sphere that ends every ray
 
 
 class Carved:
@@ -33,23 +36,36 @@ class Carved:
     view says anything; a view says the less of it the deeper it lies behind what the view sees.
     """
 
-    def __init__(self, cameras: Cameras, points: SparsePoints) -> None:
-        """cameras: all views, scene frame, on the CPU. points: in the same frame."""
-        cells = cell_centers(CELLS)
+    def __init__(
+        self, cameras: Cameras, points: SparsePoints, expand: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        """cameras: all views, scene frame, on the CPU. points: in the same frame.
+
+        expand: [N, 3] points of the contracted ball -> scene frame, for what lies beyond the unit sphere.
+        """
+        grid = cell_centers(CELLS)
+        size = grid.norm(dim=-1).numpy()
+        cells, near = grid, np.full(len(grid), BEHIND)
+        if expand is not None:
+            cells = expand(grid)
+            near *= cells.norm(dim=-1).clamp_min(1).square().numpy()  # cells grow as the square of the distance
         said, free = np.zeros(len(cells)), np.zeros(len(cells))
         for view in (int(v) for v in np.unique(points.view)):
             seen = torch.from_numpy(points.position[points.point[points.view == view]])
             nearness = _nearness(cameras, view, seen)
             if nearness is not None:
                 behind = _behind(cameras, view, nearness, cells)
-                said += np.exp(-behind.clip(0) / BEHIND)
+                said += np.exp(-behind.clip(0) / near)
                 free += behind < 0
         solid = (said > 0) & (free <= CONTRADICTED * said)
-        self.share = float(solid[(cells.norm(dim=-1) < 1).numpy()].mean())
+        looked_at = size < 1 if expand is None else (size > SHELL) & (size < SKY)
+        self.share = float(solid[looked_at].mean())
+        if expand is not None:
+            solid |= size > SKY
         self._distance = torch.from_numpy(_signed_distance(solid.reshape(CELLS, CELLS, CELLS)))[None, None]
 
     def __call__(self, points: Tensor) -> Tensor:
-        """[N, 3] scene frame -> [N], scene units; not differentiable."""
+        """[N, 3] scene frame, or in the contracted ball -> [N], in the units there; not differentiable."""
         place = points.flip(-1)[None, None, None].float()  # grid_sample wants the last axis first
         return grid_sample(self._distance, place, padding_mode="border", align_corners=False)[0, 0, 0, 0]
 
@@ -110,4 +126,12 @@ def carved_by(cameras: Cameras, points: SparsePoints) -> Carved | None:
     if len(points) < ENOUGH:
         return None
     found = Carved(cameras, points)
+    return found if 0.0 < found.share < 1.0 else None
+
+
+def carved_beyond(cameras: Cameras, points: SparsePoints, expand: Callable[[Tensor], Tensor]) -> Carved | None:
+    """The same beyond the unit sphere, in the contracted ball; what no view says anything of ends very far away."""
+    if len(points) < ENOUGH:
+        return None
+    found = Carved(cameras, points, expand)
     return found if 0.0 < found.share < 1.0 else None

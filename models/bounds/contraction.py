@@ -45,6 +45,17 @@ class Contraction(Bounds):
 
     def contract(self, x: Tensor) -> Tensor:
         """[*N, 3] scene frame -> [*N, 3], of norm below one; see `Bounds.contract`. Differentiable in x."""
-        size = x.abs().amax(-1, keepdim=True) if self.largest else x.norm(dim=-1, keepdim=True)
-        size = size.clamp_min(1.0)
-        return x / size * (1 - 0.5 / size)
+        return contracted(x, x.abs().amax(-1, keepdim=True) if self.largest else x.norm(dim=-1, keepdim=True))
+
+
+def contracted(x: Tensor, size: Tensor) -> Tensor:
+    """[*N, 3] points of norms [*N, 1] -> [*N, 3], of norm below one; as `Contraction` has it. Differentiable in x."""
+    size = size.clamp_min(1.0)
+    return x / size * (1 - 0.5 / size)
+
+
+def expanded(y: Tensor, *, farthest: float = 1e4) -> Tensor:
+    """[*N, 3] -> [*N, 3], the inverse of `Contraction.contract` with norm l2; at most `farthest` away, scene units."""
+    size = y.norm(dim=-1, keepdim=True)
+    radius = 0.5 / (1 - size).clamp_min(0.5 / farthest)
+    return torch.where(size < 0.5, 2 * y, y / size.clamp_min(0.5) * radius)

@@ -78,6 +78,10 @@ class Field(nn.Module):
         """d(value)/dx, [*N, 3], per scene unit; None for fields without one. Differentiable in the parameters, once."""
         return None
 
+    def own_gradient(self, x: Tensor) -> Tensor | None:
+        """The same in the coordinates in which a distance is one: its length there should be one."""
+        return self.gradient(x)
+
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""
 

@@ -38,8 +38,16 @@ class Outside(Radiance):
 
     def coordinates(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N, 4] or, contracted, [*N, 3]; see `Radiance.coordinates`. Differentiable in x."""
-        on_sphere = torch.nn.functional.normalize(x, dim=-1)
+        if not self.inverted:
+            return in_shell(x)
         inverse = 1 / x.norm(dim=-1, keepdim=True).clamp_min(1.0)
-        if self.inverted:
-            return torch.cat([on_sphere, inverse], -1)
-        return (1 - 0.5 * inverse) * on_sphere
+        return torch.cat([torch.nn.functional.normalize(x, dim=-1), inverse], -1)
+
+
+def in_shell(x: Tensor) -> Tensor:
+    """[*N, 3] scene frame -> [*N, 3] of norms in [1/2, 1), (1 - 1/(2r)) x/r; points inside the unit sphere as if on it.
+
+    Differentiable in x.
+    """
+    inverse = 1 / x.norm(dim=-1, keepdim=True).clamp_min(1.0)
+    return (1 - 0.5 * inverse) * torch.nn.functional.normalize(x, dim=-1)

@@ -55,3 +55,7 @@ class InitConfig(Part):
     def distance(self, scene: Scene) -> Distance | None:
         """The distance that the network is fitted to; None where the closed form, or `plain`, is the shape."""
         return None
+
+    def beyond(self, scene: Scene) -> Distance | None:
+        """The same for what lies beyond the unit sphere, in the contracted ball and its units."""
+        return None

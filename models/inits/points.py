@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from dataio.shapes.carved import carved_by
+from dataio.shapes.carved import carved_beyond, carved_by
+from models.bounds.contraction import expanded
 from models.inits.base import Distance, InitConfig
 
 if TYPE_CHECKING:
@@ -20,3 +21,7 @@ class PointsInit(InitConfig):
     def distance(self, scene: Scene) -> Distance | None:
         """Of what is left, by the scene's photographs; None where too few points are found in them."""
         return carved_by(scene.cameras, scene.sparse_points)
+
+    def beyond(self, scene: Scene) -> Distance | None:
+        """Of what is left beyond the unit sphere, before a sphere very far away; None as for `distance`."""
+        return carved_beyond(scene.cameras, scene.sparse_points, expanded)

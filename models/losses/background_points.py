@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -17,6 +18,9 @@ from utils.random_stream import uniform
 if TYPE_CHECKING:
     from dataio.seen_points import SeenPoints
 
+BEFORE = 0.95  # of the way to a point: nearer to it nothing is asked
+LEAST = 2e-3  # of the distance before a point, contracted units
+
 
 class BackgroundPointsLoss(LossConfig):
     """The background is transparent before sparse points, and opaque behind those beyond the unit sphere.
@@ -24,8 +28,13 @@ class BackgroundPointsLoss(LossConfig):
     On the lines of sight that found them: the light that is lost before points beyond the sphere, and the light that
     goes on behind them, by the background's own samples; and, at one random place of each line, the light that would be
     lost between the camera and the sphere, where the renderer does not look but other views do. Sum of the means over
-    lines. After Deng et al., "Depth-supervised NeRF" (2022), whose depths are a normal distribution. Zero without a
-    background, and where the data have, or show, too few points. Differentiable in the background's parameters, once.
+    lines. After Deng et al., "Depth-supervised NeRF" (2022), whose depths are a normal distribution.
+
+    Of a background that is a distance: |distance| at the points beyond the sphere, as far as it exceeds what a point
+    may be off, and at one random place before each point how far it is from positive, both in its own units.
+
+    Zero without a background, and where the data have, or show, too few points. Differentiable in the background's
+    parameters, once.
     """
 
     type: Literal["background_points"] = "background_points"
@@ -36,15 +45,41 @@ class BackgroundPointsLoss(LossConfig):
         return DataNeeds(points=True)
 
     def __call__(self, step: Step) -> Tensor:
-        model, points, terms = step.model, step.points, [step.rendering.depth.new_zeros(())]
+        model, points, nothing = step.model, step.points, step.rendering.depth.new_zeros(())
         if model.background is None or points is None:
-            return terms[0]
+            return nothing
+        terms = _of_distance if model.background.opacity.reads_distance else _of_density
         count = math.ceil(self.count * step.batch.share)
-        if points.within:
-            terms.append(_lost_on_the_way(model.foreground, model.background, points.drawn(count)))
-        if points.within < len(points):
-            terms.append(_ends_at(model.background, points.drawn_beyond(count)))
-        return torch.stack(terms).sum()
+        return torch.stack([nothing, *terms(model.foreground, model.background, points, count)]).sum()
+
+
+def _of_density(foreground: Medium, background: Medium, points: SeenPoints, count: int) -> Iterator[Tensor]:
+    if points.within:
+        yield _lost_on_the_way(foreground, background, points.drawn(count))
+    if points.within < len(points):
+        yield _ends_at(background, points.drawn_beyond(count))
+
+
+def _of_distance(foreground: Medium, background: Medium, points: SeenPoints, count: int) -> Iterator[Tensor]:
+    if points.within:
+        within = points.drawn(count)
+        yield _stands_before(background, within, foreground.bounds.clip(within.rays()).near)
+    if points.within < len(points):
+        beyond = points.drawn_beyond(count)
+        yield _misses(background, beyond)
+        yield _stands_before(background, beyond, BEFORE * beyond.distance)
+
+
+def _misses(medium: Medium, drawn: SeenPoints) -> Tensor:
+    """[] how far the surface is from points beyond the sphere, contracted units."""
+    shrunk = drawn.doubt / (2 * drawn.point.square().sum(-1))
+    return mean_of((medium.value(drawn.point).abs() - shrunk).clamp_min(0), medium.bounds.contains(drawn.point))
+
+
+def _stands_before(medium: Medium, drawn: SeenPoints, way: Tensor) -> Tensor:
+    """[] how far the distance is from positive on the ways [T] from the cameras towards points, contracted units."""
+    at = drawn.rays().at(uniform(way.shape, way.device) * way)
+    return mean_of((LEAST - medium.value(at)).clamp_min(0), medium.bounds.contains(at))
 
 
 def _lost_on_the_way(foreground: Medium, background: Medium, drawn: SeenPoints) -> Tensor:

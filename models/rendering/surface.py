@@ -40,7 +40,8 @@ class Surface(nn.Module):
         t = intersect(foreground.bounds.clip(rays), foreground)
         meets = torch.isfinite(t)
         hits, misses = meets.nonzero()[:, 0], (~meets).nonzero()[:, 0]
-        behind = render_rays(rays[misses], self.model.media[1:], self.model.background_color)
+        missed = rays[misses]
+        behind = render_rays(missed, self.model.media[1:], self.model.behind(missed))
         depth = t.index_copy(0, misses, behind.depth)
         beyond = self.model.shaded(behind.color, rays.directions[misses])
         color = rays.origins.new_zeros(len(rays), 3).index_copy(0, misses, beyond)

@@ -6,21 +6,28 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from models.capabilities import OUTSIDE, Offer
 from models.samplers.base import MOST_SAMPLES, Queryable, Sampler, SamplerConfig
+from models.samplers.inverse_cdf import sample_pdf
 from models.samples import DenseSamples
 from utils.random_stream import uniform
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
 
+EVEN = 2  # intervals over the whole length that remain where samples go by weight
+
 
 class InverseRadiusConfig(SamplerConfig):
-    """Intervals even in 1/r, from the start of the medium to `reach` radii."""
+    """Intervals even in 1/r, or by weight, from the start of the medium to `reach` radii."""
 
     type: Literal["inverse_radius"] = "inverse_radius"
     samples: int = Field(32, ge=1, le=MOST_SAMPLES)
+    coarse: int = Field(
+        0, ge=0, le=MOST_SAMPLES, description="even intervals whose weights say where the samples go; 0: they are even"
+    )
     reach: float = Field(1000.0, gt=1, description="radius at which the last interval ends, in scene units")
     measure: Literal["metric", "inverse_radius"] = Field(
         "inverse_radius", description="what multiplies a density: t, as in NeuS, or 1/r, as in NeRF++"
@@ -35,7 +42,11 @@ class InverseRadiusConfig(SamplerConfig):
 
 
 class InverseRadius(Sampler):
-    """Dense samples whose edges are even in 1/r along each ray. Zhang et al., "NeRF++" (2020), section 4."""
+    """Dense samples whose edges are even in 1/r along each ray. Zhang et al., "NeRF++" (2020), section 4.
+
+    With `coarse` they are drawn by the weights of even intervals, all but two (Mildenhall et al., "NeRF" (2020),
+    section 5.2).
+    """
 
     def __init__(self, config: InverseRadiusConfig) -> None:
         super().__init__()
@@ -43,15 +54,28 @@ class InverseRadius(Sampler):
 
     @torch.no_grad()
     def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
+        if not self.config.coarse:
+            return self._samples(rays, self._even(rays, self.config.samples))
+        even = self._even(rays, self.config.coarse)
+        coarse = self._samples(rays, even)
+        weights = coarse.weight(medium.estimated_optical_depth(medium.value(coarse.positions), coarse))
+        drawn = sample_pdf(even, weights, max(self.config.samples - EVEN, 1), random=self.training)
+        return self._samples(rays, torch.cat([self._even(rays, EVEN), drawn], 1).sort(1).values)
+
+    def _even(self, rays: Rays, count: int) -> Tensor:
+        """[R, count + 1] edges of even intervals of [0, 1], the inner ones moved by up to half of one in training."""
+        edges = torch.arange(count + 1, device=rays.near.device).expand(len(rays), -1) / count
+        if self.training:
+            jitter = (uniform((len(rays), count - 1), rays.near.device) - 0.5) / count
+            edges = edges + torch.nn.functional.pad(jitter, (1, 1))
+        return edges
+
+    def _samples(self, rays: Rays, share: Tensor) -> DenseSamples:
+        """Intervals between edges [R, S + 1], shares of the way in 1/r from the medium's start to `reach`."""
         nearest = -(rays.origins * rays.directions).sum(-1, keepdim=True)
         height = (rays.origins + nearest * rays.directions).norm(dim=-1, keepdim=True)
         along = (rays.near[:, None] - nearest).clamp_min(0)
         first = torch.hypot(along, height)
-        count = self.config.samples
-        share = torch.arange(count + 1, device=first.device).expand(len(first), -1) / count
-        if self.training:
-            jitter = (uniform((len(first), count - 1), first.device) - 0.5) / count
-            share = share + torch.nn.functional.pad(jitter, (1, 1))
         inverse = (1 - share) / first + share / self.config.reach
         t = nearest + (inverse**-2 - height**2).clamp_min(0).sqrt()
         dense = DenseSamples.from_edges(rays, t)

@@ -64,6 +64,7 @@ def with_background(density: Any) -> Any:
     background = SimpleNamespace(
         bounds=OutsideBounds(),
         sampler=InverseRadiusConfig(samples=2000, reach=50.0).build().eval(),
+        opacity=SimpleNamespace(reads_distance=False),
         value=density,
         estimated_optical_depth=optical_depth,
     )

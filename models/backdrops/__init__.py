@@ -1,0 +1,1 @@
+"""What lies behind all media: a color that is learned."""
