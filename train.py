@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import early
-from utils.command_line import Parser, override
+from utils.command_line import Parser, number, override
 from utils.errors import MEMORY, RANK_LOST, memory_line, out_of_memory, run_script
 
 if TYPE_CHECKING:
     from engine.experiment import ExperimentConfig
+    from utils.distributed import Ranks
 
+NOT_FINITE, VIEW_PORT = 3, 7007
 EXAMPLE = """examples:
   python train.py configs/neus_hash.yaml data.path=DATA train.minutes=10
+  python train.py configs/neus_hash.yaml data.path=DATA --view
   python train.py configs/neus_hash.yaml data.path=DATA --check
   torchrun --nproc-per-node=2 train.py configs/neus_hash.yaml data.path=DATA
 
@@ -32,7 +35,12 @@ def main() -> int:
     add("--check", action="store_true", help="check config and data, then stop")
     add("--print-config", action="store_true", help="print the resolved config, then stop")
     add("--allow-config-change", action="store_true", help="resume although the config differs")
+    add("--view", action="store_true", help="with the viewer of view.py, as long as the training lasts")
+    add("--view-port", type=number(int, 1024, 65535), metavar="N", help="the same, on port N or the next free one")
     args = parser.parse()
+    port = args.view_port or (VIEW_PORT if args.view else None)
+    if port:
+        early.check_viewer()
     tree = early.check_config(args.config, args.overrides)
     folder = early.output_folder(tree, args.config)
     if not args.print_config:
@@ -54,13 +62,17 @@ def main() -> int:
             print(f"warning: {warning}", file=sys.stderr)
         print(f"{args.config}: fits; {found.line}")
         return 0
-    return train(config, folder, args.allow_config_change)
+    return train(config, folder, args.allow_config_change, view_port=port)
 
 
-def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> int:
-    """Train until the budget is used or a signal comes; returns the exit code."""
-    from engine import resume, signals, step_guard
+def train(
+    config: ExperimentConfig, folder: Path, allow_config_change: bool, *, view_port: int | None = None
+) -> int:
+    """Train until the budget is used or a signal comes; returns the exit code. view_port: of a viewer, None: no viewer.
+    """
+    from engine import resume, signals
     from engine.report.page import try_to_write
+    from engine.viewer.beside import view_beside
     from utils import distributed
 
     several = config.distributed
@@ -72,10 +84,15 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
         if run is None:
             return 0
         stop = signals.StopSignals()
+        viewer = None
+        if view_port and ranks.is_main:
+            viewer = view_beside(folder, view_port, str(ranks.device), run.line.message)
         try:
             while run.progress < 1 and not distributed.any_rank(stop.received):
                 run.step_once()
                 run.attend(lambda: stop.received)
+                if viewer is not None:
+                    viewer.attend()
             code = 0 if run.progress >= 1 else int(distributed.largest_of_ranks(stop.exit_code))
             run.finish()
             if code == signals.PREEMPTED_CODE and ranks.is_main:
@@ -83,23 +100,35 @@ def train(config: ExperimentConfig, folder: Path, allow_config_change: bool) -> 
             distributed.barrier()  # torchrun ends all ranks as soon as one has ended with another code than 0
             if ranks.is_main:
                 try_to_write(folder)
-        except step_guard.NumbersError as error:
-            print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
-            return 3
         except Exception as error:
-            if distributed.rank_is_gone(error):
-                distributed.abandon()
-                print(f"error: {ranks.loss_line(error)}", file=sys.stderr)
-                return RANK_LOST
-            if not out_of_memory(error):
+            code = code_of(error, ranks)
+            if code == 0:
                 raise
-            print(f"error: {memory_line(error, f'the checkpoints before are kept; {SMALLER}')}", file=sys.stderr)
-            return MEMORY
         finally:
+            if viewer is not None:
+                viewer.close()
             run.close()
         return code
     finally:
         distributed.cleanup()
+
+
+def code_of(error: Exception, ranks: Ranks) -> int:
+    """Say in one line what ended a training; the exit code, 0 where it is an error that nobody can act on."""
+    from engine.step_guard import NumbersError
+    from utils import distributed
+
+    if isinstance(error, NumbersError):
+        print(f"error: {error} - the checkpoints before are kept; a smaller optimizer.lr may help", file=sys.stderr)
+        return NOT_FINITE
+    if distributed.rank_is_gone(error):
+        distributed.abandon()
+        print(f"error: {ranks.loss_line(error)}", file=sys.stderr)
+        return RANK_LOST
+    if out_of_memory(error):
+        print(f"error: {memory_line(error, f'the checkpoints before are kept; {SMALLER}')}", file=sys.stderr)
+        return MEMORY
+    return 0
 
 
 if __name__ == "__main__":

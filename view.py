@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import secrets
 import socket
+import sys
 import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import early
+from engine.viewer import remote
 from engine.viewer.guard import LOOPBACK
 from utils.command_line import Parser, device, number
-from utils.errors import InputError, run_script
+from utils.errors import InputError, leave_at_once, run_script
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 MESHES = (".ply", ".obj", ".glb", ".stl")
 THUMBNAIL = 96  # pixels
-NEEDED = "viser is not installed - pip install -r requirements-view.txt -c constraints.txt"
 EXAMPLE = """examples:
   python view.py runs/demo
   python view.py runs/demo/meshes/mesh.ply
@@ -46,11 +47,13 @@ def main() -> int:
     add("--port", type=number(int, 1024, 65535), default=7007, metavar="N", help="or the next free one; default: 7007")
     add("--thumbnails", action=argparse.BooleanOptionalAction, default=True, help="photographs in the cameras")
     add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
+    add("--until-eof", action="store_true", help="end with standard input, for programs that start a viewer")
     args = parser.parse()
-    folder = folder_of(args.shown, args.renderer)
+    early.check_viewer()
+    ended = end_of_input() if args.until_eof else threading.Event()
+    folder = folder_of(args.shown, args.renderer, ended)
 
     from engine.showing import read_renderer
-    from engine.viewer import remote
     from engine.viewer.shown import open_to_view
 
     config = read_renderer(args.renderer) if args.renderer else None
@@ -61,15 +64,32 @@ def main() -> int:
         be_modest()
     training = add_tools(panel, folder, config, args.thumbnails and not live) if shown.run is not None else None
     try:
-        threading.Event().wait()
+        ended.wait()
     finally:
         if training is not None:
             training.end()
+        leave_at_once()  # a picture may be in the making
     return 0
 
 
-def folder_of(shown: str, renderer: str | None) -> Path:
-    """The folder of a run, an asset or a mesh. Raises InputError for what shows before anything is loaded."""
+def end_of_input() -> threading.Event:
+    """An event that is set when standard input ends."""
+    ended = threading.Event()
+
+    def read() -> None:
+        while sys.stdin.buffer.read(1 << 16):
+            pass
+        ended.set()
+
+    threading.Thread(target=read, daemon=True, name="input").start()
+    return ended
+
+
+def folder_of(shown: str, renderer: str | None, ended: threading.Event) -> Path:
+    """The folder of a run, an asset or a mesh. Raises InputError for what shows before anything is loaded.
+
+    Waits for the first checkpoint of a run that is training, until `ended`.
+    """
     path = Path(shown)
     if renderer:
         early.check_renderer(renderer)
@@ -77,7 +97,10 @@ def folder_of(shown: str, renderer: str | None) -> Path:
         if not path.is_file():
             raise InputError(f"{path}: no such file - expected a mesh or a run folder")
         return path.parent
-    return path if (path / "asset.json").is_file() else early.check_run(path)
+    if (path / "asset.json").is_file():
+        return path
+    remote.await_checkpoint(early.run_folder(path), ended)
+    return early.check_run(path)
 
 
 def be_modest() -> None:
@@ -92,14 +115,9 @@ def be_modest() -> None:
 
 def served(args: argparse.Namespace, shown: Shown) -> Panel:
     """The viewer, listening; prints where. Raises InputError where it cannot be."""
-    try:
-        from engine.viewer.panel import Panel
-        from engine.viewer.server import start_server
-    except ModuleNotFoundError as error:
-        if error.name not in ("viser", "websockets"):
-            raise
-        raise InputError(NEEDED) from None
     from engine.viewer.guard import Guard
+    from engine.viewer.panel import Panel
+    from engine.viewer.server import start_server
 
     # A client may go while its picture is made.
     warnings.filterwarnings("ignore", "Queued a .* on a closed connection")

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from utils.files import check_folder
 
 SCHEMA = CONFIGS / "schema.json"
 ROOT = Path(__file__).parents[1]
+VIEWER = ("viser", "websockets")
 A_CHECKOUT = 60.0  # seconds within which all files of a checkout are written
 
 
@@ -118,10 +120,15 @@ def check_run(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     overrides: changes to the run's config, which are looked at too.
     """
     folder = run_folder(Path(path))
-    if not any((folder / "checkpoints").glob("step_*/manifest.json")):
+    if not has_checkpoint(folder):
         raise InputError(f"{folder}: no complete checkpoint in {folder / 'checkpoints'} - train it first")
     check_config(folder / "config.yaml", overrides, saved=True)
     return folder
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run folder has a complete checkpoint."""
+    return any((folder / "checkpoints").glob("step_*/manifest.json"))
 
 
 def run_folder(path: Path) -> Path:
@@ -135,6 +142,13 @@ def run_folder(path: Path) -> Path:
         what = "not a run folder" if path.exists() else "no such folder"
         raise InputError(f"{path}: {what} - expected a run folder, with config.yaml and checkpoints/ in it")
     return path
+
+
+def check_viewer() -> None:
+    """Raise InputError where what a viewer needs beyond requirements.txt is not installed."""
+    missing = [name for name in VIEWER if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{missing[0]} is not installed - pip install -r requirements-view.txt -c constraints.txt")
 
 
 def keys() -> list[str]:

@@ -7,16 +7,19 @@ ends when its file is no longer touched, as when the viewer has gone. A training
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from engine.early import has_checkpoint
 from utils.run_lock import alive, owner_of
 
 PAUSE, SAVE = ".viewer-pause", ".viewer-save"
 EVERY = 1.0  # seconds between two looks
 STALE = 10.0  # seconds without a touch after which a pause ends
+WAIT = 0.2  # seconds between two looks for a first checkpoint
 FRESH = 120.0  # seconds; a training on another machine has logged within them
 
 
@@ -76,6 +79,18 @@ class Remote:
 def ask_to_save(folder: Path) -> None:
     """The viewer's side: a checkpoint, please."""
     (folder / SAVE).touch()
+
+
+def await_checkpoint(folder: Path, ended: threading.Event) -> None:
+    """The viewer's side: of a training that has no checkpoint yet ask for one, and wait until it is there.
+
+    Waits no longer than the training lasts, nor after `ended`.
+    """
+    if has_checkpoint(folder) or not is_training(folder):
+        return
+    ask_to_save(folder)
+    while not has_checkpoint(folder) and is_training(folder) and not ended.wait(WAIT):
+        pass
 
 
 def ask_to_pause(folder: Path) -> None:

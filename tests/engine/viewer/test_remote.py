@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any
 from engine.trainer import Trainer
 from engine.viewer import remote
 from engine.viewer.remote import EVERY, STALE, Remote
+from tests.engine.viewer.test_beside import wait_for
 from utils.run_lock import RunLock
 
 
@@ -91,3 +93,38 @@ def test_who_trains_is_seen_without_taking_the_lock(tmp_path: Path) -> None:
     assert remote.is_training(tmp_path), "another machine that has just logged"
     os.utime(tmp_path / "metrics.jsonl", (time.time() - 3600,) * 2)
     assert not remote.is_training(tmp_path)
+
+
+def test_a_first_checkpoint_is_asked_for_and_waited_for(tmp_path: Path) -> None:
+    """Of a training that has none; one that has one, or that does not run, is asked for nothing."""
+    ended = threading.Event()
+    remote.await_checkpoint(tmp_path, ended)
+    assert not (tmp_path / remote.SAVE).exists(), "nobody trains"
+    lock, asked = RunLock(tmp_path), Remote(tmp_path)
+    waits = threading.Thread(target=remote.await_checkpoint, args=(tmp_path, ended))
+    waits.start()
+    wait_for(asked.take_save)
+    assert waits.is_alive()
+    (tmp_path / "checkpoints/step_00000001").mkdir(parents=True)
+    (tmp_path / "checkpoints/step_00000001/manifest.json").touch()
+    waits.join(20)
+    assert not waits.is_alive()
+    remote.await_checkpoint(tmp_path, ended)
+    assert not asked.take_save(), "it is there"
+    lock.release()
+
+
+def test_who_waits_for_a_checkpoint_ends_with_the_training(tmp_path: Path) -> None:
+    """Or with whoever started the viewer."""
+    for end in ("training", "input"):
+        lock, ended = RunLock(tmp_path), threading.Event()
+        waits = threading.Thread(target=remote.await_checkpoint, args=(tmp_path, ended))
+        waits.start()
+        wait_for(Remote(tmp_path).take_save)
+        if end == "training":
+            lock.release()
+        else:
+            ended.set()
+        waits.join(20)
+        assert not waits.is_alive()
+        lock.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,6 @@ def test_places_to_look_from(tmp_path: Path) -> None:
     for suffix in FORMATS:
         path = tmp_path / f"x{suffix}"
         with pytest.raises(InputError, match="no such file"):
-            view.folder_of(str(path), None)
+            view.folder_of(str(path), None, threading.Event())
         trimesh.creation.box().export(path)
-        assert view.folder_of(str(path), None) == tmp_path
+        assert view.folder_of(str(path), None, threading.Event()) == tmp_path
