@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dataio.georeference import Georeference
+    from engine.meshes.masks import Masks
     from engine.run import Run
     from utils.meshing.lattice import Box
 
 FORMATS = (".ply", ".obj", ".glb", ".stl")
 TEXTURED = (".glb", ".obj")
 OFFSET = (".glb", ".stl")  # formats of float32
+DILATION = 12  # pixels
+MASKS = f"cull what is outside of masks, grown by so many ({DILATION})"
 IN_MEMORY = 256  # points per side: from here on a .ply is written part by part
 
 EXAMPLE = """examples:
@@ -72,6 +75,7 @@ def arguments() -> argparse.Namespace:
     add("--keep", type=keep, default=0.01, metavar="K", help="all, largest or least share of area; default: 0.01")
     add("--pieces", type=number(int, 1, 10**9), metavar="N", help="so many of the largest at the most")
     add("--min-views", type=number(int, 0, 10**6), default=0, metavar="N", help="that see what is kept; default: 0")
+    add("--masks", type=number(int, 0, 500), nargs="?", const=DILATION, metavar="PIXELS", help=MASKS)
     add("--color", action=argparse.BooleanOptionalAction, default=True, help="default: yes")
     add("--close", action="store_true", help="close the surface at the unit sphere, seen or not")
     add("--frame", choices=("world", "scene"), default="world", help="default: world")
@@ -104,10 +108,12 @@ def streamed(run: Run, args: argparse.Namespace, outs: list[Path]) -> str:
 
     from engine.meshes.streamed import Wanted, write_streamed
 
+    masks = asked_masks(run, args)
     region = cropped(run, args.crop, args.frame)
     wanted = Wanted(
-        args.resolution, region, args.keep, args.pieces, close=args.close, color=args.color, min_views=args.min_views
-    )
+        args.resolution, region, args.keep, args.pieces, close=args.close, color=args.color,
+        min_views=args.min_views, masks=masks,
+    )  # fmt: skip
     return ", ".join(write_streamed(run, outs, wanted, np.eye(4) if args.frame == "scene" else run.world_from_scene))
 
 
@@ -134,18 +140,26 @@ def finished(run: Run, args: argparse.Namespace) -> tuple[trimesh.Trimesh, str]:
     from engine.meshes.texture import textured
     from utils.meshing.mesh import keep_pieces, simplified
 
+    masks = asked_masks(run, args)
     surface = scene_surface(run, args.resolution, cropped(run, args.crop, args.frame))
     whole, dropped = keep_pieces(surface, args.keep, args.pieces)
     whole = simplified(whole, args.faces) if args.faces else whole
     cell = max(2 / args.resolution, (whole.area / len(whole.faces)) ** 0.5)
     color = args.color and not args.texture
     mesh, said = as_seen(
-        run, whole.copy(), cell=cell, color=color, close=args.close, min_views=args.min_views
+        run, whole.copy(), cell=cell, color=color, close=args.close, min_views=args.min_views, masks=masks
     )
     closed = "watertight" if mesh.is_watertight else "not watertight"
     if args.texture:
         mesh = textured(run, photographs_of(run), mesh, whole, args.texture)
     return mesh, f"{closed}, {dropped} pieces dropped, {said}"
+
+
+def asked_masks(run: Run, args: argparse.Namespace) -> Masks | None:
+    """The masks of --masks, None without it. Raises InputError where the data have none."""
+    from engine.meshes.masks import masks_of
+
+    return masks_of(run, args.masks) if args.masks is not None else None
 
 
 def cropped(run: Run, limits: tuple[float, ...] | None, frame: str) -> Box | None:

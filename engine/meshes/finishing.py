@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.meshes.masks import Masks, within_masks
 from engine.meshes.photographs import colors_as_photographed, photographs_of
 from engine.meshes.views import colors_as_seen, views_of, without_caps
 from utils.errors import InputError
@@ -24,14 +25,23 @@ LEAST_SEEN = 0.05  # share of vertices
 
 
 def as_seen(
-    run: Run, mesh: trimesh.Trimesh, *, cell: float, color: bool, close: bool, min_views: int = 0
+    run: Run,
+    mesh: trimesh.Trimesh,
+    *,
+    cell: float,
+    color: bool,
+    close: bool,
+    min_views: int = 0,
+    masks: Masks | None = None,
 ) -> tuple[trimesh.Trimesh, str]:
     """The mesh with colors as training views saw it, open where none saw what the sphere closed; and what to say of it.
 
-    mesh: scene frame, triangles of about `cell` scene units. min_views: as of `faces_kept`.
+    mesh: scene frame, triangles of about `cell` scene units. min_views: as of `faces_kept`. masks: what is outside of
+    them goes too.
     """
     seen = seen_or_warned(run, mesh, cell)
-    kept, said = faces_kept(run, mesh, seen, close=close, min_views=min_views)
+    within = within_masks(run, masks, mesh, cell) if masks is not None else None
+    kept, said = faces_kept(run, mesh, seen, close=close, min_views=min_views, within=within)
     if color:
         colors, scene = colors_as_seen(run, mesh, seen), photographs_of(run)
         if scene is not None:
@@ -56,12 +66,19 @@ def seen_or_warned(run: Run, mesh: trimesh.Trimesh, cell: float) -> Seen:
 
 
 def faces_kept(
-    run: Run, mesh: trimesh.Trimesh, seen: Seen, *, close: bool, min_views: int
+    run: Run,
+    mesh: trimesh.Trimesh,
+    seen: Seen,
+    *,
+    close: bool,
+    min_views: int,
+    within: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.bool_], str]:
     """[F] bool: the faces that stay, and what to say of them.
 
     close: the unit sphere closes the surface. min_views: faces of which a vertex is seen by fewer training views go
-    too. Raises InputError where nothing would be left by that.
+    too. within: [V] bool, and so do those of which a vertex is not among these. Raises InputError where nothing would
+    be left by that.
     """
     said = f"{1 - seen.share:.0%} of it unseen"
     kept, opened = without_caps(run, mesh, seen)
@@ -71,7 +88,12 @@ def faces_kept(
         said += f", {opened:.0%} of the area left open (--close keeps it)"
     if min_views:
         kept = kept & (seen.count.numpy() >= min_views)[mesh.faces].all(1)
-        said += f", {kept.mean():.0%} of the faces kept"
     if not kept.any():
         raise InputError(f"--min-views {min_views}: no face is seen by so many training views - expected fewer")
+    if within is not None:
+        kept = kept & within[mesh.faces].all(1)
+    if not kept.any():
+        raise InputError("--masks: all of the surface lies outside of the masks - expected masks of what was trained")
+    if min_views or within is not None:
+        said += f", {kept.mean():.0%} of the faces kept"
     return kept, said

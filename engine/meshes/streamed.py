@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.meshes.finishing import faces_kept, seen_or_warned
+from engine.meshes.masks import Masks, within_masks
 from engine.meshes.photographs import photographs_of
 from engine.meshes.points import PointColors
 from engine.meshes.surface import Near, scene_surface, surface_files
@@ -38,6 +39,7 @@ class Wanted:
     close: bool
     color: bool
     min_views: int
+    masks: Masks | None = None
 
 
 def write_streamed(run: Run, paths: list[Path], wanted: Wanted, frame: Floats) -> tuple[str, str]:
@@ -48,7 +50,8 @@ def write_streamed(run: Run, paths: list[Path], wanted: Wanted, frame: Floats) -
     """
     guide, _ = keep_pieces(scene_surface(run, GUIDE, wanted.region), wanted.keep, wanted.most)
     seen = seen_or_warned(run, guide, 2 / GUIDE)
-    kept, said = faces_kept(run, guide, seen, close=wanted.close, min_views=wanted.min_views)
+    within = within_masks(run, wanted.masks, guide, 2 / GUIDE) if wanted.masks is not None else None
+    kept, said = faces_kept(run, guide, seen, close=wanted.close, min_views=wanted.min_views, within=within)
     region = wanted.region if kept.all() else Near.of(guide, kept, wanted.region)
     colors = _colors(run, guide) if wanted.color else None
     paths[0].parent.mkdir(parents=True, exist_ok=True)

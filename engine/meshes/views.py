@@ -29,14 +29,24 @@ def triangles_of(mesh: trimesh.Trimesh) -> Triangles:
     return Triangles(torch.from_numpy(vertices), torch.from_numpy(faces))
 
 
+def asked_views(run: Run) -> npt.NDArray[np.int64]:
+    """The training views that are asked about a mesh, evenly chosen where there are many."""
+    train = run.splits["train"]
+    return train[np.unique(np.linspace(0, len(train) - 1, min(MOST_VIEWS, len(train))).round().astype(int))]
+
+
+def corners_of(mesh: trimesh.Trimesh) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vertices [V, 3] of a mesh and their outward normals [V, 3], float32, on the CPU."""
+    vertices, normals = (torch.from_numpy(np.array(x, np.float32)) for x in (mesh.vertices, mesh.vertex_normals))
+    return vertices, normals
+
+
 def views_of(run: Run, mesh: trimesh.Trimesh, cell: float) -> Seen:
     """Which training views see the vertices of a mesh in the scene frame; on the CPU, where its triangles are.
 
     cell: size of its triangles, scene units.
     """
-    train = run.splits["train"]
-    chosen = train[np.unique(np.linspace(0, len(train) - 1, min(MOST_VIEWS, len(train))).round().astype(int))]
-    vertices, normals = (torch.from_numpy(np.array(x, np.float32)) for x in (mesh.vertices, mesh.vertex_normals))
+    chosen, (vertices, normals) = asked_views(run), corners_of(mesh)
     cameras = run.cameras.to("cpu")[torch.from_numpy(chosen)]
     found = seen_by(vertices, normals, triangles_of(mesh), cameras, margin=2 * cell)
     numbers = torch.from_numpy(np.append(chosen, -1))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 import trimesh
@@ -16,7 +15,7 @@ from scipy.io import loadmat
 from scipy.spatial import cKDTree
 
 from dataio.files import need_folder
-from dataio.pictures.images import UInt8
+from engine.meshes.masks import grown, mask_at
 from engine.protocols.base import Floats, ProtocolConfig, Scored, Sight, Subject, need_points
 from utils.errors import InputError, printable
 from utils.evaluation.point_metrics import read_points
@@ -152,25 +151,9 @@ def _culled(mesh: trimesh.Trimesh, sight: Sight, dilation: int) -> trimesh.Trime
     kept = np.ones(len(vertices), dtype=bool)
     for view in range(len(sight.cameras)):
         pixel, depth = (x.numpy() for x in sight.cameras.project(vertices, view))
-        kept &= _in_mask(_grown(masks[view], dilation), pixel, depth)
+        held, inside = mask_at(grown(masks[view], dilation), pixel, depth)
+        kept &= inside | ~held
     chosen = kept[np.asarray(mesh.faces)].all(axis=1)
     if not chosen.any():
         raise InputError("mesh - nothing of it lies within the masks - is it in the world frame of the data?")
     return submesh(mesh, chosen)
-
-
-def _grown(mask: UInt8, radius: int) -> NDArray[np.bool_]:
-    """A mask [H, W], 255 on the object, grown by a disk."""
-    reach = np.arange(-radius, radius + 1)
-    disk = (reach[:, None] ** 2 + reach**2 <= radius**2).astype(np.uint8)
-    return np.asarray(cv2.dilate((np.asarray(mask) > 127).astype(np.uint8), disk) > 0)
-
-
-def _in_mask(mask: NDArray[np.bool_], pixel: Floats, depth: Floats) -> NDArray[np.bool_]:
-    """[N] whether points at pixels [N, 2] are in the mask [H, W]; those that the picture does not hold are."""
-    height, width = mask.shape
-    column, row = np.floor(np.nan_to_num(pixel, nan=-1.0).clip(-1, 2**30)).astype(np.int64).T
-    held = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    found = np.ones(len(pixel), dtype=bool)
-    found[held] = mask[row[held], column[held]]
-    return found

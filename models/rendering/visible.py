@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,20 @@ class Seen:
         return float((self.count > 0).float().mean()) if len(self.count) else 0.0
 
 
+def who_sees(
+    points: Tensor, normals: Tensor, triangles: Triangles, cameras: Cameras, *, margin: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each camera in turn the indices [N] of the points that it sees, and the cosines [N] from their front.
+
+    As of `seen_by`.
+    """
+    for view in range(len(cameras)):
+        facing = _facing(points, normals, cameras, view)
+        candidates = (facing > GRAZING).nonzero()[:, 0]
+        found = candidates[unhidden(triangles, points[candidates], cameras.centers[view], margin)]
+        yield found, facing[found]
+
+
 @torch.no_grad()
 def seen_by(
     points: Tensor,
@@ -53,12 +68,9 @@ def seen_by(
     scores = points.new_full((len(points), best), -1.0)
     views = torch.full((len(points), best), -1, device=points.device)
     count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    for view in range(len(cameras)):
-        facing = _facing(points, normals, cameras, view)
-        candidates = (facing > GRAZING).nonzero()[:, 0]
-        found = candidates[unhidden(triangles, points[candidates], cameras.centers[view], margin)]
+    for view, (found, facing) in enumerate(who_sees(points, normals, triangles, cameras, margin=margin)):
         count[found] += 1
-        score = facing[found] * (detail(points[found], cameras, view) if by_detail else 1.0)
+        score = facing * (detail(points[found], cameras, view) if by_detail else 1.0)
         both = torch.cat([scores[found], score[:, None]], 1)
         kept = torch.cat([views[found], torch.full((len(found), 1), view, device=views.device)], 1)
         scores[found], order = both.topk(best, dim=1)

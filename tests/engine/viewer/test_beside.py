@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -145,8 +146,13 @@ def test_a_training_starts_the_viewer_of_its_run_and_ends_it(
     monkeypatch.setattr(beside, "ROOT", tmp_path)
     said: list[str] = []
     viewers: list[Beside] = []
-    start = Beside.__init__
-    monkeypatch.setattr(Beside, "__init__", lambda self, *a, **b: (viewers.append(self), start(self, *a, **b))[0])
+    start = beside.view_beside
+
+    def starting(*arguments: Any) -> Beside:
+        viewers.append(start(*arguments))
+        return viewers[0]
+
+    monkeypatch.setattr(beside, "view_beside", starting)
     monkeypatch.setattr(resume, "open_trainer", lambda *a, **b: Training(said, viewers, error))
     monkeypatch.setattr(signals, "StopSignals", lambda: SimpleNamespace(received=False, exit_code=0))
     run = tmp_path / "run"
