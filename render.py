@@ -135,11 +135,12 @@ def save(file: Path, path: CameraPath, fps: float) -> None:
 
 def previewed(shown: Shown, cameras: Cameras, file: Path) -> int:
     """Write the picture of a path."""
-    from engine.rendering.preview import preview, surface_of
+    from engine.rendering.preview import preview, sparse_points, surface_of
     from utils.commands import note_command
     from utils.pictures.images import write_png
 
-    write_png(file, preview(shown.source, surface_of(shown.source, shown.renderer), cameras))
+    points = sparse_points(shown.run) if shown.run is not None else None
+    write_png(file, preview(shown.source, surface_of(shown.source, shown.renderer), cameras, points))
     note_command(shown.source.folder, [file])
     print(f"{file}: {len(cameras)} cameras")
     return 0

@@ -61,6 +61,7 @@ class Scene:
     further: Mapping[str, Sequence[Float32]] = field(default_factory=dict)  # [H, W] or [H, W, K] each, by name
     tracks: Tracks | None = None  # which views saw which of the points
     room: bool = False  # whether it is seen from within
+    point_colors: UInt8 | None = None  # [P, 3] of the points, where they are known
 
     @property
     def quantities(self) -> dict[str, Sequence[Any]]:
@@ -271,6 +272,7 @@ def outline(
         georeference=views.georeference,
         tracks=views.tracks,
         room=room,
+        point_colors=views.point_colors,
     )
 
 

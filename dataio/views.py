@@ -15,7 +15,7 @@ from dataio.checks.usable import check_cameras, drop_faulty, orthonormal
 from dataio.files import MAX_BAD_SHARE, MAX_MISSING_SHARE, Float64, shown
 from dataio.georeference import Georeference
 from dataio.pictures import images
-from dataio.pictures.images import Source
+from dataio.pictures.images import Source, UInt8
 from dataio.pictures.registration import DepthCamera
 from utils.errors import InputError
 
@@ -61,6 +61,7 @@ class Views:
     depth_camera: DepthCamera | None = None  # when depths were taken by another camera than the colors
     room: bool = False  # whether the format is one of rooms, seen from within
     points: Float64 | None = None  # [P, 3]
+    point_colors: UInt8 | None = None  # [P, 3], where they are known
     world_from_scene: Float64 | None = None  # [4, 4], when the format says where the unit sphere is
     up: Float64 | None = None  # [3], when the format promises it
     tracks: Tracks | None = None

@@ -30,6 +30,7 @@ from dataio.formats.colmap_model import (
 from dataio.formats.named_splits import split_labels
 from dataio.formats.picture_folders import Limits, PictureFolder
 from dataio.lens import COEFFICIENTS, Lens
+from dataio.pictures.images import UInt8
 from dataio.placement import placed
 from dataio.scene import DataConfig, Scene, assemble
 from dataio.views import Tracks, Views
@@ -124,7 +125,7 @@ class ColmapData(DataConfig):
         size = np.array([(camera.width, camera.height) for camera in cameras], dtype=np.int64)
         intrinsics = np.array([_intrinsics(camera) for camera in cameras])
         fitted = picture_folders.fitted(intrinsics, size, pictures.paths, where=where)
-        points, tracks = _robust(model, photos, self.min_track, self.max_error)
+        points, colors, tracks = _robust(model, photos, self.min_track, self.max_error)
         if tracks is not None:
             tracks = tracks.scaled(fitted.size / size)
         views = Views(
@@ -139,6 +140,7 @@ class ColmapData(DataConfig):
             split=_splits(root, names, self.allow_outside),
             masks=_masks(pictures, names, self.allow_outside),
             points=points,
+            point_colors=colors,
             tracks=tracks,
             folder=pictures.folder,
             pose_key="pose",
@@ -227,8 +229,8 @@ def _distortion(cameras: Sequence[ModelCamera]) -> Float64:
 
 def _robust(
     model: SparseModel, photos: Sequence[Photo], min_track: int, max_error: float
-) -> tuple[Float64 | None, Tracks | None]:
-    """The points that are worth trusting, and where the photographs saw them.
+) -> tuple[Float64 | None, UInt8 | None, Tracks | None]:
+    """The points [P, 3] that are worth trusting, their colors [P, 3], and where the photographs saw them.
 
     Few points are better than none: the demands on the track go down to two views, then are dropped.
     """
@@ -240,8 +242,8 @@ def _robust(
         if kept.sum() >= ENOUGH_POINTS:
             break
     if not kept.any():
-        return None, None
-    return points.position[kept], _tracks(points, kept, photos)
+        return None, None, None
+    return points.position[kept], points.color[kept], _tracks(points, kept, photos)
 
 
 def _tracks(points: ModelPoints, kept: np.ndarray, photos: Sequence[Photo]) -> Tracks | None:

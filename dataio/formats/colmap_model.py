@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataio.files import MAX_FRAMES, Float64, inside, notice, shown
+from dataio.pictures.images import UInt8
 from utils.errors import InputError
 
 MAX_FILE_BYTES = 4 * 2**30
@@ -87,6 +88,7 @@ class ModelPoints:
 
     number: Int64  # [P]
     position: Float64  # [P, 3] world
+    color: UInt8  # [P, 3]
     error: Float64  # [P] mean reprojection error in pixels; below 0: not known
     track: Int64  # [P] in how many photographs it was found
 
@@ -261,11 +263,11 @@ def _binary_points(path: Path) -> ModelPoints:
     with _opened(path, _Binary) as stream:
         for index in range(stream.count("points3D", POINT.size, MAX_POINTS)):
             stream.place = f"points3D[{index}]"
-            number, x, y, z, _, _, _, error, length = POINT.unpack(stream.bytes(POINT.size))
+            number, *reals, length = POINT.unpack(stream.bytes(POINT.size))
             stream.skip(length, TRACK_ITEM_BYTES)
             if number >= 2**63:
                 raise stream.fault(f"got the POINT3D_ID {number} - expected less than 2^63")
-            table.add(number, length, x, y, z, error)
+            table.add(number, length, *reals)
         stream.end()
     return table.points()
 
@@ -360,7 +362,7 @@ def _text_points(path: Path) -> ModelPoints:
         for words in text.lines():
             if len(words) < 8 or len(words) % 2:
                 raise text.fault("expected POINT3D_ID X Y Z R G B ERROR and IMAGE_ID POINT2D_IDX of each view")
-            reals = text.numbers([*words[1:4], words[7]])
+            reals = text.numbers(words[1:8])
             table.add(text.whole(words[0]), (len(words) - 8) // 2, *reals)
     return table.points()
 
@@ -387,12 +389,12 @@ class _PointTable:
         self._whole, self._real = array("q"), array("d")
 
     def add(self, number: int, track: int, *reals: float) -> None:
-        """reals: x, y, z, error."""
+        """reals: x, y, z, red, green, blue, error."""
         self._whole.extend((number, track))
         self._real.extend(reals)
 
     def points(self) -> ModelPoints:
         """All of them."""
-        whole = np.array(self._whole, dtype=np.int64).reshape(-1, 2)
-        real = np.array(self._real, dtype=np.float64).reshape(-1, 4)
-        return ModelPoints(whole[:, 0], real[:, :3], real[:, 3], whole[:, 1])
+        whole, real = np.array(self._whole, np.int64).reshape(-1, 2), np.array(self._real, np.float64).reshape(-1, 7)
+        colors = np.nan_to_num(real[:, 3:6]).clip(0, 255)
+        return ModelPoints(whole[:, 0], real[:, :3], colors.astype(np.uint8), real[:, 6], whole[:, 1])

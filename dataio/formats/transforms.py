@@ -34,6 +34,7 @@ from dataio.formats.named_splits import split_labels
 from dataio.formats.transforms_dialects import lens_kind, look_over
 from dataio.lens import Lens
 from dataio.pictures import images
+from dataio.pictures.images import UInt8
 from dataio.quantities.sources import named_in_frames
 from dataio.scene import DataConfig
 from dataio.views import Views, without_twins
@@ -153,6 +154,7 @@ def _parse_file(path: Path, allow_outside: bool, split: str | None) -> Views:
         intrinsics, size = picture_folders.fitted(intrinsics, size, paths, where=where)
     world_from_saved = _world_from_saved(content, where)
     unit = float(np.cbrt(np.linalg.det(world_from_saved[:3, :3])))
+    points, colors = folder.points(content.ply_file_path, f"{where}: ply_file_path", world_from_saved)
     return Views(
         source=path,
         names=[Path(os.path.relpath(image, path.parent)).as_posix() for image in paths],
@@ -164,7 +166,8 @@ def _parse_file(path: Path, allow_outside: bool, split: str | None) -> Views:
         distortion=np.array(list(map(_distortion, lenses, keys, kinds))),
         lens=np.array(kinds, dtype=np.int64),
         depth_unit=content.depth_unit_scale_factor * unit,
-        points=folder.points(content.ply_file_path, f"{where}: ply_file_path", world_from_saved),
+        points=points,
+        point_colors=colors,
         up=world_from_saved[:3, 2] / unit,
     ).with_files(named_in_frames(extras, folder.find, where))
 
@@ -319,13 +322,16 @@ class _Folder:
         key = f"{where}.file_path"
         return images.named(self.file.parent, name, where=key, allow_outside=self.allow_outside)
 
-    def points(self, name: str | None, where: str, world_from_saved: Float64) -> Float64 | None:
+    def points(
+        self, name: str | None, where: str, world_from_saved: Float64
+    ) -> tuple[Float64 | None, UInt8 | None]:
+        """Points [P, 3] of a .ply, and their colors [P, 3] where it has them."""
         if name is None:
-            return None
+            return None, None
         path = self.find(name, where)
         if not path.is_file():
             notice(f"{where} - {shown(path)} is missing, going on without its points")
-            return None
+            return None, None
         import trimesh  # takes longer to import than all formats
 
         try:
@@ -333,5 +339,8 @@ class _Folder:
             points = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)
         except Exception as error:  # trimesh raises whatever its parsers raise
             raise InputError(f"{shown(path)} - cannot be read as PLY: {shown(error)}") from error
-        points = points[np.isfinite(points).all(axis=-1)]
-        return np.asarray(points @ world_from_saved[:3, :3].T + world_from_saved[:3, 3])
+        finite = np.isfinite(points).all(axis=-1)
+        colors = np.asarray(getattr(loaded, "colors", ()))  # of a cloud
+        known = colors.dtype == np.uint8 and colors.shape[:1] == points.shape[:1] and colors.ndim == 2
+        moved = points[finite] @ world_from_saved[:3, :3].T + world_from_saved[:3, 3]
+        return np.asarray(moved), colors[finite, :3] if known else None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,27 +12,59 @@ from PIL import Image, ImageDraw
 
 from dataio.cameras import Cameras
 from engine.rendering.modes import SOLID
+from engine.run import Run
 from models.rendering.frames import directions_of, size_of
 from models.rendering.renderers.base import Renderer, Source
 from models.rendering.renderers.lattice import LatticeRendererConfig
 from models.rendering.renderers.mesh import MeshRendererConfig
+from utils.errors import InputError, first_line
 from utils.paths.camera_paths import Around, look_at
 from utils.pictures.images import Picture, shade_normal, turbo
 from utils.pictures.sheets import Panel, sheet
 
 Floats = NDArray[np.float64]
+UInt8 = NDArray[np.uint8]
 Ink = tuple[int, ...]
 SIDE, FOCAL = 900, 1100.0  # pixels of a panel
 ELEVATION, ABOVE = np.radians(25.0), np.radians(89.9)
 SHOWN_AS_FRUSTA = 24  # cameras of a path; the others are points
 PHOTOGRAPH, LINE = (150, 150, 150), 3
+MOST_POINTS, UNCOLORED = 20_000, (70, 110, 80)  # of the sparse points that are drawn; those whose color is not known
+BEHIND = 0.05  # scene units that a point may lie behind the surface and is drawn: points are no nearer to the truth
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
 
-def preview(source: Source, renderer: Renderer, along: Cameras) -> Picture:
+@dataclass(frozen=True)
+class SparsePoints:
+    """Sparse points of the data: places [P, 3], scene frame, and colors [P, 3]."""
+
+    places: Floats
+    colors: UInt8
+
+
+def sparse_points(run: Run) -> SparsePoints | None:
+    """Sparse points of a run's data, evenly chosen where there are many; None, where they have none.
+
+    No picture is decoded. Where the data cannot be read, that is a line, and None.
+    """
+    try:
+        outline = run.config.data.inspect().outline
+        scene = outline().reframed(run.world_from_scene) if outline is not None else None
+    except InputError as error:
+        print(f"note: without sparse points: {first_line(error)}", file=sys.stderr)
+        return None
+    if scene is None or scene.points is None or not len(scene.points):
+        return None
+    chosen = np.random.default_rng(0).permutation(len(scene.points))[:MOST_POINTS]
+    places = scene.points[chosen].astype(np.float64)
+    colors = scene.point_colors
+    return SparsePoints(places, np.full((len(places), 3), UNCOLORED, np.uint8) if colors is None else colors[chosen])
+
+
+def preview(source: Source, renderer: Renderer, along: Cameras, points: SparsePoints | None = None) -> Picture:
     """[H, W, 3] a path's cameras, blue at the first to red at the last, and the photographs' in gray; scene frame.
 
-    renderer: of the surface, see `surface_of`.
+    renderer: of the surface, see `surface_of`. points: drawn on it, and where it hides them not.
     """
     up = source.world_from_scene[:3, :3].T @ source.up
     along, given = along.to("cpu"), source.cameras.to("cpu")
@@ -38,7 +73,7 @@ def preview(source: Source, renderer: Renderer, along: Cameras) -> Picture:
     panels = []
     for label, elevation in (("path, blue to red", ELEVATION), ("from above", ABOVE)):
         eye = overview(places, up, azimuth, elevation)
-        picture = Image.fromarray(_surface(renderer, eye.to(source.device)))
+        picture = Image.fromarray(_surface(renderer, eye.to(source.device), points))
         _draw(ImageDraw.Draw(picture), eye, along, given)
         panels.append(Panel(np.asarray(picture), label))
     return sheet(panels, columns=2)
@@ -69,9 +104,28 @@ def _upright(pose: Floats) -> Floats:
     return -pose[:, 1]
 
 
-def _surface(renderer: Renderer, eye: Cameras) -> Picture:
+def _surface(renderer: Renderer, eye: Cameras, points: SparsePoints | None) -> Picture:
     frame = renderer(eye, 0)
-    return shade_normal(frame.normal.numpy(), directions_of(eye, 0).cpu().numpy(), frame.opacity.numpy() > SOLID)
+    solid = frame.opacity.numpy() > SOLID
+    picture = shade_normal(frame.normal.numpy(), directions_of(eye, 0).cpu().numpy(), solid)
+    if points is not None:
+        put_points(picture, eye.to("cpu"), points, np.where(solid, frame.depth.numpy(), np.inf))
+    return picture
+
+
+def put_points(picture: Picture, eye: Cameras, points: SparsePoints, hidden: NDArray[np.floating]) -> None:
+    """Draw points into a picture [H, W, 3], each as four pixels, nearer ones over those behind.
+
+    hidden: [H, W] the distance beyond which nothing is seen, scene units.
+    """
+    pixels = np.nan_to_num(_project(eye, points.places), nan=-1.0)
+    distance = np.linalg.norm(points.places - _centers(eye), axis=1)
+    column, row = np.floor(pixels.clip(-1, 2 * SIDE)).astype(np.int64).T
+    height, width = hidden.shape
+    inside = np.flatnonzero((column >= 0) & (column < width - 1) & (row >= 0) & (row < height - 1))
+    seen = inside[distance[inside] < hidden[row[inside], column[inside]] + BEHIND]
+    for index in seen[np.argsort(-distance[seen])].tolist():
+        picture[row[index] : row[index] + 2, column[index] : column[index] + 2] = points.colors[index]
 
 
 def _draw(draw: ImageDraw.ImageDraw, eye: Cameras, along: Cameras, given: Cameras) -> None:

@@ -69,7 +69,7 @@ def parameters(shot: Shot, view: int) -> list[float]:
 
 
 def colmap_text(shot: Shot, folder: Path, model: str = "sparse/0") -> None:
-    """images/ and a text model, one camera per image, all points seen by all."""
+    """images/ and a text model, one camera per image, all points seen by all, the i-th with the color (i, 2, 3)."""
     place = folder / model
     place.mkdir(parents=True, exist_ok=True)
     cameras, photos, points = ["# comment"], ["# comment", ""], ["# comment"]
@@ -83,7 +83,8 @@ def colmap_text(shot: Shot, folder: Path, model: str = "sparse/0") -> None:
         pairs = [f"{x!r} {y!r} {index + 5}" for index, (x, y) in enumerate(seen.tolist())]
         photos.append(" ".join(["1.5 2.5 -1", *pairs]))
     track = " ".join(f"{view + 1} 0" for view in range(len(shot.names)))
-    points += [f"{i + 5} {x!r} {y!r} {z!r} 1 2 3 0.1 {track}" for i, (x, y, z) in enumerate(shot.points.tolist())]
+    numbered = enumerate(shot.points.tolist())
+    points += [f"{i + 5} {x!r} {y!r} {z!r} {i % 256} 2 3 0.1 {track}" for i, (x, y, z) in numbered]
     for part, lines in {"cameras": cameras, "images": photos, "points3D": points}.items():
         (place / f"{part}.txt").write_text("\n".join(lines) + "\n")
 
@@ -103,7 +104,7 @@ def colmap_binary(shot: Shot, folder: Path, model: str = "sparse/0", *, errors: 
         photos += struct.pack("<Q", len(seen) + 1) + struct.pack("<2dq", 1.5, 2.5, -1)
         photos += b"".join(struct.pack("<2dq", x, y, index + 5) for index, (x, y) in enumerate(seen))
     for index, point in enumerate(shot.points):
-        points += struct.pack("<Q3d3BdQ", index + 5, *point, 1, 2, 3, errors, count)
+        points += struct.pack("<Q3d3BdQ", index + 5, *point, index % 256, 2, 3, errors, count)
         points += b"".join(struct.pack("<II", view + 1, 0) for view in range(count))
     for part, number, content in (
         ("cameras", count, cameras), ("images", count, photos), ("points3D", len(shot.points), points),

@@ -47,6 +47,8 @@ def test_poses_intrinsics_points_and_pixels(written, tmp_path):
     np.testing.assert_allclose(views.intrinsics, written.intrinsics[order])
     assert views.points is not None and views.tracks is not None
     np.testing.assert_allclose(views.points, written.points)
+    colors = [[i % 256, 2, 3] for i in range(len(written.points))]
+    assert views.point_colors is not None and views.point_colors.tolist() == colors
     seen = np.array(written.observations())[order]
     np.testing.assert_allclose(views.tracks.pixel, seen[views.tracks.view, views.tracks.point])
     assert len(views.tracks.point) == seen.shape[0] * seen.shape[1]
@@ -197,6 +199,7 @@ def test_doubtful_points_are_left_out(tmp_path):
     assert views.points is not None and views.tracks is not None
     kept = np.delete(np.arange(300), [*range(20), 50])
     np.testing.assert_allclose(views.points, shot.points[kept])
+    assert views.point_colors is not None and np.array_equal(views.point_colors[:, 0], kept % 256)
     seen = np.array(shot.observations())[in_order(shot)]
     np.testing.assert_allclose(views.tracks.pixel, seen[views.tracks.view, kept[views.tracks.point]])
     for options, count in (({"max_error": 20.0}, 299), ({"min_track": 9}, 279)):  # none has nine: better these

@@ -99,15 +99,17 @@ def test_applied_transform_is_undone(tmp_path):
         moved[:3, :3], moved[:3, 3] = turn[:, :3] @ pose[:3, :3], (saved @ pose)[:3, 3]
         frame["transform_matrix"] = made_data.opengl(moved).tolist()
     points = np.random.default_rng(0).normal(size=(50, 3))
-    trimesh.PointCloud(points @ saved[:3, :3].T + saved[:3, 3]).export(tmp_path / "points.ply")
+    colors = np.random.default_rng(1).integers(0, 256, (50, 3)).astype(np.uint8)
+    trimesh.PointCloud(points @ saved[:3, :3].T + saved[:3, 3], colors).export(tmp_path / "points.ply")
     content["ply_file_path"] = "points.ply"
     made_data.write(tmp_path / "transforms.json", content)
     views = parsed(tmp_path)
     np.testing.assert_allclose(views.camera_to_world, poses, atol=1e-12)
     np.testing.assert_allclose(views.points, points, atol=1e-5)
+    assert np.array_equal(views.point_colors, colors)
     np.testing.assert_allclose(views.up, np.linalg.inv(turn[:, :3])[:, 2], atol=1e-12)
     scene = TransformsData(path=str(tmp_path)).load()
-    assert scene.points is not None
+    assert scene.points is not None and scene.point_colors is not None
     np.testing.assert_allclose(
         scene.points @ scene.world_from_scene[:3, :3].T + scene.world_from_scene[:3, 3], points, atol=1e-5
     )
