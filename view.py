@@ -7,6 +7,7 @@ import secrets
 import socket
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from models.rendering.renderers.base import RendererConfig
 
 MESHES = (".ply", ".obj", ".glb", ".stl")
-THUMBNAIL = 96  # pixels
+THUMBNAIL, SMALL = 96, 32  # pixels of the longer side: of a photograph in a camera, of a picture that nobody sees
 EXAMPLE = """examples:
   python view.py runs/demo
   python view.py runs/demo/meshes/mesh.ply
@@ -122,17 +123,27 @@ def served(args: argparse.Namespace, shown: Shown) -> Panel:
     # A client may go while its picture is made.
     warnings.filterwarnings("ignore", "Queued a .* on a closed connection")
     token = None if args.host in LOOPBACK else secrets.token_urlsafe(24)
-    warm_up(shown)
+    rate = warm_up(shown)
     server = start_server(args.host, args.port, Guard.of(args.host, token), Path(args.shown).name)
     panel = Panel(server, shown)
+    panel.painter.rate = rate or panel.painter.rate
     print(places(args.host, server.get_port(), token), flush=True)
     return panel
 
 
-def warm_up(shown: Shown) -> None:
-    """Compile what is compiled at the first picture, before anybody waits for one."""
-    if shown.renderer is not None:
-        shown.renderer(shown.source.cameras[:1].scaled(16 / float(shown.source.cameras.size[0].max())), 0)
+def warm_up(shown: Shown) -> float | None:
+    """Compile what is compiled at the first picture, before anybody waits for one.
+
+    Returns how many rays a second are rendered since, so that the first picture is as coarse as it must be; None where
+    the browser draws all.
+    """
+    if shown.renderer is None:
+        return None
+    small = shown.source.cameras[:1].scaled(SMALL / float(shown.source.cameras.size[0].max()))
+    shown.renderer(small, 0)
+    begun = time.perf_counter()
+    shown.renderer(small, 0)
+    return int(small.size[0].prod()) / max(time.perf_counter() - begun, 1e-6)
 
 
 def places(host: str, port: int, token: str | None) -> str:
@@ -157,7 +168,11 @@ def add_tools(panel: Panel, folder: Path, config: RendererConfig | None, thumbna
 
 
 def show_photographs(panel: Panel) -> None:
-    """Put the photographs into the cameras, where the data are still there; a convenience, so no failure."""
+    """Put the photographs into the cameras, where the data are still there; a convenience, so no failure.
+
+    They are read once somebody looks, and after the first picture, which they would make wait.
+    """
+    panel.painted.wait()
     run = panel.shown.run
     assert run is not None
     try:

@@ -33,28 +33,34 @@ class Request:
 
 
 class Canvas:
-    """The tiles of a picture, as far as they have come."""
+    """The tiles of a picture, as far as they have come; passes from coarse to fine."""
 
     def __init__(self, width: int, height: int) -> None:
-        self.size = width, height
+        self.width, self.step = width, 0  # every so manyth pixel has a value, 0: none has
         self.parts = {name: torch.zeros(height, width, *shape) for name, shape in _PARTS.items()}
 
     def put(self, tile: Tile) -> None:
         """Take a tile; until a finer one comes, a pixel stands for its square."""
-        width, height = self.size
-        x, y = tile.pixels % width, tile.pixels // width
-        for down in range(tile.step):
-            for right in range(tile.step):
-                kept = (x + right < width) & (y + down < height)
-                at = (y + down)[kept], (x + right)[kept]
-                for name, part in self.parts.items():
-                    value: Tensor | None = getattr(tile, name)
-                    if value is not None:
-                        part[at] = value[kept]
+        self._fill(tile.step)
+        at = tile.pixels // self.width, tile.pixels % self.width
+        for name, part in self.parts.items():
+            value: Tensor | None = getattr(tile, name)
+            if value is not None:
+                part[at] = value
 
     def frame(self, step: int) -> Frame:
         """Every `step`th pixel in both axes."""
+        self._fill(step)
         return Frame(**{name: part[::step, ::step].clone() for name, part in self.parts.items()})
+
+    def _fill(self, step: int) -> None:
+        """Give every `step`th pixel the value of the square that it is in; only pixels that a pass asks for cost."""
+        coarse = self.step or step
+        for part in self.parts.values() if coarse > step else ():
+            filled = part[::coarse, ::coarse].repeat_interleave(coarse // step, 0).repeat_interleave(coarse // step, 1)
+            fine = part[::step, ::step]
+            fine.copy_(filled[: fine.shape[0], : fine.shape[1]])
+        self.step = min(coarse, step)
 
 
 _PARTS: dict[str, tuple[int, ...]] = {"color": (3,), "depth": (), "normal": (3,), "opacity": ()}

@@ -18,6 +18,7 @@ from engine.viewer.painter import Painter, Request, camera_of
 from engine.viewer.server import Server
 from engine.viewer.shown import MESH, NOTHING, SLICE, Shown, depth_along_axis, glb_of, picture_of
 from models.rendering.frames import Frame, directions_of, size_of
+from utils import memory
 
 Floats = NDArray[np.float64]
 MOST_CAMERAS = 512
@@ -46,12 +47,13 @@ class Panel:
         self.server, self.shown, self.painter = server, shown, Painter()
         self.look = Look(shown.views[0])
         self.lock = threading.Lock()
+        self.painted = threading.Event()  # somebody has seen a picture
         self.mesh: Any = None
         self.frusta: dict[tuple[str, int], Any] = {}
         self._set_scene()
         self._add_views()
         server.on_client_connect(self._come)
-        server.on_client_disconnect(lambda client: self.painter.forget(client.client_id))
+        server.on_client_disconnect(self._go)
 
     # --- the scene -------------------------------------------------------------------------------------------------
 
@@ -141,6 +143,10 @@ class Panel:
         client.camera.on_update(lambda camera: self.paint(camera.client))
         self.paint(client)
 
+    def _go(self, client: Any) -> None:
+        self.painter.forget(client.client_id)
+        memory.give_back()
+
     def repaint(self) -> None:
         """Render for all who look."""
         for client in self.server.get_clients().values():
@@ -157,6 +163,7 @@ class Panel:
         if shown.renderer is None or look.view == MESH:
             self.painter.forget(client.client_id)
             client.scene.set_background_image(BLANK, depth=np.full((1, 1), NOTHING, np.float32))
+            self.painted.set()
             return
         renderer = shown.slicer(look.axis, look.offset) if look.view == SLICE else shown.renderer
         camera = camera_of(pose_of(client), client.camera.fov, *self._size(client), shown.source.device)
@@ -168,6 +175,7 @@ class Panel:
             directions = directions_of(rays, 0, step).numpy()
             depth = depth_along_axis(frame, directions, rays.forward[0].numpy())
             client.scene.set_background_image(picture_of(look.view, frame, directions), format="jpeg", depth=depth)
+            self.painted.set()
 
         self.painter.ask(client.client_id, Request(renderer, camera, deliver))
 

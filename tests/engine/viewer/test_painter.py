@@ -54,6 +54,34 @@ def test_a_pixel_stands_for_its_square_until_a_finer_tile_comes() -> None:
     assert canvas.frame(1).depth.tolist() == expected and canvas.frame(2).depth.tolist() == [[1, 3, 2], [1, 4, 2]]
 
 
+@pytest.mark.parametrize("width, height, coarse", [(7, 5, 8), (16, 9, 4), (1, 1, 2), (33, 20, 16)])
+def test_half_a_pass_shows_the_pass_before_in_the_rest(width: int, height: int, coarse: int) -> None:
+    """Of each pass but the first half of the pixels: all others have the value of the last square around them."""
+    canvas, expected = Canvas(width, height), np.zeros((height, width))
+    for number, part in enumerate(passes(width, height, coarse)):
+        pixels = part.pixels(0, len(part) if number == 0 else len(part) // 2, torch.device("cpu"))
+        values = pixels.float() + 1000 * number
+        canvas.put(Tile(pixels=pixels, step=part.step, depth=values, opacity=torch.ones(len(pixels))))
+        for pixel, value in zip(pixels.tolist(), values.tolist(), strict=True):
+            y, x = divmod(pixel, width)
+            expected[y : y + part.step, x : x + part.step] = value
+        found = canvas.frame(part.step).depth.numpy()
+        assert np.array_equal(found, expected[:: part.step, :: part.step])
+
+
+def test_a_coarse_picture_costs_what_its_pixels_cost() -> None:
+    """A thirtieth of the rays in a fifth of the time at the most, where filling every square took the same time."""
+    half = torch.arange(512)
+    tile = Tile(pixels=half * 32, step=32, depth=half.float(), opacity=torch.ones(512))
+    canvas, begun = Canvas(512 * 32, 32), time.process_time()
+    canvas.put(tile)
+    canvas.frame(32)
+    coarse = time.process_time() - begun
+    begun = time.process_time()
+    canvas.frame(1)
+    assert coarse < (time.process_time() - begun) / 5
+
+
 @pytest.mark.parametrize("pixels, rate, expected", [(1000, 1e4, 1), (1001, 1e4, 2), (64_000, 1e4, 8), (10**9, 1.0, 32)])
 def test_the_first_picture_takes_a_tenth_of_a_second(pixels: int, rate: float, expected: int) -> None:
     assert coarse_for(pixels, rate) == expected

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +16,11 @@ import torch
 import trimesh
 
 import view
+from dataio.cameras import Cameras
 from engine.viewer.keyframes import KeyFrame, path_through, write_next
 from engine.viewer.shown import MESH, NOTHING, depth_along_axis, glb_of, open_mesh, picture_of
-from models.rendering.frames import Frame
+from models.rendering.frames import Frame, Tile
+from models.rendering.renderers.base import Renderer
 from tests.support.made_runs import WORLD, ball, ring_cameras
 from utils.errors import InputError
 from utils.meshing.glb import read_glb
@@ -82,6 +88,44 @@ def test_a_crop_box_is_said_in_the_world() -> None:
     low, high = np.array([-0.1, 0.2, 0.0]), np.array([0.3, 0.4, 0.5])
     said = crop_command(Path("runs/a b"), low, high, WORLD)
     assert said == "python extract_mesh.py 'runs/a b' --crop=4.2,-1.2,3,4.6,-0.4,4"
+
+
+class Slow(Renderer):
+    """A thousand rays a second, but for the first picture, which takes longer."""
+
+    made = 0
+
+    def tiles(self, cameras: Cameras, index: int, *, coarse: int = 1) -> Iterator[Tile]:
+        count = int(cameras.size[index].prod())
+        time.sleep(count / 1000 + (0.3 if self.made == 0 else 0))
+        self.made += 1
+        yield Tile(pixels=torch.arange(count), step=1, depth=torch.ones(count), opacity=torch.ones(count))
+
+
+def test_a_viewer_knows_how_fast_it_renders_before_anybody_looks() -> None:
+    """A picture of 32 x 21, of cameras with 60 x 40, before which one was compiled."""
+    cameras: Any = SimpleNamespace(source=SimpleNamespace(cameras=ring_cameras()), renderer=Slow())
+    rate = view.warm_up(cameras)
+    assert rate is not None and 400 < rate <= 1000 and cameras.renderer.made == 2
+    assert view.warm_up(SimpleNamespace(renderer=None)) is None  # type: ignore[arg-type]
+
+
+def test_photographs_are_read_after_the_first_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    read: list[str] = []
+
+    def load_scene() -> Any:
+        read.append("now")
+        raise InputError("data: no such folder")
+
+    panel: Any = SimpleNamespace(painted=threading.Event(), shown=SimpleNamespace(run=SimpleNamespace()))
+    panel.shown.run.load_scene = load_scene
+    reading = threading.Thread(target=view.show_photographs, args=(panel,))
+    reading.start()
+    time.sleep(0.05)
+    assert read == []
+    panel.painted.set()
+    reading.join(20)
+    assert read == ["now"] and "no photographs in the cameras: data: no such folder" in capsys.readouterr().out
 
 
 def test_places_to_look_from(tmp_path: Path) -> None:
