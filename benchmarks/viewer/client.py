@@ -43,23 +43,9 @@ class Client:
 
     def messages(self, timeout: float) -> list[dict[str, Any]]:
         """What comes next, pictures as bytes."""
-        import msgspec
-        import zstandard
-
         data = self.socket.recv(timeout=timeout)
         assert isinstance(data, bytes)
-        end = 16 + int.from_bytes(data[8:16], "little")
-        found = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(data[16:end]))
-        parts, at = [], end
-        for length in found["binaryBufferLengths"]:
-            at += -at % 8
-            parts.append(data[at : at + length])
-            at += length
-        for message in found["messages"]:
-            for name, value in message.items():
-                if isinstance(value, dict) and "__binary_index" in value:
-                    message[name] = parts[value["__binary_index"]]
-        return list(found["messages"])
+        return decoded(data)
 
     def picture(self, timeout: float = 20.0, *, least_width: int = 1) -> np.ndarray:
         """The next picture behind the scene that is at least so wide, [H, W, 3] uint8."""
@@ -80,3 +66,22 @@ class Client:
                 self.picture(seconds)
         except TimeoutError:
             return
+
+
+def decoded(data: bytes) -> list[dict[str, Any]]:
+    """The messages of a frame that a viewer sends, pictures as bytes."""
+    import msgspec
+    import zstandard
+
+    end = 16 + int.from_bytes(data[8:16], "little")
+    found = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(data[16:end]))
+    parts, at = [], end
+    for length in found["binaryBufferLengths"]:
+        at += -at % 8
+        parts.append(data[at : at + length])
+        at += length
+    for message in found["messages"]:
+        for name, value in message.items():
+            if isinstance(value, dict) and "__binary_index" in value:
+                message[name] = parts[value["__binary_index"]]
+    return list(found["messages"])
