@@ -46,11 +46,13 @@ def shown(text: object) -> str:
 def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) -> Path:
     """The path of a file that a data set names, refused when it leads out of the data set's folder.
 
-    root: the folder. name: relative path as written in the data. where: "file: key", for the message.
-    Raises InputError for empty, absolute, URL-like and home paths, NUL, `..` and links that lead outside.
+    root: the folder. name: relative path as written in the data, or an absolute one of a place where the folder was
+    before. where: "file: key", for the message.
+    Raises InputError for empty, other absolute, URL-like and home paths, NUL, `..` and links that lead outside.
     """
     if not _nameable(name) or "://" in name:
         raise InputError(f"{where} - got {shown(repr(name[:80]))} - expected the relative path of a file")
+    name = _since_moved(root, name)
     path = root / name
     if "\\" in name and not path.exists():
         path = root / name.replace("\\", "/")
@@ -66,6 +68,25 @@ def inside(root: Path, name: str, *, where: str, allow_outside: bool = False) ->
             "data.allow_outside=true permits it"
         )
     return path
+
+
+def is_absolute(name: str) -> bool:
+    """Whether data name a file by its place on some machine, this one or another, Windows included."""
+    return re.match(r"([A-Za-z]:)?[\\/]", name) is not None
+
+
+def _since_moved(root: Path, name: str) -> str:
+    """The name of a file in `root` whose folder was elsewhere when the name was written; other names as they are.
+
+    That is the longest end of an absolute path that leads nowhere now, which begins with a folder of `root`, or which
+    is a file in it.
+    """
+    if not is_absolute(name) or os.path.exists(name):
+        return name
+    parts = re.split(r"[\\/]+", name)
+    ends = ["/".join(parts[first:]) for first in range(1, len(parts))]
+    folders = (end for end in ends if "/" in end and (root / end).parent.is_dir())
+    return next(folders, parts[-1] if parts[-1] and (root / parts[-1]).is_file() else name)
 
 
 def within(root: Path, path: Path, *, allow_outside: bool) -> Path:

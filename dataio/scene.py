@@ -21,7 +21,7 @@ from dataio.held_out import held_out
 from dataio.pictures import cache, images
 from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
-from dataio.pictures.pixels import DecodeOptions, check_files, have_masks, read_pixels
+from dataio.pictures.pixels import DecodeOptions, check_files, read_pixels
 from dataio.placement import placed
 from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
@@ -202,9 +202,10 @@ class DataConfig(Part):
         sketch = lru_cache(maxsize=1)(partial(outline, self, views))  # also for whoever asks what suits the data
         if _is_room(self, views) and "depth" not in views.files:
             sketch()  # refuses a room of which no points are known
-        said = f"{shown(said_of_splits(views, splits))}{said_of_points(self, views, sketch)}"
-        line = f"{shown(views.source)}: {len(views.names)} views, {said}"
-        return Inspection(line, frozenset(quantity.name for quantity in present), sketch)
+        names = frozenset(quantity.name for quantity in present)
+        points = "" if "mask" in names else said_of_points(views, sketch)
+        line = f"{shown(views.source)}: {len(views.names)} views, {shown(said_of_splits(views, splits))}{points}"
+        return Inspection(line, names, sketch)
 
 
 def usable(config: DataConfig, views: Views) -> Views:
@@ -310,12 +311,12 @@ def said_of_splits(views: Views, splits: dict[str, npt.NDArray[np.int64]]) -> st
     return f"{len(test)} of them for tests{f' ({shown_})' if test else ''}"
 
 
-def said_of_points(config: DataConfig, views: Views, sketch: Callable[[], Scene]) -> str:
-    """How many of the sparse points that two views or more show the unit sphere holds.
+def said_of_points(views: Views, sketch: Callable[[], Scene]) -> str:
+    """How many of the sparse points that two views or more show the unit sphere holds; views without masks.
 
-    Nothing is said where no point is shown twice, and where only pixels, of masks or depths, say where the sphere is.
+    Nothing is said where no point is shown twice, and where only pixels, of depths, say where the sphere is.
     """
-    if views.points is None or views.depths is not None or have_masks(decode_options(config), views):
+    if views.points is None or views.depths is not None:
         return ""
     found = sketch()
     assert found.points is not None

@@ -147,5 +147,6 @@ def _size_fault(path: Source, size: npt.NDArray[np.int64]) -> str:
     width, height = images.image_size(path)
     if (width, height) == (int(size[0]), int(size[1])):
         return ""
-    turned = ", turned by an EXIF orientation?" if (height, width) == (int(size[0]), int(size[1])) else ""
-    return f"got an image of {width} x {height} - expected {size[0]} x {size[1]} as its camera (w, h) says{turned}"
+    turned = (height, width) == (int(size[0]), int(size[1]))
+    why = ", turned by an EXIF orientation? mogrify -auto-orient turns the pixels" if turned else ""
+    return f"got an image of {width} x {height} - expected {size[0]} x {size[1]} as its camera (w, h) says{why}"

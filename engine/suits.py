@@ -72,6 +72,8 @@ def _warnings(
     yield from config.model.foreground.field.warnings(about)
     for name, loss in config.losses.items():
         lacking = [quantity for quantity in loss.data_needs.pixels if quantity not in quantities]
+        if lacking == ["mask"] and about.background:
+            continue  # what a mask would take away, the background explains: such configs are for data without
         if lacking:
             words = " and ".join(f"{quantity}s" for quantity in lacking)
             yield f"losses.{name} asks for {words}, which these data lack: it goes without"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -22,28 +22,41 @@ LAYOUTS: dict[str, tuple[str | tuple[str, ...], ...]] = {
     "metashape": ("cameras.xml",),
 }
 HEIC, VIDEO = (".heic", ".heif", ".hif"), (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".insv")
+RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 MOST_LOOKED_AT = 5000  # files and folders
 
 
 def nearest_miss(path: Path) -> str:
     """One clause about a folder or file that no format recognizes: what it seems to be, and what to do."""
     entries = [path] if path.is_file() else list(_below(path))
-    suffixes = [entry.suffix.lower() for entry in entries]
-    heic = sum(suffix in HEIC for suffix in suffixes)
+    if not entries:
+        return "it is empty"
+    if (other := foreign(entries)) is not None:
+        return other
+    return _most_alike(path) if path.is_dir() else "expected a folder, or one of the files that a format names"
+
+
+def foreign(files: Sequence[Path]) -> str | None:
+    """One clause about photographs and videos among files that are read nowhere here, and what to do; None without."""
+    suffixes = [file.suffix.lower() for file in files]
+    heic, raw = (sum(suffix in kind for suffix in suffixes) for kind in (HEIC, RAW))
     if heic:
         return (
             f"{heic} HEIC photographs, which are not read: convert them to JPEG with their EXIF, for example by"
             " `heif-convert` or `sips -s format jpeg`"
         )
-    video = next((entry for entry, suffix in zip(entries, suffixes, strict=True) if suffix in VIDEO), None)
-    if video is not None:
+    if raw:
         return (
-            f"a video, {shown(video.name)}: take frames out of it first, for example `ffmpeg -i VIDEO -vf fps=2 -q:v 2"
-            " photos/%04d.jpg`, then `python prepare.py photos OUT`"
+            f"{raw} raw files of a camera, which are not read: develop them to JPEG with their EXIF, all in the same"
+            " way, for example by `darktable-cli`"
         )
-    if not entries:
-        return "it is empty"
-    return _most_alike(path) if path.is_dir() else "expected a folder, or one of the files that a format names"
+    video = next((file for file, suffix in zip(files, suffixes, strict=True) if suffix in VIDEO), None)
+    if video is None:
+        return None
+    return (
+        f"a video, {shown(video.name)}: take frames out of it first, for example `ffmpeg -i VIDEO -vf fps=2 -q:v 2"
+        " photos/%04d.jpg`, then `python prepare.py photos OUT`"
+    )
 
 
 def _most_alike(path: Path) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal
 
 from PIL import Image, ImageOps
 from pydantic import BaseModel, Field, ValidationError
 
-from dataio.files import MAX_FRAMES, need_folder, notice, shown
+from dataio.files import need_folder, notice, shown
 from dataio.formats.colmap import ColmapData
 from dataio.formats.colmap_model import count_photos
 from dataio.pictures import cache, images
-from dataio.pictures.exif import BROKEN_EXIF, Exif, read_exif
+from dataio.pictures.exif import BROKEN_EXIF, Exif
+from dataio.pictures.photographs import Source, only_photographs, read_source
 from dataio.scene import DataConfig, Inspection, Scene
 from dataio.sfm.structure_from_motion import (
     Effort,
@@ -35,11 +36,9 @@ from utils.errors import InputError, StorageError
 from utils.files import link_or_copy, replacing, write_json
 
 VERSION = 1  # of what is made of photographs
-LEAST_PHOTOS = 3
 ENOUGH = 0.6  # of the photographs; below that there is advice
 REPORT, WORK = "prepared.json", "work"
 INSIDE = "images"
-BESIDE = ("Thumbs.db", "desktop.ini")
 
 
 class Prepared(BaseModel):
@@ -74,13 +73,6 @@ def advice() -> list[str]:
     ]
 
 
-class Source(NamedTuple):
-    """The photographs, in the order of their names."""
-
-    paths: list[Path]
-    exifs: list[Exif]
-
-
 class PhotosData(DataConfig):
     """A folder with photographs and nothing else, or with such a folder in it, called images."""
 
@@ -112,13 +104,13 @@ class PhotosData(DataConfig):
     @classmethod
     def recognizes(cls, path: Path) -> bool:
         """A folder with pictures and no other files or folders; beside one that is called images may be anything."""
-        return _only_photographs(path) or _only_photographs(path / INSIDE)
+        return only_photographs(path) or only_photographs(path / INSIDE)
 
     def folder(self) -> Path:
         """`path`, or the folder called images in it where that holds the photographs. Raises InputError."""
         path = need_folder(self.path)
         inside = path / INSIDE
-        return inside if _only_photographs(inside) and not _only_photographs(path) else path
+        return inside if only_photographs(inside) and not only_photographs(path) else path
 
     def inspect(self) -> Inspection:
         """What is known; no poses are looked for, but those that were found before are looked at. Raises InputError."""
@@ -129,6 +121,7 @@ class PhotosData(DataConfig):
         need_pycolmap()
         line = f"{shown(photos)}: {len(source.paths)} photographs, whose poses will be found first"
         masked = self.masks != "off" and all(map(images.has_alpha, source.paths))
+        masked = masked and not all(map(images.is_opaque, source.paths))
         return Inspection(line, frozenset({"mask"} if masked else ()))
 
     def parse(self) -> Views:
@@ -189,12 +182,13 @@ def _prepare(config: PhotosData, source: Source, folder: Path, state: str) -> Pr
     need_pycolmap()
     _clear(folder)
     work = folder / WORK
-    exifs = list(source.exifs)
-    copies = [upright(path, exif, folder / "images") for path, exif in zip(source.paths, exifs, strict=True)]
+    _, names, exifs = source = source.decodable()
+    copies = [folder / INSIDE / name for name in names]
+    for path, exif, copy in zip(source.paths, exifs, copies, strict=True):
+        upright(path, exif, copy)
     sizes = [images.image_size(copy) for copy in copies]
-    names = [copy.name for copy in copies]
     models = find_models(
-        folder / "images",
+        folder / INSIDE,
         camera_groups(names, exifs, sizes, config.lens),
         choose_pairs(exifs, config.matching),
         work=work,
@@ -214,45 +208,15 @@ def _prepare(config: PhotosData, source: Source, folder: Path, state: str) -> Pr
     return report
 
 
-def _only_photographs(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    names = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name not in BESIDE]
-    pictures = [entry for entry in names if images.is_picture(Path(entry.name)) and entry.is_file()]
-    return len(pictures) == len(names) >= LEAST_PHOTOS
-
-
-def read_source(photos: Path) -> Source:
-    """The photographs of a folder, in the order of their names, and what they say of themselves.
-
-    Raises InputError for fewer than three, and for names that are no text.
-    """
-    if not photos.is_dir():
-        raise InputError(f"{shown(photos)} - not a folder - expected a folder of photographs")
-    paths = images.pictures_in(photos)
-    if not LEAST_PHOTOS <= len(paths) <= MAX_FRAMES:
-        raise InputError(f"{shown(photos)} - got {len(paths)} photographs - expected {LEAST_PHOTOS} to {MAX_FRAMES}")
-    strange = next((path.name for path in paths if not _is_text(path.name)), None)
-    if strange is not None:
-        raise InputError(f"{shown(photos)} - got the name {shown(repr(strange))} - expected names in UTF-8")
-    return Source(paths, [read_exif(path) for path in paths])
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name is text: the bytes of one that is not stand in it as lone surrogates."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def upright(path: Path, exif: Exif, folder: Path) -> Path:
-    """A copy of a photograph in `folder` that needs no turning: linked where it is one, else turned.
+def upright(path: Path, exif: Exif, copy: Path) -> None:
+    """Make a file of a photograph that needs no turning: linked where it is one, else turned.
 
     Raises InputError for a photograph that cannot be decoded.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    copy = folder / path.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
     if exif.orientation == 1:
         link_or_copy(path, copy)
-        return copy
+        return
     try:
         with images.opened(path) as picture:
             turned = ImageOps.exif_transpose(picture)
@@ -263,12 +227,12 @@ def upright(path: Path, exif: Exif, folder: Path) -> Path:
         if isinstance(error, StorageError):
             raise
         raise InputError(f"{shown(path)} - damaged image: {shown(error)}") from error
-    return copy
 
 
 def _state(source: Source, effort: Effort) -> str:
     """Changes when a photograph or an option does."""
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source.paths]
+    states = [path.stat() for path in source.paths]
+    files = [(name, state.st_size, state.st_mtime_ns) for name, state in zip(source.names, states, strict=True)]
     return cache.digest([VERSION, files, list(vars(effort).values())])
 
 

@@ -23,6 +23,7 @@ from dataio.files import (
     MAX_MISSING_SHARE,
     Float64,
     inside,
+    is_absolute,
     need_folder,
     notice,
     parse_json,
@@ -146,12 +147,12 @@ def _parse_file(path: Path, allow_outside: bool, split: str | None) -> Views:
     folder, lenses = _Folder(path, allow_outside), [frame.under(content) for frame in frames.values()]
     listed = [folder.image(frame.file_path, key) for frame, key in zip(frames.values(), keys, strict=True)]
     _say_suffixes(frames.values(), listed, where)
+    _say_moved(frames.values(), listed, where)
     paths = _smaller(listed, path.parent, where)
     kinds = [lens_kind(lens.camera_model, lens.is_fisheye, key) for lens, key in zip(lenses, keys, strict=True)]
     sizes = [_size(lens, image) for lens, image in zip(lenses, paths, strict=True)]
     intrinsics, size = np.array(list(map(_intrinsics, lenses, sizes, keys))), np.array(sizes, dtype=np.int64)
-    if paths != listed:
-        intrinsics, size = picture_folders.fitted(intrinsics, size, paths, where=where)
+    intrinsics, size = picture_folders.fitted(intrinsics, size, paths, where=where)
     world_from_saved = _world_from_saved(content, where)
     unit = float(np.cbrt(np.linalg.det(world_from_saved[:3, :3])))
     points, colors = folder.points(content.ply_file_path, f"{where}: ply_file_path", world_from_saved)
@@ -191,6 +192,15 @@ def _say_suffixes(frames: Iterable[Frame], paths: list[Path], where: str) -> Non
     other = [path for path in other if path.is_file()]
     if other:
         notice(f"{where} - {len(other)} pictures have another suffix than is listed, as {shown(other[0].name)}")
+
+
+def _say_moved(frames: Iterable[Frame], paths: list[Path], where: str) -> None:
+    """A line where the file lists places that are no more, and the pictures came along with the folder."""
+    listed = {path: frame.file_path for frame, path in zip(frames, paths, strict=True) if path.is_file()}
+    other = {path: name for path, name in listed.items() if is_absolute(name) and Path(name).parent != path.parent}
+    if other:
+        path, name = next(iter(other.items()))
+        notice(f"{where} - {len(other)} pictures are listed elsewhere, as {name}: taken from {shown(path.parent)}")
 
 
 def _smaller(paths: list[Path], folder: Path, where: str) -> list[Path]:

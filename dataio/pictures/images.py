@@ -76,7 +76,9 @@ def has_alpha(path: Source) -> bool:
 
 
 def is_opaque(path: Source) -> bool:
-    """Whether the alpha of a picture is 255 everywhere, as where a program writes one that says nothing."""
+    """Whether a picture has no alpha, or one of 255 everywhere, as where a program writes one that says nothing."""
+    if not has_alpha(path):
+        return True
     _, alpha = read_image(path)
     return alpha is None or bool(alpha.min() == 255)
 

@@ -179,12 +179,14 @@ def have_masks(options: DecodeOptions, views: Views) -> bool:
     lacking = [shown(path) for path in views.images if not images.has_alpha(path)]
     if options.masks in ("composite", "keep") and len(lacking) == len(views.images):
         raise InputError(f"data.masks: {options.masks} - {shown(views.source)} has neither masks nor alpha")
-    if lacking and len(lacking) < len(views.images):
-        raise InputError(f"{lacking[0]} - has no mask or alpha, others have - expected all or none")
-    if not lacking and options.masks == "auto" and all(map(images.is_opaque, views.images)):
+    if len(lacking) == len(views.images):
+        return False
+    if options.masks == "auto" and all(map(images.is_opaque, views.images)):
         notice(f"{shown(views.source)} - the pictures' alpha is opaque everywhere: taken as no mask")
         return False
-    return not lacking
+    if lacking:
+        raise InputError(f"{lacking[0]} - has no mask or alpha, others have - expected all or none")
+    return True
 
 
 def _all_white(masks: Sequence[Source], views: Views) -> bool:

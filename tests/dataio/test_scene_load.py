@@ -109,6 +109,18 @@ def test_masks_are_asked_for_but_missing(tmp_path):
         TransformsData(path=str(tmp_path)).load()
 
 
+def test_an_opaque_alpha_of_some_pictures_says_nothing(tmp_path, capsys):
+    """As where one photograph was edited and saved with an alpha: it is no mask that the others lack."""
+    made_data.transforms(tmp_path)
+    expected = TransformsData(path=str(tmp_path)).load().images[4]
+    Image.open(tmp_path / "images/004.png").convert("RGBA").save(tmp_path / "images/004.png")
+    scene = TransformsData(path=str(tmp_path)).load()
+    assert scene.masks is None and np.array_equal(scene.images[4], expected)
+    assert "opaque everywhere" in capsys.readouterr().err
+    assert TransformsData(path=str(tmp_path)).inspect().quantities == frozenset()
+    assert capsys.readouterr().err.count("opaque everywhere") == 1
+
+
 def test_downscaled_views_see_the_same(tmp_path):
     alpha_set(tmp_path)
     full = TransformsData(path=str(tmp_path), radius=1.0, center=(0.0, 0.0, 0.0)).load()

@@ -91,6 +91,8 @@ def test_a_check_warns_as_training_does(tmp_path, capsys, monkeypatch, kind, con
     named = {"masks": "", "none": "neus_hash_open", "room": "neus_hash_room"}[kind]
     told = any("no background" in line and f"configs/{named}.yaml suits" in line for line in later)
     assert told == (config == "neus_hash" and bool(named))
+    missed = any("losses.mask asks for masks" in line for line in later)
+    assert missed == (config == "neus_hash" and kind != "masks")
     path = str(ROOT / f"configs/{config}.yaml")
     monkeypatch.setattr(sys, "argv", ["train.py", path, f"data.path={tmp_path}", "--check"])
     assert train.main() == 0

@@ -96,7 +96,7 @@ BAD_TRANSFORMS = {
     "width endless": (lambda c: c.update(w=10**399), ["w - ", "finite"]),
     "focal endless": (lambda c: c.update(fl_x=10**399), ["focal length"]),
     "width huge": (lambda c: c.update(w=2**60), ["24 x 16"]),
-    "size of others": (lambda c: c.update(w=48, h=32), ["24 x 16 - expected 48 x 32"]),
+    "size of others": (lambda c: c.update(w=48, h=64), ["24 x 16 - expected 48 x 64"]),
     "unknown model": (lambda c: c.update(camera_model="EQUIRECTANGULAR"), ["camera_model", "OPENCV"]),
     "file twice": (lambda c: every("file_path", "images/000.png")(c), ["images/000.png", "twice"]),
     "file missing": (lambda c: every("file_path", "images/x.png")(c), ["twice"]),

@@ -45,6 +45,27 @@ def test_pictures_with_another_suffix_are_found(tmp_path, capsys, suffix, listed
     assert ("10 pictures have another suffix than is listed" in capsys.readouterr().err) == bool(listed)
 
 
+@pytest.mark.parametrize("before", ["/home/anna/a/", "C:\\Users\\anna\\a\\", "D:/statue/", "\\\\server\\statue\\"])
+def test_a_folder_that_was_moved_keeps_its_pictures(before, tmp_path, capsys):
+    """Absolute paths of another place or machine: their ends are looked for in the folder, those of masks too."""
+    content = made_data.transforms(tmp_path)
+    for view, frame in enumerate(content["frames"]):
+        frame["mask_path"] = f"masks/{view}.png"
+        made_data.mask(tmp_path / frame["mask_path"])
+    made_data.write(tmp_path / "transforms.json", content)
+    expected = TransformsData(path=str(tmp_path)).parse()
+    (tmp_path / "images/003.png").unlink()
+    for frame in content["frames"]:
+        for key in ("file_path", "mask_path"):
+            name = frame[key] if "/" in before else frame[key].replace("/", "\\")
+            frame[key] = f"{before}{name}"
+    made_data.write(tmp_path / "transforms.json", content)
+    views = TransformsData(path=str(tmp_path)).parse()
+    assert list(views.images) == list(expected.images) and views.masks == expected.masks is not None
+    assert views.names == expected.names
+    assert f"9 pictures are listed elsewhere, as {content['frames'][0]['file_path']}" in capsys.readouterr().err
+
+
 def test_a_name_with_a_dot_is_not_another_pictures_stem(tmp_path):
     content = made_data.transforms(tmp_path)
     content["frames"][0]["file_path"] = "images/frame.0001"

@@ -17,7 +17,7 @@ from dataio.formats import photos
 from dataio.formats.photos import PhotosData, prepare, upright
 from dataio.formats.transforms import TransformsData
 from dataio.pictures.exif import ORIENTATION, Exif, Position, read_exif
-from dataio.pictures.images import read_image
+from dataio.pictures.images import image_size, read_image
 from dataio.recognition import AutoData
 from dataio.sfm import structure_from_motion
 from dataio.sfm.structure_from_motion import Effort, Limits, camera_groups, choose_pairs, find_models
@@ -74,7 +74,8 @@ def test_copies_are_upright(orientation: int, suffix: str, tmp_path: Path):
     blocks = np.kron(np.arange(24, dtype=np.uint8).reshape(4, 6) * 10, np.ones((16, 16), np.uint8))
     Image.fromarray(np.stack([blocks] * 3, axis=-1)).save(picture_at, exif=exif, quality=95)
     before = picture_at.read_bytes()
-    copy = upright(picture_at, read_exif(picture_at), tmp_path / "out")
+    copy = tmp_path / "out" / picture_at.name
+    upright(picture_at, read_exif(picture_at), copy)
     with Image.open(picture_at) as stored:
         expected = np.asarray(ImageOps.exif_transpose(stored))
     assert np.abs(read_image(copy)[0].astype(int) - expected).max() <= 6
@@ -208,6 +209,61 @@ def test_folders_that_cannot_be_used(tmp_path: Path, finder: Finder):
     picture(tmp_path / "odd" / os.fsdecode(b"caf\xe9.png"))
     with pytest.raises(InputError, match="expected names in UTF-8"):
         prepare(PhotosData(path=str(tmp_path / "odd")), tmp_path / "out")
+
+
+def test_photographs_in_folders_are_found_where_there_are_no_others(
+    tmp_path: Path, finder: Finder, capsys: pytest.CaptureFixture[str]
+):
+    """Each keeps its folder, in the order of the whole names; two of one name are two, and turned ones are upright."""
+    made = {"b/1.png": 0, "a/1.png": 1, "a b/1.png": 2, ".thumbnails/1.png": 3, "@eaDir/1.png": 4, "__MACOSX/1.png": 5}
+    for name, view in made.items():
+        picture(tmp_path / "in" / name, view)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.new("RGB", (24, 16)).save(tmp_path / "in/b/2.png", exif=exif)
+    views = PhotosData(path=str(tmp_path / "in"), prepared=str(tmp_path / "out")).parse()
+    assert sorted(views.names) == ["a b/1.png", "a/1.png", "b/1.png", "b/2.png"]
+    assert photos.read_source(tmp_path / "in").names == sorted(views.names)
+    for name in ("a/1.png", "b/1.png"):
+        assert (tmp_path / "out/images" / name).read_bytes() == (tmp_path / "in" / name).read_bytes()
+    assert image_size(tmp_path / "out/images/b/2.png") == (16, 24)
+    assert "not read" not in capsys.readouterr().err
+    make(tmp_path / "in", 3)
+    assert photos.read_source(tmp_path / "in").names == ["0.png", "1.png", "2.png"]
+    assert f"4 pictures in folders of it are not read, the first in {tmp_path}/in/a b" in capsys.readouterr().err
+
+
+def test_a_photograph_that_cannot_be_read_is_left_out_before_poses_are_found(
+    tmp_path: Path, finder: Finder, capsys: pytest.CaptureFixture[str]
+):
+    """One that was cut short, whose header is sound, and one that is empty; more than a fifth are refused."""
+    source = make(tmp_path / "in", 12)
+    short = (source / "3.png").read_bytes()
+    (source / "3.png").write_bytes(short[: len(short) // 2])
+    (source / "4.png").write_bytes(b"")
+    assert len(PhotosData(path=str(source), prepared=str(tmp_path / "out")).parse().names) == 10
+    said = capsys.readouterr().err
+    assert "1 of 12 photographs cannot be used, the first is 4.png: not a readable image" in said
+    assert "1 of 11 photographs cannot be used, the first is 3.png: damaged image" in said
+    assert not {"3.png", "4.png"} & {path.name for path in (tmp_path / "out/images").iterdir()}
+    for name in "56":
+        (source / f"{name}.png").write_bytes(b"")
+    with pytest.raises(InputError, match="3 of 12 photographs cannot be used"):
+        prepare(PhotosData(path=str(source)), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"), [("a.HEIC", "it has 1 HEIC .*heif-convert"), ("a.CR2", "it has 1 raw .*darktable")]
+)
+def test_photographs_of_a_kind_that_is_not_read_are_said(
+    name: str, advice: str, tmp_path: Path, finder: Finder, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=f"got 0 photographs - expected 3 to 100000; {advice}"):
+        photos.read_source(tmp_path / "in")
+    assert len(photos.read_source(make(tmp_path / "in")).names) == 4
+    assert re.search(advice, capsys.readouterr().err)
 
 
 # What a camera, a phone, a person or another program may have called a photograph.

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dataio.formats.transforms import TransformsData
 from dataio.lens import Lens
+from dataio.views import checked
 from tests.conftest import shared_data
 from tests.support import made_data
 from tests.support.made_data import FOCAL, HEIGHT, WIDTH
@@ -216,10 +217,13 @@ def test_the_fox(capsys):
     )
 
 
-def test_intrinsics_of_another_size_are_refused(tmp_path):
+def test_pictures_that_were_made_smaller_keep_their_rays(capsys):
+    """As of COLMAP's cameras: the file of the full size gives the rays of the one that somebody halved for them."""
     folder = shared_data("fox")
-    with pytest.raises(InputError, match="540 x 960 - expected 1080 x 1920"):
-        TransformsData(path=str(folder / "transforms_original_1080x1920.json")).load()
+    views = [checked(parsed(folder / name)) for name in ("transforms.json", "transforms_original_1080x1920.json")]
+    assert "540 x 960 were calibrated at 1080 x 1920: their cameras follow" in capsys.readouterr().err
+    assert (views[0].size == views[1].size).all()
+    np.testing.assert_allclose(views[1].intrinsics, views[0].intrinsics, rtol=1e-12)
 
 
 def test_a_folder_with_nothing_but_views_for_tests(tmp_path):
