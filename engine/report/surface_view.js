@@ -83,7 +83,10 @@
   const front = cross(up, right);
   const middle = mesh ? numbers.low.map((x, i) => (x + numbers.high[i]) / 2) : [0, 0, 0];
   const size = mesh ? Math.hypot(...minus(numbers.high, numbers.low)) : 4;
-  const start = () => ({turn: 0.7, lift: 0.4, distance: 1.35 * size, focus: middle.slice()});
+  // At first from where the cameras are, a little aside, so that one sees them too.
+  const aside = Math.atan2(dot(numbers.from, front), dot(numbers.from, right)) + 0.35;
+  const above = Math.max(-0.2, Math.min(1.2, Math.asin(dot(numbers.from, up))));
+  const start = () => ({turn: aside, lift: above, distance: 1.35 * size, focus: middle.slice()});
   let pose = start();
 
   const axes = () => {

@@ -18,6 +18,7 @@ MOST_FACES = 150_000  # about 3 MB of the page
 MOST_CELLS, LEAST_CELLS = 512, 4  # per side, of the lattice that vertices are joined on
 GRAY = 180
 FRUSTUM = 0.12  # depth of a drawn camera, scene units
+AROUND, ABOVE = 0.25, 0.8  # lengths of the mean direction back to the cameras, across up and along it
 TRAIN, HELD_OUT = (36, 68, 102), (238, 153, 0)
 EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))
 Floats = NDArray[np.float64]
@@ -28,12 +29,25 @@ def surface_view(mesh: trimesh.Trimesh | None, cameras: Cameras, held_out: NDArr
 
     mesh: scene frame, or None. cameras: C of them, scene frame. held_out: [H] indices. up: [3], scene frame.
     """
-    found = {"up": up.tolist(), "lines": _encoded(camera_lines(cameras, held_out), "<f4")}
+    lines = _encoded(camera_lines(cameras, held_out), "<f4")
+    found = {"up": up.tolist(), "from": seen_from(cameras, up).tolist(), "lines": lines}
     if mesh is not None:
         found |= _mesh_numbers(coarser(mesh, MOST_FACES))
     numbers = json.dumps(found).replace("<", "\\u003c")
     data = f'<script type="application/json" id="surface-numbers">{numbers}</script>'
     return f'<canvas id="surface" width="900" height="560"></canvas>{data}'
+
+
+def seen_from(cameras: Cameras, up: Floats) -> Floats:
+    """[3], of length one: where what C cameras look at is shown from at first, so that it is not its back.
+
+    The mean direction back to the cameras; where they stand all around, that of the first. up: [3], of length one.
+    """
+    back = -cameras.camera_to_world[:, :, 2].double().numpy()
+    mean = back.mean(0)
+    level = np.linalg.norm(mean - (mean @ up) * up)
+    found = mean if level > AROUND or abs(mean @ up) > ABOVE else back[0]
+    return np.asarray(found / max(float(np.linalg.norm(found)), 1e-12))
 
 
 def _mesh_numbers(mesh: trimesh.Trimesh) -> dict[str, object]:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from dataio.cameras import Cameras
 from engine.report import page as pages
 from engine.report.contents import files_and_commands, read_contents
-from engine.report.surface_view import FRUSTUM, camera_lines, coarser
+from engine.report.surface_view import FRUSTUM, camera_lines, coarser, seen_from
 from tests.support import browser
 from tests.support.made_runs import HELD_OUT, HOSTILE, RADIUS, VIEWS, ball, ring_cameras, write_run
 from utils.commands import note_command, noted_commands
@@ -95,6 +96,20 @@ def test_camera_lines_are_the_edges_of_pictures() -> None:
         assert torch.allclose(depth, torch.tensor(FRUSTUM), atol=1e-5)
         assert pixels.numpy() == pytest.approx(np.array([[0, 0], [60, 0], [60, 40], [0, 40]]), abs=1e-2)
     assert (lines[0, 0, 0, 3:] != lines[-1, 0, 0, 3:]).any()
+
+
+def test_what_is_seen_from_one_side_is_shown_from_there() -> None:
+    """Not its back: from the middle of a third of a ring, from above for a flight; of a whole ring from the first."""
+    ring, up = ring_cameras(), np.array([0.0, 0.0, 1.0])
+    back = -ring.camera_to_world[:, :, 2].double().numpy()
+    assert seen_from(ring, up) == pytest.approx(back[0], abs=1e-6)
+    third = ring[: VIEWS // 3]
+    mean = back[: VIEWS // 3].mean(0)
+    assert seen_from(third, up) == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
+    poses = np.tile(np.diag([1.0, -1.0, -1.0, 1.0]), (5, 1, 1))
+    poses[:, :3, 3] = [[x, 0.0, 3.0] for x in range(5)]
+    flight = Cameras.make(poses, np.tile([60.0, 60.0, 30.0, 20.0], (5, 1)), np.tile([60, 40], (5, 1)))
+    assert seen_from(flight, up) == pytest.approx(up)
 
 
 def test_large_meshes_are_made_coarser() -> None:
