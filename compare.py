@@ -50,6 +50,9 @@ def main() -> int:
     for name, picture in files.items():
         write_png(args.out / name, picture)
     print(table.text(), end="")
+    runs = [run for group in groups for run in group.runs]
+    if lacking := [run.name for run in runs if "images.psnr" not in run.numbers]:
+        print(f"without numbers of held-out views: {', '.join(lacking)}: python evaluate.py RUN measures them")
     if views is None:
         print("no views side by side: python evaluate.py RUN --keep-renderings keeps them")
     print(f"{args.out}: {', '.join([*texts, *files])}")

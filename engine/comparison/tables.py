@@ -110,7 +110,7 @@ def csv_of(groups: Sequence[Group]) -> str:
     names = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.numbers))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", *keys, *names])
+    writer.writerow(["run", *keys, *measured(names, keys)])
     for group in groups:
         for run in group.runs:
             said = [shown_value(run.config.get(key, ABSENT)) for key in keys]
@@ -128,4 +128,10 @@ def _short(keys: Sequence[str], columns: Sequence[str]) -> list[str]:
     """The last words of keys of a config, and numbers without their block, where these tell them from all others."""
     ends = [key.split(".")[-2] if key.endswith(".type") else key.split(".")[-1] for key in keys]
     ends += [name.partition(".")[2] or name for name in columns]
-    return [end if ends.count(end) == 1 else key for end, key in zip(ends, [*keys, *columns], strict=True)]
+    names = [*keys, *measured(columns, keys)]
+    return [end if ends.count(end) == 1 else name for end, name in zip(ends, names, strict=True)]
+
+
+def measured(names: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """The names of numbers, told from keys of a config that are called the same, as train.steps."""
+    return [f"measured {name}" if name in keys else name for name in names]

@@ -164,8 +164,26 @@ def test_everything_is_written(
         compare.main()
 
 
-def test_a_run_without_numbers_has_a_row(folders: list[Path], tmp_path: Path) -> None:
-    groups = grouped(read_runs([*folders, made_run(tmp_path / "new", None, "optimizer.lr=9e-3")]))
+def test_a_run_without_numbers_has_a_row(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    runs = [*folders, made_run(tmp_path / "new", None, "optimizer.lr=9e-3")]
+    groups = grouped(read_runs(runs))
     table = table_of(groups)
     assert table.rows[-1][0] == "new" and table.rows[-1][table.header.index("psnr")] == "-"
     assert isinstance(groups[-1], Group)
+    monkeypatch.setattr("sys.argv", ["compare.py", *map(str, runs), "--out", str(tmp_path / "out")])
+    assert compare.main() == 0
+    assert "without numbers of held-out views: new: python evaluate.py RUN" in capsys.readouterr().out
+
+
+def test_steps_that_were_asked_for_are_told_from_those_that_were_done(tmp_path: Path) -> None:
+    """A run that was stopped has fewer: two columns of one name would say both."""
+    runs = [made_run(tmp_path / str(steps), 20.0, f"train.steps={steps}") for steps in (100, 200)]
+    for folder in runs:
+        (folder / "metrics.json").write_text(json.dumps({"train": {"steps": 50}}))
+    groups = grouped(read_runs(runs))
+    header = table_of(groups).header
+    assert header[-2:] == ["train.steps", "measured train.steps"] and len(set(header)) == len(header)
+    row = next(csv.DictReader(csv_of(groups).splitlines()))
+    assert (row["train.steps"], float(row["measured train.steps"])) == ("100", 50.0)
