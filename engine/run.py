@@ -94,6 +94,8 @@ class Run:
         data = self.config.data
         if path is not None:
             data = AutoData(**{**data.model_dump(include=set(DataConfig.model_fields)), "path": path})
+        elif data.path is not None:
+            self._need_data(Path(data.path))
         scene = data.load().reframed(self.world_from_scene)
         if path is None and scene.names == self.names:
             scene = replace(scene, splits=self.splits)  # what the run has held out, however it is chosen by now
@@ -108,6 +110,15 @@ class Run:
             )
         pose, near = (x.cpu() for x in (self.cameras.camera_to_world, self.cameras.near))
         return placed_scene(scene, self.placed, replace(scene.cameras, camera_to_world=pose, near=near))
+
+    def _need_data(self, path: Path) -> None:
+        """Raises InputError where the run's data are gone, or the script runs somewhere else than training did."""
+        if not path.expanduser().exists():
+            seen = "" if path.is_absolute() else ", as seen from where train.py ran"
+            raise InputError(
+                f"data.path: {printable(str(path))} - no such file or folder - {self.folder / 'config.yaml'} names"
+                f" it{seen}; evaluate.py --data PATH names another"
+            )
 
     @torch.no_grad()
     def surface_value(self, points: Tensor) -> Tensor:

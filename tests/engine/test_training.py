@@ -291,3 +291,16 @@ def test_what_was_held_out_stays_held_out(tmp_path: Path, monkeypatch: pytest.Mo
     assert not set(batch.rays.camera.tolist()) & {0, 8}
     run.close()
     assert Run.open(tmp_path / "run").load_scene().splits["test"].tolist() == [0, 8]
+
+
+def test_a_run_whose_data_are_elsewhere_says_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path counts from where training ran, which the reader of the line may not be."""
+    made_data.transforms(tmp_path / "data", 10)
+    monkeypatch.chdir(tmp_path)
+    trained(tmp_path / "run", 2, "data={type: transforms, path: data, center: [0, 0, 0], radius: 2}", SPHERE)
+    run = Run.open(tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.raises(InputError, match=r"data\.path: data - no .*run/config\.yaml names it, as seen from where"):
+        run.load_scene()
+    assert len(run.load_scene("../data").names) == 10
