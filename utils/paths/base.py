@@ -82,7 +82,7 @@ class Photographs:
     def _view(self, view: int | str) -> int:
         count = len(self.camera_to_world)
         if isinstance(view, int) and 0 <= view < count:
-            return view
+            return self._numbered(view)
         paths = [PurePath(name) for name in self.names]
         forms = [{str(path), path.name, str(path.with_suffix("")), path.stem} for path in paths]
         found = [index for index, known in enumerate(forms) if str(view) in known]
@@ -94,6 +94,17 @@ class Photographs:
         known_splits = "".join(f"{name}, " for name in self.splits)
         said = f"--path: views: got {str(view)[:SHOWN]!r}{near}"
         raise InputError(f"{said} - expected {known_splits}a name, or a number below {count}")
+
+    def _numbered(self, view: int) -> int:
+        """The view of a number. Raises InputError where another photograph is called so, as YAML reads 0001 as 1."""
+        stems = [PurePath(name).stem for name in self.names]
+        other = [i for i, stem in enumerate(stems) if i != view and stem.isdecimal() and int(stem) == view]
+        if other:
+            raise InputError(
+                f"--path: views: got {view} - the photograph of this number is {self.names[view]}, but"
+                f" {self.names[other[0]]} is called so - expected names in quotes, as '{stems[other[0]]}'"
+            )
+        return view
 
     def path(self, camera_to_world: Floats) -> CameraPath:
         """Cameras at poses [F, 3, 4] with the median intrinsics and size of the training photographs."""

@@ -236,6 +236,18 @@ def test_one_photograph_makes_no_path() -> None:
             read_path(kind).cameras(alone, 5)
 
 
+def test_a_number_is_no_other_photographs_name() -> None:
+    """YAML reads 0001 as 1: where the photograph 0001 is not that of number 1, the number says nothing."""
+    one = shot()
+    names = ["0001.jpg", "0002.jpg", "0009.jpg"]
+    gaps = Photographs(one.camera_to_world[:3], one.intrinsics[:3], one.size[:3], UP, names)
+    with pytest.raises(InputError, match=r"views: got 1 - .* is 0002.jpg, but 0001.jpg is called so .* '0001'"):
+        gaps.chosen((1,))
+    assert gaps.chosen(("0001", "0009.jpg", 0)).tolist() == [0, 2, 0]
+    whole = Photographs(one.camera_to_world[:2], one.intrinsics[:2], one.size[:2], UP, ["000.jpg", "001.jpg"])
+    assert whole.chosen((1, 0)).tolist() == [1, 0]
+
+
 def test_a_name_in_two_folders_needs_its_folder() -> None:
     one = shot()
     names = ["a/x.png", "b/x.png"]
