@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from engine.gradients import Gradients, threads_of_torch
 from engine.poses import place_cameras
 from engine.run import check_scene, load_model, load_optimizer, open_teacher, own_splits
 from engine.saved import read_saved, scene_state
+from engine.saving.checkpoints import Saving
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
 from engine.suits import against_parting
 from engine.validation import handful, validate
@@ -34,7 +36,7 @@ from models.kernels.runtime.launch import load_kernels
 from models.objective import Report
 from models.optimizers.plateau import Plateau
 from utils import distributed
-from utils.checkpoint import Keep, newest_checkpoint, save_checkpoint
+from utils.checkpoint import newest_checkpoint
 from utils.commands import note_command
 from utils.errors import StorageError
 from utils.evaluation.results import update_results
@@ -45,7 +47,6 @@ from utils.pictures.sheets import stacked
 from utils.run_lock import RunLock
 
 MAX_BAD_STEPS = 10
-MAX_FAILED_SAVES = 3  # in a row
 ROLLED_BACK = 0.5  # what multiplies the learning rates after a run went back to a checkpoint
 REPORT_EVERY = 16  # steps between two synchronizations with a GPU, which read what was skipped
 
@@ -76,7 +77,7 @@ class Trainer:
         self.optimizer = build_optimizer(config.optimizer, self.objective.model)
         self.sampler = self._open_sampler()
         self.step, self.step_guard = 0, StepGuard(ranks.device)
-        self.rate_scale, self.failed_saves, self.best = 1.0, 0, -math.inf
+        self.rate_scale, self.best = 1.0, -math.inf
         plateau = config.optimizer.reduce_on_plateau
         self.plateau = Plateau(plateau) if plateau else None
         self.diagnostics = Diagnostics(
@@ -97,7 +98,7 @@ class Trainer:
         self.progress = self._progress()
         self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
         self.gradients = Gradients(self.objective, module, own, device=self.ranks.device, warn=self._say)
-        self.saved_at = self.clock
+        self.saving = Saving(self.config.train, self.folder, self.ranks, self._say)
         self.begun_at = self.step
         self.remote = Remote(self.folder)
 
@@ -147,9 +148,11 @@ class Trainer:
         every, count = self.config.distributed.check_every, self.config.train.validations
         if every and self.step % every == 0:
             check_agreement(self.objective, self.step)
-        self._save_if_due()
+        best = False
         if int(before * count) < int(self.progress * count):
-            self._validate(self._quality(report)["psnr"])
+            best = self._is_best(self._validate(self._quality(report)["psnr"]))
+        if self.saving.due(self.step) or best:
+            self._try_to_save(best=best)
         self.faults.after_step(self.objective, self.step)
 
     def _seed(self) -> None:
@@ -215,40 +218,31 @@ class Trainer:
         error = float(report.squared_error) if unbiased is None else unbiased
         return {"loss": float(report.loss.detach()), "psnr": -10 * float(np.log10(max(error, 1e-10)))}
 
-    def _save_if_due(self) -> None:
-        train = self.config.train
-        if train.checkpoint_every:
-            due = self.step % train.checkpoint_every == 0
-        else:
-            late = time.perf_counter() - self.saved_at > 60 * train.checkpoint_minutes
-            due = self.step % 16 == 0 and distributed.any_rank(late)
-        if due:
-            self._try_to_save()
-
     def _try_to_save(self, *, best: bool = False) -> None:
-        """Save; a disk that refuses is a warning, so that it can be freed, and the end only after some in a row."""
-        try:
-            self.save(best=best)
-            self.failed_saves = 0
-        except StorageError as error:
-            self.failed_saves += 1
-            if self.failed_saves >= MAX_FAILED_SAVES:
-                raise
-            self._say(f"warning: {error} - going on, {MAX_FAILED_SAVES - self.failed_saves} more tries")
-            self.saved_at = time.perf_counter()
+        """Begin a checkpoint; a disk that refused the one before is a warning, and the end after some in a row.
 
-    def save(self, *, best: bool = False) -> None:
-        """Write a checkpoint (main rank); every rank waits until it stands. best: of the highest PSNR until now.
-
-        Raises RanksError when the ranks' parameters differ.
+        best: whether it is of the highest PSNR until now. Raises RanksError when the ranks' parameters differ.
         Raises NumbersError, and writes nothing, when a number of the model or the optimizer is not finite: such a
-        checkpoint would push out the sound ones. Raises StorageError on every rank when the disk does not take it.
+        checkpoint would push out the sound ones. Raises StorageError on every rank.
         """
+        self.saving.settle(wait=True)
         check_agreement(self.objective, self.step)
+        state = self._state()
+        check_finite({"model": state["model"], "optimizer": state["optimizer"]}, self.step)
+        self.faults.before_checkpoint(self.objective, self.step)
+        self.saving.begin(self.step, state, best=best)
+
+    def save(self) -> None:
+        """As `_try_to_save`, and every rank waits until it stands. A refusal is a StorageError at once."""
+        self._try_to_save()
+        self.saving.settle(wait=True, tries=1)
+
+    def _state(self) -> dict[str, Any]:
+        """All that a run goes on from; tensors are those of the run. All ranks together."""
         sampler = self.sampler.state_dict()  # of all ranks
         for feedback in self.objective.feedback:
             feedback.fold()
-        state = {
+        return {
             "model": self.objective.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sampler": sampler,
@@ -259,26 +253,16 @@ class Trainer:
             "rate_scale": self.rate_scale,
             "best": None if self.best == -math.inf else self.best,
         }
-        check_finite({"model": state["model"], "optimizer": state["optimizer"]}, self.step)
-        refused: StorageError | None = None
-        if self.ranks.is_main:
-            train, info = self.config.train, {"world": self.ranks.world}
-            keep = Keep(train.keep_checkpoints, train.keep_every, best)
-            try:
-                save_checkpoint(self.folder / "checkpoints", self.step, state, info=info, keep=keep)
-            except StorageError as error:
-                refused = error
-        if distributed.any_rank(refused is not None):
-            raise refused or StorageError(f"{self.folder}: the main rank could not write a checkpoint")
-        self.saved_at = time.perf_counter()
 
     def _roll_back(self, error: NumbersError) -> None:
         """Go on from the newest checkpoint at half the rates, once in a run; the second time the error stands."""
+        self.saving.settle(wait=True)
         checkpoint = newest_checkpoint(self.folder / "checkpoints")
         if self.rate_scale < 1 or checkpoint is None:
             raise error
         self.writer.close()
         self.load(checkpoint)
+        self.saving.newest = None  # its rates were others
         self.rate_scale, self.step_guard = ROLLED_BACK, StepGuard(self.ranks.device)
         self.writer = MetricsWriter(self.folder, after=self.step, enabled=self.ranks.is_main)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
@@ -317,8 +301,11 @@ class Trainer:
         """CPU seconds of training so far, this rank's."""
         return self.cpu_seconds + time.process_time() - self.cpu_clock
 
-    def _validate(self, trained: float) -> None:
-        """Show a few held-out views, always the same, and their mean PSNR. trained: PSNR of the step's pixels, dB."""
+    def _validate(self, trained: float) -> float:
+        """Show a few held-out views, always the same; their mean PSNR, dB, which the main rank knows alone.
+
+        trained: PSNR of the step's pixels, dB.
+        """
         views, quality = self.scene.splits["test"], -math.inf
         if self.ranks.is_main and len(views):
             shown = handful(views)  # the same at each validation, so that its numbers compare
@@ -337,14 +324,14 @@ class Trainer:
             for warning in self.diagnostics.apart(trained, quality, against_parting(self.config), self.progress):
                 self._say(f"warning: {warning}")
         distributed.barrier()
-        self._keep_best(quality)
+        return quality
 
-    def _keep_best(self, quality: float) -> None:
-        """Save what is better than all before. quality: PSNR of held-out views, dB, as the main rank found it."""
+    def _is_best(self, quality: float) -> bool:
+        """Whether it is to be kept as better than all before. quality: PSNR of held-out views, dB, the main rank's."""
         quality = distributed.broadcast_from_main(quality)
-        if self.config.train.keep_best and quality > self.best:
-            self.best = quality
-            self._try_to_save(best=True)
+        better = self.config.train.keep_best and quality > self.best
+        self.best = quality if better else self.best
+        return better
 
     def _placed_scene(self) -> Scene:
         """The scene with held-out cameras brought to where training has moved the others; these move by the model."""
@@ -357,10 +344,11 @@ class Trainer:
         """Do what a viewer asks: a checkpoint, a pause, whose time does not count; `stopped` ends that too."""
         if self.ranks.world == 1 and self.remote.due():
             waited = self.remote.attend(self._try_to_save, self._say, stopped)
-            self.clock, self.saved_at = self.clock + waited, self.saved_at + waited
+            self.clock, self.saving.begun_at = self.clock + waited, self.saving.begun_at + waited
 
     def close(self) -> None:
-        """End the threads: those that gather pixels, and those that share a step."""
+        """End the threads: one that writes a checkpoint, those that gather pixels, and those that share a step."""
+        self.saving.close()
         self.sampler.close()
         self.gradients.close()
         if self.lock is not None:
@@ -369,7 +357,9 @@ class Trainer:
     def finish(self) -> None:
         """The last checkpoint, and the run's own numbers in metrics.json."""
         self._report_skipped()
-        self.save()
+        self.saving.settle(wait=True)
+        if self.saving.newest != self.step:
+            self.save()
         if self.ranks.is_main:
             seconds = self.elapsed()
             rays = self.step * self.share.total

@@ -31,7 +31,10 @@ from utils.entries import described
 from utils.errors import InputError, StorageError, first_line, printable
 from utils.run_lock import alive
 
-__all__ = ["Keep", "StorageError", "best_checkpoint", "load_checkpoint", "newest_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Keep", "StorageError", "best_checkpoint", "load_checkpoint", "newest_checkpoint", "save_checkpoint",
+    "serialized", "write_checkpoint",
+]  # fmt: skip
 
 FORMAT = 1
 STATE, MANIFEST, LATEST, BEST = "state.pt", "manifest.json", "latest", "best"
@@ -63,10 +66,21 @@ def save_checkpoint(
     that was abandoned, and go. Returns the checkpoint's folder. Raises `TypeError` for other values in `state`,
     and `StorageError` when the disk does not take it; the checkpoints before are then as they were.
     """
+    return write_checkpoint(folder, step, serialized(state), info=info, keep=keep)
+
+
+def serialized(state: dict[str, Any]) -> memoryview:
+    """The content of `state.pt`, in memory. Raises `TypeError` for what a checkpoint does not hold."""
     _check_plain(state, "state")
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    data = buffer.getvalue()
+    return buffer.getbuffer()
+
+
+def write_checkpoint(
+    folder: Path, step: int, data: memoryview, *, info: dict[str, Any], keep: Keep = Keep()
+) -> Path:
+    """As `save_checkpoint`, of what `serialized` made."""
     target = folder / f"step_{step:08d}"
     temporary = _temporary(target)
     try:
@@ -150,7 +164,7 @@ def _check_plain(value: object, name: str) -> None:
         raise TypeError(f"{name}: a checkpoint holds tensors and plain values, not {type(value).__name__}")
 
 
-def _manifest(step: int, data: bytes, info: dict[str, Any]) -> bytes:
+def _manifest(step: int, data: bytes | memoryview, info: dict[str, Any]) -> bytes:
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     files = {STATE: {"bytes": len(data), "blake2b": _digest(data)}}
     return _sealed({"format": FORMAT, "step": step, "files": files, "versions": versions, "info": info})
@@ -162,7 +176,7 @@ def _sealed(manifest: dict[str, Any]) -> bytes:
     return (json.dumps({**manifest, "blake2b": digest}, indent=2) + "\n").encode()
 
 
-def _digest(data: bytes) -> str:
+def _digest(data: bytes | memoryview) -> str:
     return blake2b(data, digest_size=32).hexdigest()
 
 
@@ -208,7 +222,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes | memoryview) -> None:
     view, half = memoryview(data), len(data) // 2
     with path.open("wb") as file:
         file.write(view[:half])

@@ -59,6 +59,7 @@ def _refuse_writing(module: nn.Module) -> None:
     fail_points.arm("checkpoint.write", fail_points.raising(OSError(errno.ENOSPC, "No space left on device")))
 
 
+KILLS = {f"kill_{name.replace('.', '_')}": _kill_at(name) for name in fail_points.NAMES}
 AFTER_BACKWARD: dict[str, Callable[[nn.Module], None]] = {"nan_gradient": _spoil_gradient}
 AFTER_STEP: dict[str, Callable[[nn.Module], None]] = {
     "kill": _send(signal.SIGKILL),
@@ -66,9 +67,14 @@ AFTER_STEP: dict[str, Callable[[nn.Module], None]] = {
     "term": _send(signal.SIGTERM),
     "usr1": _send(signal.SIGUSR1),
     "flip": _flip_bit,
-    "disk_full": _refuse_writing,
-    **{f"kill_{name.replace('.', '_')}": _kill_at(name) for name in fail_points.NAMES},
+    **{name: action for name, action in KILLS.items() if "checkpoint" not in name},
 }
+# While a checkpoint is begun none is under way: so a fault meets that one, not the one before.
+BEFORE_CHECKPOINT: dict[str, Callable[[nn.Module], None]] = {
+    "disk_full": _refuse_writing,
+    **{name: action for name, action in KILLS.items() if "checkpoint" in name},
+}
+KINDS = AFTER_BACKWARD | AFTER_STEP | BEFORE_CHECKPOINT
 
 
 def read_faults(text: str) -> list[Fault]:
@@ -76,8 +82,8 @@ def read_faults(text: str) -> list[Fault]:
     found = []
     for item in filter(None, (item.strip() for item in text.split(","))):
         match = _FAULT.fullmatch(item)
-        if not match or match["kind"] not in AFTER_BACKWARD | AFTER_STEP:
-            kinds = ", ".join(sorted(AFTER_BACKWARD | AFTER_STEP))
+        if not match or match["kind"] not in KINDS:
+            kinds = ", ".join(sorted(KINDS))
             raise ValueError(f"should be KIND@STEP or KIND@STEP:rank=R (got {item[:40]!r}), KIND one of {kinds}")
         found.append(Fault(match["kind"], int(match["step"]), None if match["rank"] is None else int(match["rank"])))
     return found
@@ -97,14 +103,18 @@ class Faults:
 
     def after_backward(self, module: nn.Module, step: int) -> None:
         """Spoil gradients; step: the number of the step that is being taken."""
-        self._happen(AFTER_BACKWARD, module, step)
+        self._happen(AFTER_BACKWARD, module, range(step, step + 1))
 
     def after_step(self, module: nn.Module, step: int) -> None:
         """Signals and the like; step: how many were taken."""
-        self._happen(AFTER_STEP, module, step)
+        self._happen(AFTER_STEP, module, range(step, step + 1))
 
-    def _happen(self, kinds: dict[str, Callable[[nn.Module], None]], module: nn.Module, step: int) -> None:
-        for fault in [fault for fault in self.left if fault.kind in kinds and fault.step == step]:
+    def before_checkpoint(self, module: nn.Module, step: int) -> None:
+        """Let the checkpoint that is about to be written meet what is due; step: how many were taken."""
+        self._happen(BEFORE_CHECKPOINT, module, range(step + 1))
+
+    def _happen(self, kinds: dict[str, Callable[[nn.Module], None]], module: nn.Module, steps: range) -> None:
+        for fault in [fault for fault in self.left if fault.kind in kinds and fault.step in steps]:
             self.left.remove(fault)
             self.done.append(str(fault))
             write_text_if_changed(self.file, "\n".join(self.done) + "\n")  # before it: it may be the end

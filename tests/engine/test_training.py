@@ -215,7 +215,9 @@ def test_two_ranks_have_the_gradients_of_one(config: str, tmp_path: Path) -> Non
 def test_torchrun_trains_and_resumes(tmp_path: Path) -> None:
     arguments = ["train.py", "configs/neus_hash.yaml", *SMALL, SPHERE, f"output={tmp_path}"]
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    run_script(*launch, *arguments, "train.steps=6")
+    faults = ("train.checkpoint_every=2", "debug.faults=disk_full@2")
+    first = run_script(*launch, *arguments, "train.steps=6", *faults)
+    assert first.stderr.count("going on, 2 more tries") == 1
     again = run_script(*launch, *arguments, "train.steps=9")
     assert "resumed at step 6" in again.stderr
     candidates = 4  # per ray, of which the loss chooses

@@ -14,6 +14,7 @@ import torch
 import evaluate
 from engine import resume, trainer
 from engine.experiment import read_config
+from engine.saving import writer
 from engine.step_guard import NumbersError, check_finite
 from engine.validation import handful
 from tests.engine.test_training import SMALL, SPHERE, quick_hulls, trained
@@ -137,17 +138,18 @@ def refusing(times: int, then: Any) -> Any:
 def test_a_disk_that_refuses_is_a_warning_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refusals: int, ends: bool
 ) -> None:
-    monkeypatch.setattr(trainer, "save_checkpoint", refusing(refusals, trainer.save_checkpoint))
+    monkeypatch.setattr(writer, "write_checkpoint", refusing(refusals, writer.write_checkpoint))
     run = opened(tmp_path, "train.steps=10", "train.checkpoint_every=1")
     run.step_once()
     run.step_once()
     assert "going on, 2 more tries" in "".join(capsys.readouterr())
+    run.step_once()
     if ends:
         with pytest.raises(StorageError, match="full"):
             run.step_once()
     else:
         run.step_once()
-        assert run.failed_saves == 0 and newest_checkpoint(tmp_path / "checkpoints") is not None
+        assert run.saving.failed == 0 and newest_checkpoint(tmp_path / "checkpoints") is not None
     run.close()
 
 

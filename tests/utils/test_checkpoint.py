@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from engine.saving.writer import CheckpointWriter
 from utils import checkpoint, fail_points
 from utils.checkpoint import (
     Keep,
@@ -52,7 +53,11 @@ def state_of(step: int, size: int = 8) -> dict[str, Any]:
 
 
 def save(folder: Path, step: int, *, size: int = 8, keep: int = 3) -> Path:
-    return save_checkpoint(folder, step, state_of(step, size), info={"config": "abc"}, keep=Keep(keep))
+    """By the thread that a training saves with."""
+    writer = CheckpointWriter(folder)
+    writer.begin(step, state_of(step, size), info={"config": "abc"}, keep=Keep(keep))
+    assert writer.wait()
+    return folder / f"step_{step:08d}"
 
 
 def steps(folder: Path) -> list[str]:
@@ -313,7 +318,7 @@ def test_other_storage_faults_are_named(tmp_path: Path) -> None:
 def test_what_reads_back_wrong_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 1)
     write = checkpoint._write
-    monkeypatch.setattr(checkpoint, "_write", lambda path, data: write(path, data[:-1] + b"?"))
+    monkeypatch.setattr(checkpoint, "_write", lambda path, data: write(path, bytes(data[:-1]) + b"?"))
     with pytest.raises(StorageError, match="is the disk failing"):
         save(tmp_path, 2)
     assert steps(tmp_path) == ["latest", "step_00000001"]

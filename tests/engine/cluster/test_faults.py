@@ -68,7 +68,7 @@ def test_a_gradient_that_is_not_finite_costs_one_step(tmp_path: Path, capsys: py
 def test_a_full_disk_costs_one_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(tmp_path, 6, SPHERE, "debug.faults=disk_full@3", "train.checkpoint_every=2")
     said = capsys.readouterr().err
-    assert "step 4: warning: disk full at " in said and said.count("warning: disk full") == 1
+    assert said.count("warning: disk full") == 1
     newest = newest_checkpoint(tmp_path / "checkpoints")
     assert newest is not None and newest.name == "step_00000006"
 
@@ -106,7 +106,7 @@ def test_rays_per_rank_where_that_is_asked_and_too_few_are_refused() -> None:
 def test_the_best_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Qualities as of a run that gets worse after its second validation; and one of every four steps stays."""
     qualities = iter([10.0, 12.0, 11.0, 9.0])
-    monkeypatch.setattr(Trainer, "_validate", lambda self, trained: self._keep_best(next(qualities)))
+    monkeypatch.setattr(Trainer, "_validate", lambda self, trained: next(qualities))
     keys = ("train.keep_best=true", "train.keep_every=4", "train.keep_checkpoints=1", "train.checkpoint_every=2")
     run = trained(tmp_path, 12, SPHERE, "train.validations=4", *keys)
     folder = tmp_path / "checkpoints"

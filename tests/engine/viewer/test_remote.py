@@ -71,11 +71,12 @@ def test_a_signal_ends_a_pause(tmp_path: Path) -> None:
 def test_the_time_of_a_pause_does_not_count(tmp_path: Path) -> None:
     """Of a trainer its clocks and what asks; several ranks do not look."""
     asked: Any = SimpleNamespace(due=lambda: True, attend=lambda save, say, stopped: 1000.0)
-    run: Any = SimpleNamespace(remote=asked, clock=5.0, saved_at=7.0, _try_to_save=None, _say=None)
+    run: Any = SimpleNamespace(remote=asked, clock=5.0, _try_to_save=None, _say=None)
+    run.saving = SimpleNamespace(begun_at=7.0)
     for world, expected in ((2, (5.0, 7.0)), (1, (1005.0, 1007.0))):
         run.ranks = SimpleNamespace(world=world)
         Trainer.attend(run, lambda: False)
-        assert (run.clock, run.saved_at) == expected
+        assert (run.clock, run.saving.begun_at) == expected
 
 
 def test_who_trains_is_seen_without_taking_the_lock(tmp_path: Path) -> None:
