@@ -49,6 +49,7 @@ def main() -> int:
     from engine import build, experiment, suits
     from utils import distributed
     from utils.config.loading import to_yaml
+    from utils.loggers.wandb import check_installed
 
     config = experiment.read_config(args.config, args.overrides)
     if args.print_config:
@@ -57,6 +58,8 @@ def main() -> int:
     if args.check:
         distributed.choose_device(config.device)
         build.check_optimizer(config)
+        if config.log.wandb:
+            check_installed()
         found = config.data.inspect()
         for warning in suits.warnings_before(config, found):
             print(f"warning: {warning}", file=sys.stderr)

@@ -122,7 +122,7 @@ def running(config: ExperimentConfig) -> Iterator[Trainer]:
 
 def train(config: ExperimentConfig, warmup: int, steps: int, baseline: int) -> dict[str, Any]:
     """Train warmup + steps steps and time the last ones, then some in PyTorch alone."""
-    from engine.trainer import peak_memory_mb
+    from utils.memory import peak_memory_mb
 
     with running(config) as run:
         device = run.ranks.device

@@ -81,6 +81,12 @@ class TrainConfig(StrictModel):
         return self
 
 
+class LogConfig(StrictModel):
+    """Where a run is logged beside its own folder."""
+
+    wandb: bool = Field(False, description="to Weights & Biases too; offline where there is no login")
+
+
 class DistributedConfig(StrictModel):
     """Several processes, one run."""
 
@@ -116,6 +122,7 @@ class ExperimentConfig(StrictModel):
     teacher: str | None = Field(None, description="run folder of a trained model that losses may ask")
     optimizer: Choice[OptimizerConfig] = AdamConfig()
     train: TrainConfig = TrainConfig()
+    log: LogConfig = LogConfig()
     distributed: DistributedConfig = DistributedConfig()
     debug: DebugConfig = DebugConfig()
 

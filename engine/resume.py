@@ -14,12 +14,13 @@ from utils.checkpoint import newest_checkpoint
 from utils.config.loading import differences, leaves, to_yaml
 from utils.errors import InputError
 from utils.files import write_text_if_changed
+from utils.loggers.wandb import check_installed
 from utils.run_lock import RunLock
 
 # What may differ between a run and its resumption: none of it changes what has been computed so far.
 FREE_KEYS = ("train.steps", "train.minutes", "train.validations", "train.log_every", "train.checkpoint",
              "train.keep_", "distributed.timeout", "distributed.meet_within", "distributed.check_every", "debug",
-             "train.threads", "train.cuda_graph", "train.micro_batch", "output", "device",
+             "log.", "train.threads", "train.cuda_graph", "train.micro_batch", "output", "device",
              "data.path", "data.ram", "data.cache", "teacher")  # fmt: skip
 
 
@@ -45,6 +46,8 @@ def _open(
 ) -> Trainer | None:
     _compare_with_saved(config, folder, allow_config_change)
     check_optimizer(config)
+    if config.log.wandb:
+        check_installed()
     use_threads(config.train.threads)
     if ranks.device.type == "cpu":
         memory.limit()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from dataio.scene import Scene
 from engine.build import build_objective, build_optimizer, in_parallel
 from engine.cluster.agreement import check_agreement
 from engine.cluster.faults import Faults
+from engine.cluster.performance import Communication, gpu_load, words
 from engine.cluster.shares import share_of
 from engine.device_pixels import open_sampler
 from engine.diagnostics import Diagnostics
@@ -41,7 +41,9 @@ from utils.commands import note_command
 from utils.errors import StorageError
 from utils.evaluation.results import update_results
 from utils.log import MetricsWriter, Progress
+from utils.loggers.wandb import WandbRun
 from utils.machine import machine
+from utils.memory import peak_memory_mb
 from utils.pictures.images import write_png
 from utils.pictures.sheets import stacked
 from utils.run_lock import RunLock
@@ -93,7 +95,7 @@ class Trainer:
         module = in_parallel(self.objective) if self.ranks.world > 1 else self.objective
         own = self.config.train.model_copy(update={"rays": self.share.own})
         self.faults = Faults(self.config.debug.faults, self.folder, self.ranks.rank)
-        self.writer = MetricsWriter(self.folder, after=self.step or None, enabled=self.ranks.is_main)
+        self.writer = self._open_writer(self.step or None)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
         self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
@@ -101,6 +103,12 @@ class Trainer:
         self.saving = Saving(self.config.train, self.folder, self.ranks, self._say)
         self.begun_at = self.step
         self.remote = Remote(self.folder)
+        self.communication = Communication(module) if self.ranks.world > 1 else None
+        self.notes: list[str] = []  # beside the speed on the screen
+
+    def _open_writer(self, after: int | None) -> MetricsWriter:
+        more = [WandbRun] if self.config.log.wandb else []
+        return MetricsWriter(self.folder, after=after, enabled=self.ranks.is_main, more=more)
 
     def _say(self, message: str) -> None:
         """Say it with the step, on the screen and in messages.jsonl."""
@@ -197,20 +205,29 @@ class Trainer:
         due = self.step % self.config.train.log_every == 0
         show = self.line.due() or self.progress >= 1
         values = self._quality(report) if due or show else {}
+        if self.communication is not None:
+            self.communication.after_step()
         if due:
-            seconds = max(time.perf_counter() - self.clock, 1e-9)
             rows = {f"train/{name}": value for name, value in values.items()}
             rows |= {f"train/loss/{name}": float(term) for name, term in report.terms.items()}
             rows |= {f"model/{name}": value for name, value in self.objective.model.statistics().items()}
-            rows["perf/rays_per_s"] = (self.step - self.begun_at) * rays / seconds
-            if self.gradients.recording is not None:
-                rows["perf/recorded"] = float(self.gradients.recording.graph is not None)
-            rows["perf/samples_per_ray"] = float(report.samples) / self.share.own
-            rows["opt/lr"] = self.optimizer.param_groups[0]["lr"]
+            performance = self._performance(report)
+            rows |= performance | {"opt/lr": self.optimizer.param_groups[0]["lr"]}
             self.writer.scalars(self.step, rows)
+            self.notes = words(performance)
         if self.sampler.chooses:  # the loss is of harder pixels than the PSNR
             values = {name.replace("loss", "loss of chosen pixels"): value for name, value in values.items()}
-        self.line.update(self.step, self.progress, values, rays=rays)
+        self.line.update(self.step, self.progress, values, rays=rays, notes=self.notes)
+
+    def _performance(self, report: Report) -> dict[str, float]:
+        """How quick the run is, and what of the machine it uses; all ranks together."""
+        seconds = max(time.perf_counter() - self.clock, 1e-9)
+        rows = {"perf/rays_per_s": (self.step - self.begun_at) * self.share.total / seconds}
+        if self.gradients.recording is not None:
+            rows["perf/recorded"] = float(self.gradients.recording.graph is not None)
+        rows["perf/samples_per_ray"] = float(report.samples) / self.share.own
+        shared = self.communication.read() if self.communication is not None else {}
+        return rows | shared | gpu_load(self.ranks.device)
 
     def _quality(self, report: Report) -> dict[str, float]:
         """The loss of the step's rays, and their PSNR: of chosen pixels that which pixels drawn alike would have."""
@@ -264,7 +281,7 @@ class Trainer:
         self.load(checkpoint)
         self.saving.newest = None  # its rates were others
         self.rate_scale, self.step_guard = ROLLED_BACK, StepGuard(self.ranks.device)
-        self.writer = MetricsWriter(self.folder, after=self.step, enabled=self.ranks.is_main)
+        self.writer = self._open_writer(self.step)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
         self._say(f"warning: {error} - back to the checkpoint of step {self.step}, on with half the learning rates")
@@ -379,10 +396,3 @@ class Trainer:
         self.writer.close()
         if self.ranks.is_main:
             print(f"{self.folder}: {self.step} steps, {100 * self.progress:.0f} % of the budget")
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak resident memory of this process, or of its GPU allocations on CUDA; MiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

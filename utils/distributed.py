@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -28,6 +30,7 @@ LEAVE_SECONDS = 2.0  # for ranks that have found a loss too
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 ValueT = TypeVar("ValueT")
+_in_collectives = 0.0  # seconds of this process
 _meeting: tuple[dist.Store, str] | None = None  # of ranks that an agent starts anew: their store, the attempt's name
 
 
@@ -110,6 +113,25 @@ def cleanup() -> None:
         leave_at_once()
 
 
+def seconds_in_collectives() -> float:
+    """Wall seconds that this process has spent in what follows, waiting for other ranks included.
+
+    Of the host's: with NCCL a collective goes on when the host has left it.
+    """
+    return _in_collectives
+
+
+@contextmanager
+def _clocked() -> Iterator[None]:
+    global _in_collectives
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        _in_collectives += time.perf_counter() - begun
+
+
+@_clocked()
 def barrier() -> None:
     """Wait until all ranks have come here."""
     if is_parallel():
@@ -134,7 +156,8 @@ def sum_across_ranks(tensor: Tensor) -> Tensor:
     """The sum over all ranks of a tensor [*N] of the same shape and type on each; a new tensor without gradient."""
     total = tensor.detach().clone()
     if is_parallel():
-        dist.all_reduce(total)
+        with _clocked():
+            dist.all_reduce(total)
     return total
 
 
@@ -142,7 +165,8 @@ def max_across_ranks(tensor: Tensor) -> Tensor:
     """The maximum over all ranks of a tensor [*N] of the same shape and type on each; a new one without gradient."""
     largest = tensor.detach().clone()
     if is_parallel():
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        with _clocked():
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     return largest
 
 
@@ -161,7 +185,8 @@ def broadcast_from_main(value: ValueT) -> ValueT:
     if not is_parallel():
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0, device=_exchange_device())
+    with _clocked():
+        dist.broadcast_object_list(box, src=0, device=_exchange_device())
     return box[0]
 
 

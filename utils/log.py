@@ -8,8 +8,7 @@ import os
 import shutil
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,12 +16,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.errors import printable
+from utils.errors import first_line, printable
+from utils.loggers.base import Logger, OpenLogger
+from utils.loggers.tensorboard import EventFiles
 
 METRICS = "metrics.jsonl"
 MESSAGES = "messages.jsonl"
 MOST_LOG_BYTES = 1 << 28  # of a file that is read for a page
-HPARAM_METRICS = ("val/psnr", "train/psnr", "train/loss")  # in TensorBoard's table of runs
 
 
 class Progress:
@@ -49,8 +49,10 @@ class Progress:
         self.last, self.rays = self.begun, 0
         self.line = ""
 
-    def update(self, step: int, share: float, values: Mapping[str, float], *, rays: int = 0) -> None:
-        """Count `rays` more rays and, when it is time, show step, share, values, speed and time left.
+    def update(
+        self, step: int, share: float, values: Mapping[str, float], *, rays: int = 0, notes: Sequence[str] = ()
+    ) -> None:
+        """Count `rays` more rays and, when it is time, show step, share, values, speed, notes and time left.
 
         `values` are shown in their order, as `loss` and `psnr` of this step. Reading them from a GPU costs a
         wait: ask `due()` first.
@@ -63,6 +65,7 @@ class Progress:
         words = [f"step {step}", f"{100 * share:.1f} %"]
         words += [f"{name} {value:.4g}" for name, value in values.items()]
         words += [f"{_thousands(speed)} rays/s"] if self.rays else []
+        words += notes
         words += [f"{_duration(self._left(share, now))} left"] if share < 1 else []
         self._show("  ".join(words))
         self.last, self.rays = now, 0
@@ -104,20 +107,24 @@ class Progress:
 
 
 class MetricsWriter:
-    """Appends scalars to `folder/metrics.jsonl` and both scalars and images to TensorBoard events; what the run says in
-    words goes to `folder/messages.jsonl`.
+    """Appends scalars to `folder/metrics.jsonl`, and what the run says in words to `folder/messages.jsonl`; hands both
+    scalars and images to loggers, TensorBoard first of all.
 
     `after` is the step from which a run goes on: lines of later steps belong to a course that was abandoned
-    and are dropped; None keeps all. A disk that does not take the logs costs one line of warning, never the
-    run. With `enabled=False` (ranks other than the main one) nothing is written.
+    and are dropped; None keeps all. What is not written costs one line of warning, never the run: the two files are
+    tried again, a logger that raises is switched off. With `enabled=False` (ranks other than the main one) nothing is
+    written.
     """
 
-    def __init__(self, folder: Path, *, after: int | None = None, enabled: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, after: int | None = None, enabled: bool = True, more: Sequence[OpenLogger] = ()
+    ) -> None:
+        """more: what opens loggers beside TensorBoard's."""
         self.path, self.messages = folder / METRICS, folder / MESSAGES
         self.enabled = enabled
         self.torn: set[Path] = set()
         self.warned: set[str] = set()
-        self.events: Any = None
+        self.loggers: list[Logger] = []
         if not enabled:
             return
         for path in (self.path, self.messages):
@@ -125,8 +132,10 @@ class MetricsWriter:
                 folder.mkdir(parents=True, exist_ok=True)
                 if after is not None and path.exists():
                     _drop_after(path, after)
-        with self._harmless("TensorBoard events"):
-            self.events = _open_events(folder, None if after is None else after + 1)
+        every: list[OpenLogger] = [EventFiles, *more]
+        for opened in every:
+            with self._harmless(opened.name):
+                self.loggers.append(opened(folder, after))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write `values` of `step`, named as `train/psnr`: one line of JSON, null for NaN and infinity."""
@@ -135,9 +144,7 @@ class MetricsWriter:
         finite = {name: float(v) if math.isfinite(v) else None for name, v in values.items()}
         with self._harmless(str(self.path)):
             self._append(self.path, json.dumps({"step": step, **finite}))
-        with self._harmless("TensorBoard events"):
-            for name, value in values.items() if self.events else ():
-                self.events.add_scalar(name, float(value), step)
+        self._each(lambda logger: logger.scalars(step, {name: float(value) for name, value in values.items()}))
 
     def message(self, step: int, text: str) -> None:
         """Write what was said at a step, for who looks at the run later."""
@@ -146,33 +153,31 @@ class MetricsWriter:
                 self._append(self.messages, json.dumps({"step": step, "text": text}))
 
     def image(self, step: int, tag: str, picture: NDArray[np.uint8]) -> None:
-        """Write a picture [H, W, 3], uint8, to TensorBoard."""
-        with self._harmless("TensorBoard events"):
-            if self.events:
-                self.events.add_image(tag, picture, step, dataformats="HWC")
+        """Hand a picture [H, W, 3], uint8, to the loggers."""
+        self._each(lambda logger: logger.image(step, tag, picture))
 
     def config(self, text: str, values: Mapping[str, Any]) -> None:
-        """Write the config of a run to TensorBoard: its text, and for the table of runs its values by key.
+        """Hand the config of a run to the loggers: its text, and its values by key.
 
-        Of the values those that are numbers, texts or bools stand in the table as they are, others as text; null is
+        Of the values those that are numbers, texts or bools stand in a table as they are, others as text; null is
         left out.
         """
-        from torch.utils.tensorboard.summary import hparams
-
         plain = {key: value if isinstance(value, bool | int | float | str) else str(value)
                  for key, value in values.items() if value is not None}  # fmt: skip
-        with self._harmless("TensorBoard events"):
-            if self.events:
-                self.events.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
-                for part in hparams(plain, dict.fromkeys(HPARAM_METRICS)):
-                    self.events.file_writer.add_summary(part)
+        self._each(lambda logger: logger.config(text, plain))
 
     def close(self) -> None:
         """Write out what is still in memory."""
-        with self._harmless("TensorBoard events"):
-            if self.events:
-                self.events.close()
-        self.events = None
+        self._each(lambda logger: logger.close())
+        self.loggers = []
+
+    def _each(self, use: Callable[[Logger], None]) -> None:
+        """Use each logger; one that raises is used no more."""
+        for logger in list(self.loggers):
+            with self._harmless(logger.name):
+                use(logger)
+                continue
+            self.loggers.remove(logger)
 
     def _append(self, path: Path, line: str) -> None:
         # After a failed write half a line may stand in the file: begin a new one.
@@ -186,18 +191,11 @@ class MetricsWriter:
     def _harmless(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ImportError) as error:
+        except Exception as error:  # libraries raise what they like, and no log is worth a run
             if what not in self.warned:
-                print(f"warning: {printable(what)} not written: {error}; the run goes on", file=sys.stderr)
+                reason = printable(first_line(error))[:300]
+                print(f"warning: {printable(what)} not written: {reason}; the run goes on", file=sys.stderr)
             self.warned.add(what)
-            if what not in (str(self.path), str(self.messages)):
-                self.events = None  # its writer thread has ended with the error
-
-
-def _open_events(folder: Path, purge_step: int | None) -> Any:
-    with warnings.catch_warnings(action="ignore"):
-        from torch.utils.tensorboard import SummaryWriter
-    return SummaryWriter(str(folder), purge_step=purge_step)
 
 
 def _drop_after(path: Path, step: int) -> None:

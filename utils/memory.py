@@ -7,6 +7,7 @@ import os
 import resource
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # version 2, 1
 STATISTICS = "/sys/fs/cgroup/memory.stat"
@@ -54,6 +55,15 @@ def give_back() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_memory_mb(device: Any) -> float:
+    """Peak resident memory of this process, or of its GPU allocations on CUDA; MiB. device: a torch device."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _swap() -> int:

@@ -33,6 +33,7 @@ TABLE = "foreground.field.encoding.table"
 FIELD = "model.foreground.field"
 SMALLER = {"plenoxels": [f"{FIELD}.{part}.cells=32" for part in ("density", "colors")]}  # than a test has memory for
 SPHERE = "model.foreground.field.init=sphere"
+PERF = ("perf/communication_share", "perf/scaling_efficiency_at_most")
 SMALL = [*TINY, "train.rays=64", "train.log_every=1", "device=cpu"]
 
 
@@ -218,6 +219,8 @@ def test_torchrun_trains_and_resumes(tmp_path: Path) -> None:
     faults = ("train.checkpoint_every=2", "debug.faults=disk_full@2")
     first = run_script(*launch, *arguments, "train.steps=6", *faults)
     assert first.stderr.count("going on, 2 more tries") == 1
+    shares = [row[name] for row in log_of(tmp_path) for name in PERF if name in row]
+    assert len(shares) == 12 and all(0 < share < 1 for share in shares) and sum(shares) == pytest.approx(6)
     again = run_script(*launch, *arguments, "train.steps=9")
     assert "resumed at step 6" in again.stderr
     candidates = 4  # per ray, of which the loss chooses

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +70,7 @@ def test_without_tensorboard_there_is_one_warning(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     writer = MetricsWriter(tmp_path)
+    writer.config("a: 1\n", {"a": 1})
     for step in range(5):
         writer.scalars(step, {"a": 1})
         writer.image(step, "b", np.zeros((2, 2, 3), np.uint8))
@@ -76,6 +78,47 @@ def test_without_tensorboard_there_is_one_warning(
     assert len(lines(tmp_path)) == 5
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("warning: TensorBoard events not written")
+
+
+@pytest.mark.parametrize("where", ["__init__", "scalars", "image", "config", "close"])
+@pytest.mark.parametrize("error", [ValueError("odd\nvalue"), RuntimeError(), KeyError("x"), MemoryError("no")])
+def test_a_logger_that_raises_is_switched_off_with_one_line(
+    where: str, error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it raises, and wherever; the others and our own files go on."""
+    used: list[str] = []
+
+    def method(name: str) -> Callable[..., None]:
+        def use(*arguments: object) -> None:
+            used.append(name)
+            if name == where:
+                raise error
+
+        return use
+
+    names = ("__init__", "scalars", "image", "config", "close")
+    broken: Any = type("Broken", (), {"name": "broken log", **{name: method(name) for name in names}})
+    writer = MetricsWriter(tmp_path, more=[broken])
+    writer.config("a: 1\n", {"a": 1})
+    for step in range(3):
+        writer.scalars(step, {"a": 1})
+        writer.image(step, "b", np.zeros((2, 2, 3), np.uint8))
+    writer.close()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("warning: broken log not written: ")
+    assert used.count(where) == 1 and len(lines(tmp_path)) == 3
+    assert len(EventAccumulator(str(tmp_path)).Reload().Scalars("a")) == 3
+
+
+def test_our_own_files_stop_no_run_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = MetricsWriter(tmp_path)
+    (tmp_path / "metrics.jsonl").mkdir()
+    for step in range(3):
+        writer.scalars(step, {"a": 1})
+        writer.message(step, "\ud800")  # cannot be encoded
+    writer.close()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "metrics.jsonl not written" in said[0]
 
 
 def in_child(action: Callable[[], None], messages: Path) -> tuple[int, list[str]]:
@@ -131,11 +174,12 @@ def test_plain_lines_come_every_few_seconds() -> None:
     progress = Progress(file, every=10, clock=clock)
     for step in range(1, 101):
         clock.now += 1
-        progress.update(step, step / 100, {"loss": 0.5, "psnr": 20 + step / 10}, rays=4096)
+        notes = ["communication 20 %"] if step < 20 else []
+        progress.update(step, step / 100, {"loss": 0.5, "psnr": 20 + step / 10}, rays=4096, notes=notes)
     progress.close()
     said = file.getvalue().splitlines()
     assert len(said) == 10
-    assert said[0] == "step 10  10.0 %  loss 0.5  psnr 21  4.1k rays/s  1:30 left"
+    assert said[0] == "step 10  10.0 %  loss 0.5  psnr 21  4.1k rays/s  communication 20 %  1:30 left"
     assert said[-1] == "step 100  100.0 %  loss 0.5  psnr 30  4.1k rays/s"
 
 
