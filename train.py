@@ -46,7 +46,7 @@ def main() -> int:
     if not args.print_config:
         early.check_places(tree, folder)
 
-    from engine import build, experiment, suits
+    from engine import experiment, memory_estimate, suits
     from utils import distributed
     from utils.config.loading import to_yaml
     from utils.loggers.wandb import check_installed
@@ -56,14 +56,14 @@ def main() -> int:
         print(to_yaml(config), end="")
         return 0
     if args.check:
-        distributed.choose_device(config.device)
-        build.check_optimizer(config)
+        estimate, model = memory_estimate.check_memory(config, distributed.choose_device(config.device))
         if config.log.wandb:
             check_installed()
         found = config.data.inspect()
         for warning in suits.warnings_before(config, found):
             print(f"warning: {warning}", file=sys.stderr)
         print(f"{args.config}: fits; {found.line}")
+        print(memory_estimate.before_data(estimate, config, model, found).line())
         return 0
     return train(config, folder, args.allow_config_change, view_port=port)
 

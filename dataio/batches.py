@@ -244,6 +244,13 @@ class PixelSampler:
             notice("data.device: this train.pixels chooses on the host, which gathers the pixels of each step")
 
     @property
+    def in_memory(self) -> int:
+        """Bytes of all stored pixels in the memory of this sampler's device."""
+        if self._device.type != "cpu":
+            return 0 if self._on_gpu is None else self._store.size
+        return sum(pictures.in_memory for pictures in self._store.pictures.values())
+
+    @property
     def chooses(self) -> bool:
         """Whether the last batch's pixels were chosen, some with a higher probability than others."""
         return self._importance is not None

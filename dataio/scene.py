@@ -21,7 +21,7 @@ from dataio.held_out import held_out
 from dataio.pictures import cache, images
 from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
-from dataio.pictures.pixels import DecodeOptions, check_files, read_pixels
+from dataio.pictures.pixels import DecodeOptions, bytes_in_memory, check_files, have_masks, read_pixels
 from dataio.placement import placed
 from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
@@ -118,6 +118,7 @@ class Inspection(NamedTuple):
     line: str  # for the user
     quantities: frozenset[str]  # per pixel, by name, that the scene will have
     outline: Callable[[], Scene] | None = None  # the scene without pictures; None where its cameras are not known yet
+    pixels: int = 0  # bytes that all pictures will take in memory, as far as that is known
 
 
 def scaled(pictures: Mapping[str, Sequence[Any]], scale: float) -> dict[str, Sequence[Any]]:
@@ -205,7 +206,7 @@ class DataConfig(Part):
         names = frozenset(quantity.name for quantity in present)
         points = "" if "mask" in names else said_of_points(views, sketch)
         line = f"{shown(views.source)}: {len(views.names)} views, {shown(said_of_splits(views, splits))}{points}"
-        return Inspection(line, names, sketch)
+        return Inspection(line, names, sketch, bytes_in_memory(options, views))
 
 
 def usable(config: DataConfig, views: Views) -> Views:

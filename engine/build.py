@@ -75,9 +75,14 @@ def context_of(
     )
 
 
-def check_optimizer(config: ExperimentConfig) -> None:
-    """Raises InputError for entries of `optimizer.parts` that mean no parameter; to be called before data is read."""
-    groups_of(config.optimizer, Model(config.model), place=partial(place_of, config, "optimizer", "parts"))
+def check_optimizer(config: ExperimentConfig) -> Model:
+    """The model, as it is without data; to be called before these are read.
+
+    Raises InputError for entries of `optimizer.parts` that mean no parameter.
+    """
+    model = Model(config.model)
+    groups_of(config.optimizer, model, place=partial(place_of, config, "optimizer", "parts"))
+    return model
 
 
 def build_optimizer(config: OptimizerConfig, model: Model) -> Optimizers:
@@ -100,10 +105,15 @@ def groups_of(
         raise InputError("\n".join(_no_such_part(part, place(part), names) for part in refused))
     groups: dict[str, tuple[OptimizerConfig, list[torch.nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
-        found = [part for part in config.parts if name.startswith(part)]
-        own = config.of_part(config.parts[max(found, key=len)] if found else None)
+        own = rule_of(config, name)
         groups.setdefault(own.model_dump_json(), (own, []))[1].append(parameter)
     return list(groups.values())
+
+
+def rule_of(config: OptimizerConfig, name: str) -> OptimizerConfig:
+    """What holds for the parameter of a name."""
+    found = [part for part in config.parts if name.startswith(part)]
+    return config.of_part(config.parts[max(found, key=len)] if found else None)
 
 
 def in_parallel(objective: Objective) -> DistributedDataParallel:

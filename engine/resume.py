@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from engine.build import check_optimizer, renamed_part, use_threads
+from engine.build import renamed_part, use_threads
 from engine.experiment import ExperimentConfig, read_config
+from engine.memory_estimate import before_steps, check_memory, free_memory, refuse
 from engine.suits import warnings
 from engine.trainer import Trainer
 from utils import distributed, memory
@@ -45,7 +46,7 @@ def _open(
     config: ExperimentConfig, folder: Path, ranks: distributed.Ranks, lock: RunLock | None, allow_config_change: bool
 ) -> Trainer | None:
     _compare_with_saved(config, folder, allow_config_change)
-    check_optimizer(config)
+    estimate, _ = check_memory(config, ranks.device)
     if config.log.wandb:
         check_installed()
     use_threads(config.train.threads)
@@ -55,6 +56,7 @@ def _open(
     warned = [f"warning: {warning}" for warning in warnings(config, scene)] if ranks.is_main else []
     for warning in warned:
         print(warning, file=sys.stderr)
+    refuse(estimate, config, free_memory(ranks.device))
     checkpoint = newest_checkpoint(folder / "checkpoints")
     trainer = Trainer(config, folder, ranks, scene, fresh=checkpoint is None)
     if checkpoint is not None:
@@ -63,6 +65,7 @@ def _open(
         trainer.lock = lock or RunLock(folder)
         write_text_if_changed(folder / "config.yaml", to_yaml(config))
     trainer.start()
+    trainer.line.message(before_steps(estimate, trainer).line())
     for warning in warned if checkpoint is None else ():
         trainer.writer.message(trainer.step, warning)
     trainer.writer.config(to_yaml(config), leaves(config))

@@ -37,14 +37,14 @@ def limit() -> None:
 
 def free() -> int:
     """Bytes that this process can still get, swap included, as far as the system says it."""
-    system = _sizes("/proc/meminfo")
+    system = sizes("/proc/meminfo")
     found = [system["MemAvailable"] + system.get("SwapFree", 0)] if "MemAvailable" in system else []
-    used = _sizes(STATISTICS, unit=1).get("anon")  # not what the container has read from disks
+    used = sizes(STATISTICS, unit=1).get("anon")  # not what the container has read from disks
     if used is not None:
         found.append(of_machine() - used)
     soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if soft != resource.RLIM_INFINITY:
-        found.append(soft - _sizes("/proc/self/status").get("VmData", 0))
+        found.append(soft - sizes("/proc/self/status").get("VmData", 0))
     return max(min(found, default=of_machine()), 0)
 
 
@@ -67,10 +67,10 @@ def peak_memory_mb(device: Any) -> float:
 
 
 def _swap() -> int:
-    return _sizes("/proc/meminfo").get("SwapTotal", 0)
+    return sizes("/proc/meminfo").get("SwapTotal", 0)
 
 
-def _sizes(file: str, unit: int = 1024) -> dict[str, int]:
+def sizes(file: str, unit: int = 1024) -> dict[str, int]:
     """The numbers in a file of lines `name: number unit`, in bytes, by name; nothing where there is no such file."""
     found = {}
     with suppress(OSError):

@@ -39,6 +39,11 @@ class Pictures(Sequence[Array]):
         flat = np.concatenate([picture.reshape(-1, *picture.shape[2:]) for picture in pictures])
         return cls(flat, np.array([picture.shape[:2] for picture in pictures], dtype=np.int64))
 
+    @property
+    def in_memory(self) -> int:
+        """Bytes that do not lie in a file."""
+        return 0 if self.file is not None else self.flat.nbytes
+
     def __len__(self) -> int:
         return len(self.shapes)
 

@@ -124,6 +124,12 @@ def read_pixels(options: DecodeOptions, views: Views) -> Pixels:
     return _by_name(views, layout, buffer, file)
 
 
+def bytes_in_memory(options: DecodeOptions, views: Views) -> int:
+    """What all pictures will take, by their headers; 0 where they are read from a file."""
+    layout = _plan(options, views)
+    return layout.size if layout.size <= options.ram else 0
+
+
 def _by_name(views: Views, layout: _Layout, buffer: UInt8, file: mmap.mmap | None) -> Pixels:
     """The bytes [N] of all pictures as pictures. file: what they are a view of, when that is a file."""
     factors = {quantity.name: quantity.factor(views) for quantity in layout.quantities}

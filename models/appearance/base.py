@@ -8,6 +8,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from models.capabilities import Offer, type_of
+from models.networks.mlp import kept_by_networks
 from models.samples import Points
 from utils.config.parts import Choice, Part
 
@@ -94,6 +95,10 @@ class Appearance(nn.Module):
         for a field without. Differentiable in features, normal and the parameters, once.
         """
         raise TypeError("an appearance defines forward")
+
+    def kept(self) -> int:
+        """Numbers of a sample that stay for the backward pass."""
+        return kept_by_networks(self)
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""

@@ -15,6 +15,15 @@ class EncodingConfig(Part):
 
     any_dimensions: ClassVar[bool] = False  # whether `build` takes more than the three of space
 
+    @property
+    def numbers(self) -> int:
+        """Of its table, all growths included; 0 where it has none."""
+        return 0
+
+    def lowered(self, share: float) -> str:
+        """`key=value` of which a table has at most about `share` in (0, 1) of its numbers; empty where no key is so."""
+        return ""
+
     def build(self, dimensions: int = 3) -> Encoding:
         """An encoding of points [*N, dimensions]."""
         raise TypeError("an encoding config says how it is built")
@@ -65,6 +74,10 @@ class Encoding(nn.Module):
     def resampled(self) -> list[nn.Parameter]:
         """The parameters whose numbers are others after `refresh` returned True; none where rows were added alone."""
         return list(self.parameters(recurse=False))
+
+    def bytes_of_change(self) -> int:
+        """What `refresh` takes at most beside all that is kept, where it changes the layout."""
+        return 0
 
     def latest_change(self) -> str:
         """What the log says after `refresh` returned True, as `grew to 32, 64`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -36,7 +37,7 @@ class DenseGridConfig(EncodingConfig):
     def _fit_into_memory(cls, resolutions: tuple[int, ...]) -> tuple[int, ...]:
         if not resolutions:
             raise ValueError("should name at least one grid")
-        if sum((n + 1) ** 3 for n in resolutions) > MOST_ROWS:
+        if _rows(resolutions) > MOST_ROWS:
             raise ValueError(f"grids of more than {MOST_ROWS:,} corners in all")
         return resolutions
 
@@ -47,6 +48,15 @@ class DenseGridConfig(EncodingConfig):
             raise ValueError(f"`resolutions` should be multiples of {by}, {len(self.grow)} times doubled (got {odd})")
         return self
 
+    @property
+    def numbers(self) -> int:
+        return self.features * _rows(self.resolutions)
+
+    def lowered(self, share: float) -> str:
+        by = 2 ** len(self.grow)
+        fewer = [max(int(n * share ** (1 / 3)) // by, 1) * by for n in self.resolutions]
+        return f"resolutions=[{', '.join(map(str, fewer))}]"
+
     def build(self, dimensions: int = 3) -> DenseGrid:
         # A grid of more features is several levels of one resolution, which are switched on together.
         together = self.features // FEATURES
@@ -55,6 +65,11 @@ class DenseGridConfig(EncodingConfig):
         layout = HashLevels(torch.tensor(levels, dtype=torch.int32), first.to(torch.int32))
         options = {"active": self.active, "initial": self.initial, "halves": self.entries == "float16"}
         return DenseGrid(layout, grow=self.grow, together=together, **options)
+
+
+def _rows(resolutions: Sequence[int]) -> int:
+    """Corners of grids of so many cells to a side, in all."""
+    return sum((n + 1) ** 3 for n in resolutions)
 
 
 class DenseGrid(HashGrid):
@@ -92,6 +107,10 @@ class DenseGrid(HashGrid):
         self.resolution *= 2
         self.generation += 1
         self._read()
+
+    def bytes_of_change(self) -> int:
+        """See `Encoding.bytes_of_change`: the largest level, doubled on one axis after the other."""
+        return 3 * max((n + 1) ** 3 for n in self._final) * self.table[:1].nbytes if self.grow else 0
 
     def latest_change(self) -> str:
         """`grew to`, and the cells to a side of each grid."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
@@ -46,6 +47,13 @@ class FactorConfig(EncodingConfig):
     def table_rows(self) -> int:
         """Rows of the table, which do not change during a run."""
         return layout_of(self.axes, (self.cells,) * 3)[1]
+
+    @property
+    def numbers(self) -> int:
+        return self.components * self.table_rows
+
+    def lowered(self, share: float) -> str:
+        return f"cells={max(int(self.cells * share ** (1 / max(map(len, self.axes)))), 2)}"
 
     def build(self, dimensions: int = 3) -> FactorEncoding:
         return FactorEncoding(self)
@@ -137,6 +145,11 @@ class FactorEncoding(Encoding):
             self.table[first : first + len(fine)] = fine
         self.resolution.copy_(torch.tensor(new))
         self.generation += 1
+
+    def bytes_of_change(self) -> int:
+        """See `Encoding.bytes_of_change`: the largest table as it is interpolated, and in the order of rows."""
+        largest = max(math.prod(self.sides[-1][axis] + 1 for axis in axes) for axes in self.axes)
+        return 2 * largest * self.table[:1].nbytes if self.grow else 0
 
     def latest_change(self) -> str:
         """`grew to`, and the cells on each axis."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -31,9 +32,18 @@ class HashGridConfig(EncodingConfig):
     initial: float = Field(1e-4, gt=0, description="entries start uniform in +/- this")
     entries: Entries = "float32"
 
+    @property
+    def numbers(self) -> int:
+        return FEATURES * self._layout().rows
+
+    def lowered(self, share: float) -> str:
+        return f"log2_rows={max(self.log2_rows - math.ceil(-math.log2(share)), 4)}"
+
+    def _layout(self) -> HashLevels:
+        return HashLevels.geometric(self.levels, base=self.base, top=self.top, log2_rows=self.log2_rows)
+
     def build(self, dimensions: int = 3) -> HashGrid:
-        layout = HashLevels.geometric(self.levels, base=self.base, top=self.top, log2_rows=self.log2_rows)
-        return HashGrid(layout, active=self.active, initial=self.initial, halves=self.entries == "float16")
+        return HashGrid(self._layout(), active=self.active, initial=self.initial, halves=self.entries == "float16")
 
 
 class HashGrid(Encoding):

@@ -17,6 +17,7 @@ from models.kernels.encodings.factors import Factors, factor_features, layout_of
 
 WORD = 32  # corners of which one word of bits says whether they have a row
 TOGETHER = 1 << 18  # new corners that are interpolated at once
+BYTES_TO_LINK, BYTES_TO_SORT = 16, 32  # that a corner takes while rows are counted, and while the most seen are found
 WIDE = 16  # numbers of a row that a CPU reads at once
 
 
@@ -48,6 +49,13 @@ class LinkedVoxelsConfig(FactorConfig):
     def table_rows(self) -> int:
         return min(self.rows, super().table_rows)
 
+    @property
+    def numbers(self) -> int:
+        return (self.components + _padding(self.components)) * self.table_rows
+
+    def lowered(self, share: float) -> str:
+        return f"rows={int(share * self.table_rows)}"
+
     def build(self, dimensions: int = 3) -> LinkedVoxels:
         return LinkedVoxels(self)
 
@@ -65,7 +73,7 @@ class LinkedVoxels(FactorEncoding):
 
     def __init__(self, config: LinkedVoxelsConfig) -> None:
         super().__init__(config)
-        self.padding = -config.components % WIDE if config.components > WIDE else 0
+        self.padding = _padding(config.components)
         self.table = nn.Parameter(F.pad(self.table.detach() + config.mean, (0, self.padding)))
         words = -(-layout_of(self.axes, self.sides[-1])[1] // WORD)
         self.register_buffer("bits", torch.zeros(words, dtype=torch.int32))
@@ -166,11 +174,22 @@ class LinkedVoxels(FactorEncoding):
         counts = words.sum(1)
         self.links.copy_(torch.stack([self.bits, (counts.cumsum(0) - counts).to(torch.int32)], -1))
 
+    def bytes_of_change(self) -> int:
+        """See `Encoding.bytes_of_change`: what is sorted, or rows that are written anew, with the bits of corners."""
+        corners = layout_of(self.axes, self.sides[-1])[1]
+        sorting = BYTES_TO_SORT if len(self.table) < corners and self.grow else 0
+        return max(sorting * corners, 2 * self.table.nbytes + BYTES_TO_LINK * corners)
+
     def latest_change(self) -> str:
         """`grew`, `pruned` or both, the cells on each axis; how many rows there are, and their share of the corners."""
         count = int(self.present().sum())
         left_out = f"; {self._left_out:,} more than `rows` left out" if self._left_out else ""
         return f"{self._said} to {self.cells} cells: {count:,} rows, {count / self.corners:.1%} of the box{left_out}"
+
+
+def _padding(components: int) -> int:
+    """Zeros behind the numbers of a row."""
+    return -components % WIDE if components > WIDE else 0
 
 
 def _link_as_loaded(encoding: nn.Module, missing: object) -> None:

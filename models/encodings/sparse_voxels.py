@@ -21,6 +21,7 @@ MOST_SIDE = 4096  # voxels over the cube's side at the deepest level
 MOST_NUMBERS = 1 << 28
 # Rows that are there for each voxel of the budget: halved voxels in a layer one voxel thick have 3/2 corners each.
 ROWS_PER_VOXEL = 1.5
+BYTES_OF_TREES = 400  # per voxel, while the tree before and the one after are there
 
 
 class SparseVoxelsConfig(EncodingConfig):
@@ -62,9 +63,18 @@ class SparseVoxelsConfig(EncodingConfig):
             raise ValueError(f"a budget of {self.budget:,}; expected more than the {self.voxels**3:,} voxels at first")
         if self.voxels << self.depth > MOST_SIDE:
             raise ValueError(f"voxels of 1/{self.voxels << self.depth} of the cube's side; expected 1/{MOST_SIDE}")
-        if (numbers := self.components * self.rows) > MOST_NUMBERS:
-            raise ValueError(f"a table of {numbers:,} numbers; expected at most {MOST_NUMBERS:,}: lower `budget`")
+        if self.numbers > MOST_NUMBERS:
+            raise ValueError(f"a table of {self.numbers:,} numbers; expected at most {MOST_NUMBERS:,}: lower `budget`")
         return self
+
+    @property
+    def numbers(self) -> int:
+        return self.components * self.rows
+
+    def lowered(self, share: float) -> str:
+        if not self.grow:
+            return f"voxels={max(int(self.voxels * share ** (1 / 3)), 2)}"
+        return f"budget={max(int(self.budget * share), self.voxels**3 + 8)}"
 
     def chosen(self, error: Tensor, leaves: Tensor) -> Tensor:
         """Which of the leaves [L] int64 to halve, most urgent first, for the color error [V] in each voxel."""
@@ -209,6 +219,10 @@ class SparseVoxels(Encoding):
         for voxels in deepest:
             may[voxels] = False
         return may.nonzero()[:, 0]
+
+    def bytes_of_change(self) -> int:
+        """See `Encoding.bytes_of_change`: trees of numbers of 64 bits, with corners that are sorted."""
+        return BYTES_OF_TREES * len(self.first_child) if self.looks else 0
 
     def latest_change(self) -> str:
         """`halved`, how many, and how many there are now."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 
 from models.capabilities import INSIDE, DataFacts, Offer
+from models.networks.mlp import Mlp, kept_by_networks
 from models.samples import FieldSample, Points
 from utils.config.parts import Part
 
 if TYPE_CHECKING:
     from dataio.scene import Scene
-    from models.networks.mlp import Mlp
 
 
 class FieldConfig(Part):
@@ -69,6 +69,10 @@ class Field(nn.Module):
 
         scene: the data, where a shape may be known from them.
         """
+
+    def kept(self) -> int:
+        """Numbers of a sample that stay for the backward pass."""
+        return kept_by_networks(self, gradient=self.has_gradient)
 
     def low_precision_networks(self) -> list[Mlp]:
         """The networks whose matrix products may be rounded to bfloat16 in training: never those of a distance."""

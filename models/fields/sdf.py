@@ -127,6 +127,12 @@ class Sdf(Field):
         if self.config.numerical is not None and self.unit_taps is not None:
             torch.mul(self.unit_taps, self.config.numerical.step(progress), out=self.taps)
 
+    def kept(self) -> int:
+        """See `Field.kept`; by differences, those of the taps too."""
+        if self.unit_taps is None:
+            return super().kept()
+        return (1 + len(self.unit_taps)) * self.geometry.kept()
+
     def value(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N]; see `Field.value`."""
         return self._distance(x)

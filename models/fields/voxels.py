@@ -113,6 +113,10 @@ class Voxels(Field):
         self.density.update(progress)
         self.colors.update(progress)
 
+    def kept(self) -> int:
+        """See `Field.kept`: what the encoding of colors gives, and what is made of it."""
+        return self.colors.width + (self.features if self.basis is not None else 0)
+
     def value(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N]; see `Field.value`."""
         return torch.where(self.solid[cells_of(x)], self.density.total(x) + self.initial_value, EMPTY)

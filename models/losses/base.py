@@ -80,6 +80,10 @@ class LossConfig(Part):
         """What it needs of the data and the run."""
         return DataNeeds()
 
+    def kept(self, model: Model) -> int:
+        """Bytes that stay for the backward pass, whatever the samples."""
+        return 0
+
     def __call__(self, step: Step) -> Tensor:
         """[], the unweighted term; finite also for an empty batch. Differentiable in the model's parameters, once."""
         raise TypeError("a loss config computes its term")

@@ -16,6 +16,7 @@ from models.encodings.factors import TABLES, FactorEncoding
 from models.encodings.voxel_grid import VOXELS
 from models.kernels.encodings.variation import Stretch, voxel_variation
 from models.losses.base import LossConfig, Step
+from models.model import Model
 from utils.errors import InputError
 from utils.random_stream import uniform
 
@@ -30,18 +31,24 @@ class TableLossConfig(LossConfig):
     needs: ClassVar[frozenset[Offer]] = frozenset({TABLES})
     of: str = Field("density", description="the encoding, by its key in the foreground's field")
 
+    def kept(self, model: Model) -> int:
+        return self._encoding(model).table.nbytes  # its gradient
+
     def __call__(self, step: Step) -> Tensor:
-        encoding = _encoding_of(step, self.of, "with tables", lambda part: part.whole)
+        encoding = self._encoding(step.model)
         return _Penalized.apply(encoding.table, encoding.grids, self.penalty)
+
+    def _encoding(self, model: Model) -> FactorEncoding:
+        return _encoding_of(model, self.of, "with tables", lambda part: part.whole)
 
     def penalty(self, grid: Tensor, grad: Tensor) -> Tensor:
         """[], of one table [*sides, F], whose gradient is added to `grad`."""
         raise TypeError("a loss on tables defines penalty")
 
 
-def _encoding_of(step: Step, name: str, kind: str, fits: Callable[[FactorEncoding], bool]) -> FactorEncoding:
+def _encoding_of(model: Model, name: str, kind: str, fits: Callable[[FactorEncoding], bool]) -> FactorEncoding:
     """The encoding of the foreground's field by its key. Raises InputError for one that does not fit."""
-    field = step.model.foreground.field
+    field = model.foreground.field
     known = {key: part for key, part in field.named_children() if isinstance(part, FactorEncoding) and fits(part)}
     if name not in known:
         raise InputError(f"losses: of: {name} - no encoding {kind} - expected one of {', '.join(known)}")
@@ -109,7 +116,7 @@ class VoxelVariationLoss(LossConfig):
     share: float = Field(0.01, gt=0, le=1, description="of the corners")
 
     def __call__(self, step: Step) -> Tensor:
-        encoding = _encoding_of(step, self.of, "by voxels", lambda part: part.by_voxels)
+        encoding = _encoding_of(step.model, self.of, "by voxels", lambda part: part.by_voxels)
         return voxel_variation(encoding.table, encoding.factors(), self._stretch(encoding))
 
     def _stretch(self, encoding: FactorEncoding) -> Stretch:

@@ -116,6 +116,14 @@ class Mlp(nn.Module):
                 return self._forward(x)
         return self._forward(x)
 
+    def kept(self, *, gradient: bool = False) -> int:
+        """Numbers of a point that stay for the backward pass. gradient: of the pass of `with_gradient`."""
+        shapes = [layer.direction.shape for layer in self.linears()]
+        hidden, outside = sum(outs for outs, _ in shapes[:-1]), self.inputs + shapes[-1][0]
+        if self.by_products:  # before and behind each activation; its slopes, and what is swept back through them
+            return outside + (4 if gradient else 2) * hidden
+        return outside + hidden + self.inputs * gradient
+
     @property
     def by_products(self) -> bool:
         """Whether it is trained with torch's matrix products, layer by layer, instead of a kernel."""
@@ -197,6 +205,11 @@ class Mlp(nn.Module):
                 at_input = skipped if at_input is None else at_input + skipped
                 g = g[..., : -self.inputs]
         return g if at_input is None else g + at_input
+
+
+def kept_by_networks(part: nn.Module, *, gradient: bool = False) -> int:
+    """Numbers of a point that a part's own networks keep; see `Mlp.kept`. Those of its encodings see other points."""
+    return sum(child.kept(gradient=gradient) for child in part.children() if isinstance(child, Mlp))
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ class OptimizerConfig(Part):
     """
 
     default_type: ClassVar[str | None] = "adam"
+    moments: ClassVar[int] = 2  # numbers that are kept for each of a parameter
 
     lr: float = Field(5e-4, gt=0, description="learning rate of everything not named in `parts`")
     parts: dict[str, Entry] = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,6 +18,7 @@ class RmspropConfig(OptimizerConfig):
     """Fridovich-Keil et al., "Plenoxels" (2022), section 3.3 and its published code."""
 
     type: Literal["rmsprop"] = "rmsprop"
+    moments: ClassVar[int] = 1
     beta: Beta = Field(0.95, description="share of the mean square that a step keeps")
     eps: float = Field(1e-8, gt=0)
     lazy: bool = Field(False, description="numbers whose gradient is exactly zero keep their mean square")

@@ -78,7 +78,7 @@ def in_child(action: Callable[[], None]) -> int:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forks beside threads
 def test_what_the_machine_has_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "of_machine", lambda: memory._sizes("/proc/self/status")["VmData"] + 512 * MIB)
+    monkeypatch.setattr(memory, "of_machine", lambda: memory.sizes("/proc/self/status")["VmData"] + 512 * MIB)
     monkeypatch.setattr(memory, "_swap", lambda: 0)
 
     def action() -> None:
@@ -124,7 +124,7 @@ def test_a_training_goes_on_in_smaller_pieces(tmp_path: Path) -> None:
     code = (
         "import resource, train\nfrom utils import memory\nfrom utils.errors import run_script\n"
         "def limit():\n"
-        "    most = memory._sizes('/proc/self/status')['VmData'] + 220 * 2**20\n"
+        "    most = memory.sizes('/proc/self/status')['VmData'] + 220 * 2**20\n"
         "    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))\n"
         "memory.limit = limit\nrun_script(train.main, memory=train.SMALLER)"
     )
