@@ -62,8 +62,8 @@ def main() -> int:
         found = config.data.inspect()
         for warning in suits.warnings_before(config, found):
             print(f"warning: {warning}", file=sys.stderr)
-        print(f"{args.config}: fits; {found.line}")
         print(memory_estimate.before_data(estimate, config, model, found).line())
+        print(f"{args.config}: fits; {found.line}")
         return 0
     return train(config, folder, args.allow_config_change, view_port=port)
 

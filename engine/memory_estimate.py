@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 NUMBER = 4  # bytes
 ASKED = 256  # rays of which the samples are counted
 OF_A_SAMPLE = 56  # numbers beside those of networks: positions, views, intervals, value, color, and sums over them
+OF_A_LOOK = 24  # the same of a sample of which the value alone is asked
 WRITTEN_TWICE = 2  # a checkpoint, by torch into memory, and read back from the disk
 LARGE = 0.1  # of the largest table: those that are to be lowered with it
 
@@ -227,10 +228,11 @@ def _some_rays(cameras: Cameras) -> Rays:
 
 @torch.no_grad()
 def _of_samples(medium: Medium, rays: Rays) -> int:
-    """Bytes of the graph of some rays through a medium, without those hidden by another one."""
+    """Bytes of some rays' samples in a medium: of the graph, or of the choice. A medium ahead hides none of them."""
     with torch.random.fork_rng(devices=[]):
         samples = medium.sampler(medium.bounds.clip(rays), medium)
-    found = _graph(medium, samples)
+    looked_at = medium.sampler.more_to_come() * NUMBER * samples.t.numel() * (OF_A_LOOK + medium.field.passed())
+    found = max(_graph(medium, samples), round(looked_at))  # first they are chosen, then the graph is made
     if samples.proposal is None:
         return found
     proposals = (part for part in medium.sampler.children() if isinstance(part, Volume))

@@ -28,6 +28,7 @@ from engine.run import check_scene, load_model, load_optimizer, open_teacher, ow
 from engine.saved import read_saved, scene_state
 from engine.saving.checkpoints import Saving
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
+from engine.structure_pictures import pictures_of
 from engine.suits import against_parting
 from engine.validation import handful, validate
 from engine.viewer.remote import Remote
@@ -35,6 +36,7 @@ from models.capabilities import SDF
 from models.kernels.runtime.launch import load_kernels
 from models.objective import Report
 from models.optimizers.plateau import Plateau
+from models.structure import measures
 from utils import distributed
 from utils.checkpoint import newest_checkpoint
 from utils.commands import note_command
@@ -211,6 +213,7 @@ class Trainer:
             rows = {f"train/{name}": value for name, value in values.items()}
             rows |= {f"train/loss/{name}": float(term) for name, term in report.terms.items()}
             rows |= {f"model/{name}": value for name, value in self.objective.model.statistics().items()}
+            rows |= {f"structure/{name}": value for name, value in measures(self.objective.model).items()}
             performance = self._performance(report)
             rows |= performance | {"opt/lr": self.optimizer.param_groups[0]["lr"]}
             self.writer.scalars(self.step, rows)
@@ -335,6 +338,8 @@ class Trainer:
             except StorageError as error:  # no picture is worth a run
                 self._say(f"warning: {error}")
             self.writer.image(self.step, "val/rgb_error_depth_normal", picture)
+            for name, structure in pictures_of(model):
+                self.writer.image(self.step, f"structure/{name}", structure)
             each = {f"val/psnr/{scene.names[view]}": psnr for view, (_, psnr) in zip(shown, found, strict=True)}
             self.writer.scalars(self.step, {"val/psnr": quality, **each})
             self._say(f"{len(shown)} held-out views: PSNR {quality:.2f} dB")

@@ -13,6 +13,7 @@ from torch import nn
 
 from models.encodings.base import Encoding
 from models.fields.base import Field
+from models.samplers.base import Sampler
 from models.volume import Volume
 
 
@@ -23,6 +24,18 @@ class LayoutChange:
     name: str
     what: str
     parameters: list[nn.Parameter]
+
+
+def structures(model: nn.Module) -> Iterator[tuple[str, Encoding | Sampler]]:
+    """The parts of a model that divide space, and their names in it."""
+    for name, part in model.named_modules():
+        if isinstance(part, Encoding | Sampler):
+            yield name, part
+
+
+def measures(model: nn.Module) -> dict[str, float]:
+    """How large all structure is by now, as `foreground.sampler/occupied_share`; synchronizes."""
+    return {f"{name}/{key}": value for name, part in structures(model) for key, value in part.measures().items()}
 
 
 def refreshed(model: nn.Module, step: int, progress: float) -> Iterator[LayoutChange]:

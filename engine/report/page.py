@@ -53,6 +53,7 @@ CHARTS = (
     ("terms of the loss, before their weights", ("train/loss/",), True),
     ("PSNR of held-out views, dB", ("val/psnr/",), False),
     ("statistics of the model", ("model/",), True),
+    ("cells, rows and depth of grids and trees", ("structure/",), True),
     ("learning rate", ("opt/lr",), True),
     ("rays per second", ("perf/rays_per_s",), False),
     ("samples per ray", ("perf/samples_per_ray",), False),

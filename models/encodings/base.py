@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from models.cells import Cells
 from utils.config.parts import Part
 
 
@@ -78,6 +79,14 @@ class Encoding(nn.Module):
     def bytes_of_change(self) -> int:
         """What `refresh` takes at most beside all that is kept, where it changes the layout."""
         return 0
+
+    def measures(self) -> dict[str, float]:
+        """How large the layout is by now, by name, for the log; empty for one that never changes."""
+        return {}
+
+    def cells_at(self, x: Tensor) -> Cells | None:
+        """The cells at points [*N, 3] of the cube [-1, 1]^3; None where they are all alike, or there are none."""
+        return None
 
     def latest_change(self) -> str:
         """What the log says after `refresh` returned True, as `grew to 32, 64`."""

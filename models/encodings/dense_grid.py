@@ -108,6 +108,13 @@ class DenseGrid(HashGrid):
         self.generation += 1
         self._read()
 
+    def measures(self) -> dict[str, float]:
+        """See `Encoding.measures`; cells to a side of the finest grid, corners of all."""
+        if not self.grow:
+            return {}
+        sides = self.resolution.tolist()[:: self.together]
+        return {"cells": float(max(sides)), "rows": float(_rows(sides))}
+
     def bytes_of_change(self) -> int:
         """See `Encoding.bytes_of_change`: the largest level, doubled on one axis after the other."""
         return 3 * max((n + 1) ** 3 for n in self._final) * self.table[:1].nbytes if self.grow else 0

@@ -146,6 +146,13 @@ class FactorEncoding(Encoding):
         self.resolution.copy_(torch.tensor(new))
         self.generation += 1
 
+    def measures(self) -> dict[str, float]:
+        """See `Encoding.measures`."""
+        if not self.grow:
+            return {}
+        rows = sum(grid[..., 0].numel() for grid in self.grids(self.table))
+        return {"cells": float(max(self.sides[self.generation])), "rows": float(rows)}
+
     def bytes_of_change(self) -> int:
         """See `Encoding.bytes_of_change`: the largest table as it is interpolated, and in the order of rows."""
         largest = max(math.prod(self.sides[-1][axis] + 1 for axis in axes) for axes in self.axes)

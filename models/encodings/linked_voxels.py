@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.capabilities import Offer
+from models.cells import NOTHING, Cells
 from models.encodings.factors import FactorConfig, FactorEncoding, resized
 from models.encodings.growth import sides_of
 from models.encodings.voxel_grid import VOXELS
@@ -173,6 +174,20 @@ class LinkedVoxels(FactorEncoding):
         self.bits.copy_((words * places).sum(1).to(torch.int32))  # the highest bit is the sign
         counts = words.sum(1)
         self.links.copy_(torch.stack([self.bits, (counts.cumsum(0) - counts).to(torch.int32)], -1))
+
+    def measures(self) -> dict[str, float]:
+        """See `Encoding.measures`; a corner without a row is pruned, or was never in the hull."""
+        rows = int(self.present().sum())
+        return {"cells": float(self.cells), "rows": float(rows), "pruned_share": 1 - rows / self.corners}
+
+    def cells_at(self, x: Tensor) -> Cells | None:
+        """See `Encoding.cells_at`: a cell is there where its nearest corner has a row; of the box's shortest side."""
+        low, high = self.box.chunk(2)
+        place = ((x - low) / (high - low) * self.cells).round().long()
+        within = ((place >= 0) & (place <= self.cells)).all(-1)
+        i, j, k = place.clamp(0, self.cells).unbind(-1)
+        side = (high - low).min().expand(x.shape[:-1]) / self.cells
+        return Cells(torch.where(within & self.present()[k, j, i], 0, NOTHING), side)
 
     def bytes_of_change(self) -> int:
         """See `Encoding.bytes_of_change`: what is sorted, or rows that are written anew, with the bits of corners."""

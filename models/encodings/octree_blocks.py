@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from models.cells import Cells
 from models.encodings.base import Encoding, EncodingConfig
 from models.encodings.frequency import Frequency, FrequencyConfig
 from models.encodings.growth import Grow, due
@@ -203,6 +204,17 @@ class OctreeBlocks(Encoding):
         change = best_changes(tree, costs, self.config.blocks)
         self._said = f"{(change == 1).sum()} split, {(change == -1).sum() // CHILDREN} merged"
         self._lay_out(tree.changed(change))
+
+    def measures(self) -> dict[str, float]:
+        """See `Encoding.measures`."""
+        level = self.tree.levels
+        return {"blocks": float(len(level)), "depth": float(level.max()), "least_depth": float(level.min())}
+
+    def cells_at(self, x: Tensor) -> Cells | None:
+        """See `Encoding.cells_at`: the blocks, which fill the cube."""
+        x, y, z = ((x + 1) * (self.side / 2)).clamp(0, self.side - 1).long().unbind(-1)
+        depth = self.levels[self.block_of[(x * self.side + y) * self.side + z]].long()
+        return Cells(depth, 2 / 2.0**depth)
 
     def latest_change(self) -> str:
         """How many blocks there are, of which levels, and how many were split and merged from eight."""

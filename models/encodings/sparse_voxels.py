@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from models.cells import NOTHING, Cells
 from models.encodings import tree as trees
 from models.encodings.base import Encoding, EncodingConfig
 from models.encodings.frequency import Frequency, FrequencyConfig
@@ -219,6 +220,27 @@ class SparseVoxels(Encoding):
         for voxels in deepest:
             may[voxels] = False
         return may.nonzero()[:, 0]
+
+    def measures(self) -> dict[str, float]:
+        """See `Encoding.measures`; the pruned share is of the voxels that were not halved."""
+        tree = self.tree()
+        whole = (tree.children < 0).sum()
+        free = float((tree.children == trees.FREE).sum() / whole)
+        found = {"voxels": float(len(tree.children)), "rows": float(tree.rows), "pruned_share": free}
+        return {**found, "depth": float(sum(1 for _ in tree.levels()) - 1)}
+
+    def cells_at(self, x: Tensor) -> Cells | None:
+        """See `Encoding.cells_at`: the leaves, without those that are pruned."""
+        tree, side = self.tree(), self.side
+        place = ((x.cpu() + 1) * (side / 2)).long().clamp(0, side - 1)
+        voxel, depth = (place[..., 0] * side + place[..., 1]) * side + place[..., 2], torch.zeros(x.shape[:-1]).long()
+        while (halved := tree.children[voxel] >= 0).any():
+            depth += halved
+            cells = side * 2.0**depth
+            bits = ((x.cpu() + 1) * (cells[..., None] / 2)).long().clamp_max(cells.long()[..., None] - 1) & 1
+            child = bits[..., 0] * 4 + bits[..., 1] * 2 + bits[..., 2]
+            voxel = torch.where(halved, tree.children[voxel] + child, voxel)
+        return Cells(torch.where(tree.children[voxel] == trees.FREE, NOTHING, depth), 2 / (side * 2.0**depth))
 
     def bytes_of_change(self) -> int:
         """See `Encoding.bytes_of_change`: trees of numbers of 64 bits, with corners that are sorted."""

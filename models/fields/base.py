@@ -74,6 +74,11 @@ class Field(nn.Module):
         """Numbers of a sample that stay for the backward pass."""
         return kept_by_networks(self, gradient=self.has_gradient)
 
+    def passed(self) -> int:
+        """Numbers of a point that are there while its value is computed without a graph."""
+        networks = (part for part in self.children() if isinstance(part, Mlp))
+        return sum(network.inputs + network.linears()[-1].bias.numel() for network in networks)
+
     def low_precision_networks(self) -> list[Mlp]:
         """The networks whose matrix products may be rounded to bfloat16 in training: never those of a distance."""
         return []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from torch import Tensor, nn
 
 from models.capabilities import INSIDE, Offer
+from models.cells import Cells
 from models.samples import RaySamples
 from utils.config.parts import Part
 
@@ -64,6 +65,18 @@ class Sampler(nn.Module):
 
     def forward(self, rays: Rays, medium: Queryable) -> RaySamples:
         raise TypeError("a sampler defines forward")
+
+    def more_to_come(self) -> float:
+        """How many times as many samples as at first it may look at in the same space later in the run."""
+        return 1.0
+
+    def measures(self) -> dict[str, float]:
+        """How large what it keeps of space is by now, by name, for the log; synchronizes."""
+        return {}
+
+    def cells_at(self, x: Tensor) -> Cells | None:
+        """The cells at points [*N, 3] of the cube [-1, 1]^3, as of an encoding."""
+        return None
 
     def update(self, progress: float) -> None:
         """Follow the schedules. progress: share of the run that is done, in [0, 1]."""

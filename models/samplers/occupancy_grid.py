@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.capabilities import EVERYWHERE, INSIDE, OUTSIDE, Offer
 from models.capacity import Capacity, Stages
+from models.cells import NOTHING, Cells
 from models.kernels.rays.march import blocks, march
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samples import PackedSamples
@@ -94,6 +95,21 @@ class OccupancyGrid(Sampler):
         """[L, N, N, N] uint8, indexed by level, x, y, z."""
         n = self.config.resolution
         return self.occupied.view(-1, n, n, n)
+
+    def more_to_come(self) -> float:
+        """See `Sampler.more_to_come`: steps become shorter."""
+        return max(self.config.step) / min(self.config.step)
+
+    def measures(self) -> dict[str, float]:
+        """See `Sampler.measures`."""
+        return {"occupied_share": float(self.occupied.float().mean())}
+
+    def cells_at(self, x: Tensor) -> Cells | None:
+        """See `Sampler.cells_at`; those of the first level, which covers the cube."""
+        n = self.config.resolution
+        place = ((x + 1) * (n / 2)).long().clamp(0, n - 1)
+        occupied = self.grids()[0][tuple(place.unbind(-1))] > 0
+        return Cells(torch.where(occupied, 0, NOTHING), torch.full(x.shape[:-1], 2 / n, device=x.device))
 
     def update(self, progress: float) -> None:
         self.share.fill_(min(2 * progress, 1.0))
