@@ -28,7 +28,6 @@ from engine.run import check_scene, load_model, load_optimizer, open_teacher, ow
 from engine.saved import read_saved, scene_state
 from engine.saving.checkpoints import Saving
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
-from engine.structure_pictures import pictures_of
 from engine.suits import against_parting
 from engine.validation import handful, validate
 from engine.viewer.remote import Remote
@@ -36,6 +35,7 @@ from models.capabilities import SDF
 from models.kernels.runtime.launch import load_kernels
 from models.objective import Report
 from models.optimizers.plateau import Plateau
+from models.rendering.structure import pictures_of
 from models.structure import measures
 from utils import distributed
 from utils.checkpoint import newest_checkpoint

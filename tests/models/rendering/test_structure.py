@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.structure_pictures import PLANES, SIDE, borders, drawn, pictures_of, points
 from models.cells import NOTHING, Cells
 from models.encodings import tree as trees
 from models.encodings.dense_grid import DenseGridConfig
@@ -20,6 +19,7 @@ from models.encodings.octree_blocks import OctreeBlocksConfig
 from models.encodings.tensor_vm import TensorVmConfig
 from models.encodings.voxel_octree import OctreeConfig
 from models.networks.mlp import MlpConfig
+from models.rendering.structure import PLANES, SIDE, borders, drawn, pictures_of, points
 from models.samplers.base import Sampler
 from models.samplers.occupancy_grid import OccupancyGridConfig
 from models.structure import measures

@@ -1,0 +1,1 @@
+"""What a training takes of memory, beside what was said before it."""
