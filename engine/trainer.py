@@ -203,10 +203,8 @@ class Trainer:
             raise NumbersError(f"loss not finite in {skipped.in_a_row} steps in a row, last at step {self.step}")
 
     def _log(self, report: Report) -> None:
-        rays = self.share.total
         due = self.step % self.config.train.log_every == 0
-        show = self.line.due() or self.progress >= 1
-        values = self._quality(report) if due or show else {}
+        values = self._quality(report) if due or self.line.due() or self.progress >= 1 else {}
         if self.communication is not None:
             self.communication.after_step()
         if due:
@@ -220,7 +218,7 @@ class Trainer:
             self.notes = words(performance)
         if self.sampler.chooses:  # the loss is of harder pixels than the PSNR
             values = {name.replace("loss", "loss of chosen pixels"): value for name, value in values.items()}
-        self.line.update(self.step, self.progress, values, rays=rays, notes=self.notes)
+        self.line.update(self.step, self.progress, values, rays=self.share.total, notes=self.notes)
 
     def _performance(self, report: Report) -> dict[str, float]:
         """How quick the run is, and what of the machine it uses; all ranks together."""
@@ -229,8 +227,7 @@ class Trainer:
         if self.gradients.recording is not None:
             rows["perf/recorded"] = float(self.gradients.recording.graph is not None)
         rows["perf/samples_per_ray"] = float(report.samples) / self.share.own
-        shared = self.communication.read() if self.communication is not None else {}
-        return rows | shared | gpu_load(self.ranks.device)
+        return rows | (self.communication.read() if self.communication else {}) | gpu_load(self.ranks.device)
 
     def _quality(self, report: Report) -> dict[str, float]:
         """The loss of the step's rays, and their PSNR: of chosen pixels that which pixels drawn alike would have."""
