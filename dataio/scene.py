@@ -21,7 +21,7 @@ from dataio.held_out import held_out
 from dataio.pictures import cache, images
 from dataio.pictures.images import Float32, UInt8
 from dataio.pictures.pictures import Pictures
-from dataio.pictures.pixels import DecodeOptions, bytes_in_memory, check_files, have_masks, read_pixels
+from dataio.pictures.pixels import DecodeOptions, bytes_in_memory, check_files, read_pixels
 from dataio.placement import placed
 from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
