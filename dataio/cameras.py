@@ -182,6 +182,34 @@ class Cameras:
         intrinsics = self.intrinsics[camera]
         return plane * intrinsics[:, :2] + intrinsics[:, 2:], depth
 
+    @torch.no_grad()
+    def near_points(self, points: Tensor, camera: Tensor) -> Tensor:
+        """[N, 12] of the pinhole cameras that see what is near points as these do: exactly, with bent lenses to first
+        order.
+
+        points: [N, 3] in the frame of camera_to_world. camera: [N] int64. A row holds u, v and z of its point x and a
+        matrix M by rows: x + d is seen at (u, v) + (a, b) / (z + c) with (a, b, c) = M d. z is negative where the point
+        is not in front. Not differentiable.
+        """
+        pixels, depth = self.project(points, camera)
+        pose, intrinsics = self.camera_to_world[camera], self.intrinsics[camera]
+        if not self._bending:
+            inward = pose[:, :, 2]
+            off = intrinsics[:, 2:] - pixels
+            across = intrinsics[:, :2, None] * pose[:, :, :2].mT + off[..., None] * inward[:, None]
+            return torch.cat([pixels, depth[:, None], across.flatten(1), inward], 1)
+        line = points - pose[:, :, 3]
+        distance = line.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+        across = [distance * slope for slope in self._pixel_slopes(points, camera)]
+        return torch.cat([pixels, torch.copysign(distance, depth[:, None]), *across, line / distance], 1)
+
+    def _pixel_slopes(self, points: Tensor, camera: Tensor) -> list[Tensor]:
+        """Of u and v the derivatives [N, 3] in the points [N, 3]."""
+        with torch.enable_grad():
+            x = points.detach().requires_grad_()
+            pixels, _ = self.project(x, camera)
+            return [torch.autograd.grad(pixels[:, i].sum(), x, retain_graph=True)[0] for i in (0, 1)]
+
     def pixel_grid(self, camera: int) -> Tensor:
         """[H*W, 2] float32 centers (u, v) of all pixels of one camera, in pixels, row by row."""
         width, height = (int(n) for n in self.size[camera])

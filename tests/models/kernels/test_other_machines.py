@@ -23,7 +23,7 @@ from torch import Tensor
 import models.kernels
 from models.kernels.encodings import factors, hash_encode, tree, variation
 from models.kernels.networks import color_inputs, mlp, optimizers, softplus
-from models.kernels.pixels import systematic
+from models.kernels.pixels import ncc, systematic
 from models.kernels.rays import logistic, march, packed, trace
 from models.kernels.runtime import lanes
 from models.kernels.runtime import launch as runtime
@@ -31,6 +31,8 @@ from models.kernels.runtime.launch import Compiled, as_warp, launch
 from tests.models.kernels.test_factors import KINDS, several
 from tests.models.kernels.test_factors import made as made_factors
 from tests.models.kernels.test_mlp_kernel import made
+from tests.models.kernels.test_ncc import by_kernel, cameras
+from tests.models.kernels.test_ncc import inputs as planes
 from tests.models.kernels.test_tree import made as made_tree
 from tests.models.kernels.test_tree import on as in_voxels
 
@@ -41,7 +43,7 @@ MODULES = (
     *(f"encodings.{name}" for name in ("tree_blocks", "tree", "variation")),
     *(f"networks.{name}" for name in ("block_layers", "color_inputs", "layers", "mlp", "optimizers", "products")),
     "networks.softplus",
-    *(f"pixels.{name}" for name in ("order", "store", "systematic")),
+    *(f"pixels.{name}" for name in ("ncc", "order", "store", "systematic")),
     *(f"rays.{name}" for name in ("logistic", "march", "packed", "trace")),
 )
 # A block of threads is one.
@@ -333,6 +335,18 @@ def test_packed_samples(other: SimpleNamespace) -> None:
 
     for found, usual in zip(everything(other.packed), everything(packed), strict=True):
         torch.testing.assert_close(found, usual, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_patches_across_photographs(other: SimpleNamespace, count: int) -> None:
+    points, normal, view = planes(count)
+    found = []
+    for module in (other.ncc, ncc):
+        n, shift = normal.clone().requires_grad_(), torch.zeros(count).requires_grad_()
+        alike, seen, deviation = by_kernel(points, n, shift, view, 7, cameras(), module.plane_ncc)
+        found.append([alike, seen, deviation, *torch.autograd.grad(alike.sin().sum(), [n, shift])])
+    for mine, usual in zip(*found, strict=True):
+        torch.testing.assert_close(mine, usual, atol=1e-3, rtol=1e-3)
 
 
 def test_adam(other: SimpleNamespace) -> None:
