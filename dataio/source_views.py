@@ -27,9 +27,12 @@ class SourceViews:
         self.cameras = scene.cameras.to(device)
         pictures = Pictures.of(scene.images)
         self._pixels = torch.from_numpy(np.ascontiguousarray(pictures.flat)).to(device)
-        self._start = torch.from_numpy(pictures.start).to(device)
+        self._start = torch.from_numpy(pictures.start[:-1]).to(device)
+        # Of each photograph its first pixel, width, height and camera.
+        cameras = torch.arange(len(self.cameras), device=device)
+        self.layout = torch.column_stack([self._start, self.cameras.size, cameras])
         self._train = torch.from_numpy(self.views).to(device)
-        self._corners = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=device)  # column, row
+        self._corners = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]]).to(device)  # column, row
         centers = self.cameras.centers[self._train]
         toward = self.cameras.forward[self._train]
         apart = torch.cdist(self.cameras.centers, centers)
@@ -47,20 +50,6 @@ class SourceViews:
         """Colors [N, 3] in [0, 1] that views [N] int64 have where they see points [N, 3], scene frame, and whether they
         see them, [N] bool: in front and within the picture. Bilinear; differentiable in points.
         """
-        return self._read(self._pixels, points, view)
-
-    def grays(self, points: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
-        """As `colors`, the mean of the channels [N]; a third of the work."""
-        gray, seen = self._read(self._gray, points, view)
-        return gray[:, 0], seen
-
-    @cached_property
-    def _gray(self) -> Tensor:
-        """[M, 1] uint8, as `_pixels`."""
-        return torch.cat([part.float().mean(1, keepdim=True).round().byte() for part in self._pixels.split(1 << 20)])
-
-    def _read(self, pixels: Tensor, points: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures of flat pixels [M, C] uint8 at points; see `colors`."""
         pixel, depth = self.cameras.project(points, view)
         size = self.cameras.size[view]
         at = pixel - 0.5
@@ -68,10 +57,15 @@ class SourceViews:
         at = torch.where(seen[:, None], at, torch.zeros_like(at))
         low = torch.minimum(at.detach().floor().long(), (size - 2).clamp_min(0))
         share = at - low
-        color = points.new_zeros(len(points), pixels.shape[1])
+        color = points.new_zeros(len(points), 3)
         for step in self._corners:
             corner = torch.minimum(low + step, size - 1)
             place = self._start[view] + corner[:, 1] * size[:, 0] + corner[:, 0]
             weight = torch.where(step > 0, share, 1 - share).prod(-1)
-            color = color + weight[:, None] * pixels[place].float() / 255
+            color = color + weight[:, None] * self._pixels[place].float() / 255
         return color, seen
+
+    @cached_property
+    def gray(self) -> Tensor:
+        """[M] uint8, the mean of the channels of all pixels, photograph by photograph, row by row."""
+        return torch.cat([part.float().mean(1).round().byte() for part in self._pixels.split(1 << 20)])

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from models.bounds.sphere import to_unit_sphere
 from models.capabilities import GRADIENT, SDF, Offer
-from models.losses.base import DataNeeds, LossConfig, Step, mean_of, surface_hits
+from models.kernels.pixels.ncc import Photographs, plane_ncc
+from models.losses.base import DataNeeds, LossConfig, Step, first_indices, mean_of, surface_hits
 from models.model import Model
+from models.samples import FieldSample, Points
 
 if TYPE_CHECKING:
     from dataio.cameras import Rays
@@ -21,7 +23,6 @@ NEWTON = 2  # steps along the ray, from the mean distance to the zero
 LONGEST = 0.02  # of a step, scene units
 CONVERGED = 2e-3  # scene units
 GRAZING = 0.2  # cosine of ray and normal
-FLAT = 0.2  # of half a patch's diagonal: as far from its plane the surface may be at its corners
 CONTRAST = 0.01  # standard deviation of a patch that says anything
 BETWEEN = 6  # values on the way to another view, which tell whether it sees the point
 
@@ -29,19 +30,23 @@ BETWEEN = 6  # values on the way to another view, which tell whether it sees the
 class PatchNccLoss(LossConfig):
     """1 - NCC of gray patches in the photograph of a ray and in others that see the surface point, mean of the best.
 
-    The patch lies on the tangent plane at the zero of the sdf along the ray. Its pixels go through the plane by rays
-    and by `Cameras.project`, so that every lens will do. Mean over points with texture that enough others see, and over
-    all ranks. Differentiable in the sdf at the points and, with `tilt`, in their normals, whose gradient reaches the
-    finest tables of a grid hundreds of times as strongly. Fu et al., "Geo-Neus" (2022), section 4.3, without `tilt`;
-    Darmon et al., "NeuralWarp" (2022), section 3.2.
+    The patch lies on the tangent plane at the zero of the sdf along the ray, through which its pixels go to the other
+    photographs; a bent lens is a pinhole camera over the size of a patch. Mean over points with texture that enough
+    others see, and over all ranks. Differentiable in the sdf at the points and, with `tilt`, in their normals, whose
+    gradient reaches the finest tables of a grid hundreds of times as strongly. Fu et al., "Geo-Neus" (2022), section
+    4.3, without `tilt`; Darmon et al., "NeuralWarp" (2022), section 3.2.
     """
 
     type: Literal["patch_ncc"] = "patch_ncc"
     needs: ClassVar[frozenset[Offer]] = frozenset({SDF, GRADIENT})
     points: int = Field(256, ge=1, le=1 << 24, description="at most this many surface points per step")
-    side: int = Field(7, ge=3, le=31, description="of a patch, pixels of its photograph; 11 for 1600 of them a side")
+    side: int = Field(7, ge=3, le=31, description="of a patch, pixels of its photograph, odd; 11 for 1600 a side")
     sources: int = Field(6, ge=1, le=64, description="photographs that are looked into for each point, the nearest")
     best: int = Field(2, ge=1, description="of them count: those where the patch looks most alike")
+    cap: float = Field(2.0, gt=0, le=2, description="of a patch's 1 - NCC counts no more than this; 2: all")
+    flatness: float = Field(
+        0.5, gt=0, description="as far from its plane the surface may be at a patch's rim, in halves of its diagonal"
+    )
     tilt: bool = Field(False, description="also learn from it how the surface is tilted")
 
     @model_validator(mode="after")
@@ -49,6 +54,13 @@ class PatchNccLoss(LossConfig):
         if self.best > self.sources:
             raise ValueError(f"best: got {self.best} of {self.sources} sources; expected at most as many")
         return self
+
+    @field_validator("side")
+    @classmethod
+    def _has_a_middle(cls, side: int) -> int:
+        if side % 2 == 0:
+            raise ValueError(f"got {side}; expected an odd number, so that a pixel is in the middle")
+        return side
 
     @property
     def data_needs(self) -> DataNeeds:
@@ -62,70 +74,102 @@ class PatchNccLoss(LossConfig):
         rays = step.rendering.media[0].samples.rays[hit]
         if len(rays) == 0:
             return distance.sum()
-        point, normal, sound = on_surface(step.model, rays, distance)
+        distance, sound = on_patches(step.model, views, rays, distance, side=self.side, flatness=self.flatness)
+        kept, valid = first_indices(valid & sound, self.points)
+        rays, distance = rays[kept], distance[kept]
+        cost, counts = self._costs(step.model, views, rays, distance)
+        return mean_of(cost, valid & counts)
+
+    def _costs(self, model: Model, views: SourceViews, rays: Rays, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """[P] mean cost of the best views of the surface at distances [P] along rays, and where it counts, [P]."""
+        normal, shift = surface_at(model, rays, distance)
+        point, source = rays.at(distance), views.beside(rays.camera, self.sources)
+        photographs = views_of(views, point, torch.cat([rays.camera[:, None], source], 1))
         normal = normal if self.tilt else normal.detach()
-        patch, whole = self._patch(views, rays, point, normal)
-        source = views.beside(rays.camera, self.sources)
-        here, within = views.grays(patch.detach().flatten(0, 1), rays.camera.repeat_interleave(patch.shape[1]))
-        here, within = here.view(len(rays), 1, -1), within.view(len(rays), -1).all(1)
-        everywhere = patch[:, None].expand(-1, self.sources, -1, -1)
-        there, seen = views.grays(everywhere.flatten(0, 2), source.repeat_interleave(patch.shape[1]))
-        there, seen = there.view(*source.shape, -1), seen.view(*source.shape, -1).all(2)
-        seen = seen & unhidden(step.model, views, point.detach(), source)
-        cost = torch.where(seen, 1 - ncc(here, there), torch.inf)
-        chosen = cost.topk(self.best, dim=1, largest=False).values
-        enough = chosen.isfinite().all(1) & (here.std(-1)[:, 0] > CONTRAST)
-        chosen = torch.where(enough[:, None], chosen, 0.0)
-        flat = lies_on(step.model, patch.detach(), self.side)
-        return mean_of(chosen.mean(1), valid & sound & whole & within & enough & flat)
-
-    def _patch(self, views: SourceViews, rays: Rays, point: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """[P, A, 3] where the pixels around a point's own meet its tangent plane, and whether all do, [P].
-
-        Differentiable in points and normals [P, 3].
-        """
-        reach = torch.arange(self.side, device=point.device) - self.side // 2
-        offset = torch.cartesian_prod(reach, reach).to(point.dtype)
-        pixel, _ = views.cameras.project(point.detach(), rays.camera)
-        around = views.cameras.rays(rays.camera.repeat_interleave(len(offset)), (pixel[:, None] + offset).flatten(0, 1))
-        origin, direction = around.origins.view(len(point), -1, 3), around.directions.view(len(point), -1, 3)
-        slope = (direction * normal[:, None]).sum(-1)
-        whole = (slope < -GRAZING / 2).all(1)
-        along = ((point[:, None] - origin) * normal[:, None]).sum(-1) / slope.clamp_max(-GRAZING / 2)
-        return origin + along[..., None] * direction, whole
+        alike, seen, deviation = plane_ncc(normal, shift, photographs, side=self.side)
+        seen = seen & unhidden(model, views, point, source)
+        cost = torch.where(seen, 1 - alike, torch.inf).topk(self.best, dim=1, largest=False).values
+        counts = cost.isfinite().all(1) & (deviation > CONTRAST)
+        return torch.where(counts[:, None], cost.clamp_max(self.cap), 0.0).mean(1), counts
 
 
-def on_surface(model: Model, rays: Rays, distance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Zeros [P, 3] of the sdf along rays near given distances [P], unit normals [P, 3], and which are sound, [P].
-
-    Points and normals are differentiable in the model's parameters, once: a point moves along its ray by what the sdf
-    there changes, over its slope.
-    """
-    with torch.no_grad():
-        for _ in range(NEWTON):
-            x = rays.at(distance)
-            slope = (model.gradient(x) * rays.directions).sum(-1).clamp_max(-GRAZING)
-            distance = distance - (model.foreground.value(x) / slope).clamp(-LONGEST, LONGEST)
-    x = rays.at(distance)
-    value, gradient = model.foreground.value(x), model.gradient(x)
-    normal = torch.nn.functional.normalize(gradient, dim=-1)
-    slope = (gradient * rays.directions).sum(-1).detach()
-    moved = (value - value.detach()) / slope.clamp_max(-GRAZING)
-    facing = (normal * rays.directions).sum(-1) < -GRAZING
-    return x - moved[:, None] * rays.directions, normal, (value.detach().abs() < CONVERGED) & facing
+def views_of(views: SourceViews, points: Tensor, view: Tensor) -> Photographs:
+    """The photographs [P, K] int64 as they see points [P, 3]; see `Photographs`."""
+    local = views.cameras.near_points(points.repeat_interleave(view.shape[1], 0), view.flatten())
+    return Photographs(views.gray, views.layout, view, local.view(*view.shape, -1))
 
 
 @torch.no_grad()
-def lies_on(model: Model, patch: Tensor, side: int) -> Tensor:
-    """[P] whether the surface is near the corners and the middles of the sides of patches [P, side * side, 3].
+def on_patches(
+    model: Model, views: SourceViews, rays: Rays, distance: Tensor, *, side: int, flatness: float
+) -> tuple[Tensor, Tensor]:
+    """Distances [P] along rays, near given ones [P], where the sdf is zero, and whether a patch fits the surface, [P].
+
+    side: of a patch, in pixels. flatness: how far from its plane the surface may be, as a share of half its diagonal.
+    """
+    for _ in range(NEWTON):
+        found = field_at(model, rays, distance)
+        distance = distance - (found.value / along(found, rays).clamp_max(-GRAZING)).clamp(-LONGEST, LONGEST)
+    found = field_at(model, rays, distance)
+    normal = normal_of(found)
+    facing = (normal * rays.directions).sum(-1) < -GRAZING
+    rim = rim_of(views, rays, (rays.at(distance), normal), side // 2)
+    flat = lies_on(model.foreground.value(rim), rim, flatness)
+    return distance, (found.value.abs() < CONVERGED) & facing & flat
+
+
+def surface_at(model: Model, rays: Rays, distance: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit normals [P, 3] where the sdf is zero, at distances [P] along rays, and how it moves along them, [P].
+
+    The latter is 0, and differentiable: a point moves along its ray by what the sdf there changes, over its slope. Both
+    are in the model's parameters, once.
+    """
+    found = field_at(model, rays, distance)
+    normal = normal_of(found)
+    moved = (found.value.detach() - found.value) / along(found, rays).detach().clamp_max(-GRAZING)
+    return normal, moved * (normal * rays.directions).sum(-1).detach()
+
+
+def field_at(model: Model, rays: Rays, distance: Tensor) -> FieldSample:
+    """The field where rays have come to distances [P]. Differentiable in the model's parameters, once."""
+    return model.foreground.field(Points(rays.at(distance), rays.directions))
+
+
+def along(found: FieldSample, rays: Rays) -> Tensor:
+    """[P] the slope of a field along rays. Differentiable in its gradient."""
+    assert found.gradient is not None
+    return (found.gradient * rays.directions).sum(-1)
+
+
+def normal_of(found: FieldSample) -> Tensor:
+    """[P, 3] unit vectors along a field's gradient. Differentiable in it."""
+    assert found.gradient is not None
+    return torch.nn.functional.normalize(found.gradient, dim=-1)
+
+
+def rim_of(views: SourceViews, rays: Rays, plane: tuple[Tensor, Tensor], reach: int) -> Tensor:
+    """[P, 9, 3] where the pixels at the corners of patches, at the middles of their sides and at their own meet planes.
+
+    plane: points [P, 3] and normals [P, 3]. reach: pixels from the middle to a side.
+    """
+    step = torch.arange(-reach, reach + 1, reach, device=rays.origins.device)
+    offset = torch.cartesian_prod(step, step).to(rays.origins.dtype)
+    point, normal = plane
+    pixel, _ = views.cameras.project(point, rays.camera)
+    around = views.cameras.rays(rays.camera.repeat_interleave(len(offset)), (pixel[:, None] + offset).flatten(0, 1))
+    origin, direction = around.origins.view(len(point), -1, 3), around.directions.view(len(point), -1, 3)
+    slope = (direction * normal[:, None]).sum(-1).clamp_max(-GRAZING / 2)
+    return origin + (((point[:, None] - origin) * normal[:, None]).sum(-1) / slope)[..., None] * direction
+
+
+def lies_on(value: Tensor, rim: Tensor, flatness: float) -> Tensor:
+    """[P] whether the surface is near patches' rims [P, 9, 3], by its values there [P, 9]: within a share,
+    `flatness`, of half their diagonal.
 
     It is not where a patch reaches over a silhouette, onto what lies behind.
     """
-    last, middle = side - 1, side // 2
-    places = [row * side + column for row in (0, middle, last) for column in (0, middle, last)]
-    rim = patch[:, places]
     half = (rim[:, 0] - rim[:, 8]).norm(dim=-1, keepdim=True) / 2
-    return (model.foreground.value(rim).abs() < FLAT * half).all(1)
+    return (value.abs() < flatness * half).all(1)
 
 
 @torch.no_grad()
@@ -136,10 +180,3 @@ def unhidden(model: Model, views: SourceViews, points: Tensor, source: Tensor) -
     share = (torch.arange(BETWEEN, device=points.device) + 1) / (BETWEEN + 1)
     between = points[:, None, None] + (share * reach[..., None])[..., None] * toward[:, :, None]
     return (model.foreground.value(between) > 0).all(-1)
-
-
-def ncc(a: Tensor, b: Tensor) -> Tensor:
-    """[*N] normalized cross-correlation over the last axis of [*N, A], in [-1, 1]. Differentiable in both."""
-    a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
-    spread = a.square().mean(-1) * b.square().mean(-1)
-    return (a * b).mean(-1) / (spread + 1e-10).sqrt()

@@ -36,10 +36,10 @@ READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::mas
 MOVES = {"aten::_to_copy", "aten::copy_"}
 # Steps are compared with eager ones, and pixels that the device chooses with those that the host chooses.
 RECORDED = {
-    "neus_hash": "{type: loss, cell: 4, every: 3}",
-    "unisurf_hash": "{type: gradient, unbiased: true}",
-    "reduced/neus": "{type: uniform}",
-    "reduced/volsdf": "{type: patches, side: 4}",
+    "neus_hash": ["train.pixels={type: loss, cell: 4, every: 3}"],
+    "unisurf_hash": ["train.pixels={type: gradient, unbiased: true}"],
+    "reduced/neus": ["train.pixels={type: uniform}", "losses={views: {type: patch_ncc, side: 3, sources: 4}}"],
+    "reduced/volsdf": ["train.pixels={type: patches, side: 4}"],
 }
 waits: Counter[str] = Counter()  # where the host waits for the GPU, and how often
 starts: Counter[str] = Counter()  # what the host has the GPU do, and how often, but for what is recorded
@@ -333,8 +333,8 @@ def main(configs: list[str]) -> None:
             value, found["waits"][name] = step_waits(path, [*there, *keys], 3)
             found["errors"][name] = [here, value]
         models.model.FIT_EVERY = 4  # steps between two choices of capacity, with which recording begins anew
-        for name, pixels in RECORDED.items():
-            keys = [sphere, *([small] if name.endswith("hash") else []), f"train.pixels={pixels}"]
+        for name, changes in RECORDED.items():
+            keys = [sphere, *([small] if name.endswith("hash") else []), *changes]
             found["recorded"][name] = recorded(f"configs/{name}.yaml", [*there, *keys], 12)
     print(json.dumps(found))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from dataio.cameras import Rays
 from dataio.scene import Scene
 from dataio.source_views import SourceViews
 from models.losses.base import Step
-from models.losses.patch_ncc import PatchNccLoss, lies_on, ncc, on_surface, unhidden
+from models.losses.patch_ncc import PatchNccLoss, lies_on, on_patches, surface_at, unhidden
 from models.model import Model
 from tests.support.analytic import Sphere, sphere_model
 from tests.support.textured_ball import RADIUS, scene_of_ball
@@ -54,7 +55,7 @@ def step_of(model: Model, scene: Scene, count: int = 600) -> Step:
     return Step(model.render(rays), RayBatch(rays, color, None), model, SourceViews(scene, "cpu", least=4))
 
 
-def cost(scene: Scene, change: Callable[[Shifted], object], **keys: int) -> tuple[Tensor, Shifted]:
+def cost(scene: Scene, change: Callable[[Shifted], object], **keys: Any) -> tuple[Tensor, Shifted]:
     torch.manual_seed(0)
     model, field = shifted()
     with torch.no_grad():
@@ -85,22 +86,29 @@ def test_its_gradient_leads_to_the_true_surface(scene: Scene, by: float) -> None
     assert field.grown.grad.item() == pytest.approx(apart.item() / (2 * step), rel=0.4)
 
 
-def test_exposure_changes_nothing() -> None:
-    a = torch.rand(5, 3, 49)
-    torch.testing.assert_close(ncc(a, 0.3 * a + 0.2), torch.ones(5, 3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(ncc(a, 1 - a), -torch.ones(5, 3), atol=1e-4, rtol=0)
-    assert torch.isfinite(ncc(a, torch.full_like(a, 0.5))).all()
-
-
-def test_points_on_rays_are_zeros_of_the_sdf() -> None:
-    model, _ = shifted()
+def rays_at_ball() -> Rays:
     origin = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1) * 2
     one = torch.ones(50)
-    rays = Rays(origin, -origin / 2, 0 * one, 9 * one, torch.zeros(50, dtype=torch.long))
-    point, normal, sound = on_surface(model, rays, torch.full((50,), 2 - RADIUS) + 0.03 * (2 * torch.rand(50) - 1))
+    return Rays(origin, -origin / 2, 0 * one, 9 * one, torch.zeros(50, dtype=torch.long))
+
+
+def test_distances_on_rays_are_zeros_of_the_sdf(scene: Scene) -> None:
+    model, _ = shifted()
+    rays = scene.cameras.rays(torch.arange(COUNT), 64 + 10 * (2 * torch.rand(COUNT, 2) - 1))
+    along = rays.origins.norm(dim=-1) - RADIUS + 0.02 * (2 * torch.rand(COUNT) - 1)
+    distance, sound = on_patches(model, SourceViews(scene, "cpu"), rays, along, side=7, flatness=0.2)
     assert bool(sound.all())
-    torch.testing.assert_close(point.norm(dim=-1), RADIUS * one, atol=1e-4, rtol=0)
-    torch.testing.assert_close(normal, origin / 2, atol=1e-4, rtol=0)
+    torch.testing.assert_close(rays.at(distance).norm(dim=-1), torch.full((COUNT,), RADIUS), atol=1e-4, rtol=0)
+
+
+def test_a_surface_that_grows_moves_along_its_normals() -> None:
+    model, field = shifted()
+    rays = rays_at_ball()
+    normal, shift = surface_at(model, rays, torch.full((50,), 2 - RADIUS))
+    torch.testing.assert_close(normal, rays.origins / 2, atol=1e-4, rtol=0)
+    assert not shift.any()
+    (by_radius,) = torch.autograd.grad(shift.sum(), field.grown)
+    assert by_radius.item() == pytest.approx(50)  # toward the cameras, by as much
 
 
 def test_a_view_on_the_other_side_does_not_see_a_point(scene: Scene) -> None:
@@ -120,17 +128,28 @@ def test_a_patch_that_reaches_over_the_edge_does_not_lie_on_the_surface() -> Non
     square = torch.column_stack([square, torch.zeros(9)])
     pole = torch.tensor([0.0, 0.0, RADIUS])
     patches = torch.stack([pole + 0.05 * square, pole + 0.4 * square, pole + 0.05 * square + 0.05])
-    assert lies_on(model, patches, 3).tolist() == [True, False, False]
+    assert lies_on(model.foreground.value(patches), patches, 0.2).tolist() == [True, False, False]
 
 
 def test_a_plain_picture_says_nothing(scene: Scene) -> None:
     model, _ = shifted()
     step = step_of(model, scene)
     assert step.views is not None
-    step.views._pixels.fill_(128)
+    step.views._pixels = torch.full_like(step.views._pixels, 128)  # the scene has the others
     assert PatchNccLoss(points=100, sources=4)(step).item() == 0
 
 
 def test_no_rays_are_no_error(scene: Scene) -> None:
     model, _ = shifted()
     assert PatchNccLoss(sources=4)(step_of(model, scene, 0)).item() == 0
+
+
+def test_patches_have_a_middle_and_enough_sources() -> None:
+    for keys, said in (({"side": 8}, "got 8; expected an odd"), ({"best": 7}, "got 7 of 6 sources")):
+        with pytest.raises(ValueError, match=said):
+            PatchNccLoss(**keys)
+
+
+def test_no_patch_costs_more_than_the_cap(scene: Scene) -> None:
+    plain, capped = (cost(scene, grow(0.03), cap=cap)[0].item() for cap in (2.0, 0.1))
+    assert 0.05 < capped <= 0.1 < plain
