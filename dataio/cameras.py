@@ -200,8 +200,8 @@ class Cameras:
             return torch.cat([pixels, depth[:, None], across.flatten(1), inward], 1)
         line = points - pose[:, :, 3]
         distance = line.norm(dim=-1, keepdim=True).clamp_min(1e-9)
-        across = [distance * slope for slope in self._pixel_slopes(points, camera)]
-        return torch.cat([pixels, torch.copysign(distance, depth[:, None]), *across, line / distance], 1)
+        slopes = [distance * slope for slope in self._pixel_slopes(points, camera)]
+        return torch.cat([pixels, torch.copysign(distance, depth[:, None]), *slopes, line / distance], 1)
 
     def _pixel_slopes(self, points: Tensor, camera: Tensor) -> list[Tensor]:
         """Of u and v the derivatives [N, 3] in the points [N, 3]."""
