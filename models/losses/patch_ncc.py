@@ -110,12 +110,11 @@ def on_patches(
     for _ in range(NEWTON):
         found = field_at(model, rays, distance)
         distance = distance - (found.value / along(found, rays).clamp_max(-GRAZING)).clamp(-LONGEST, LONGEST)
-    found = field_at(model, rays, distance)
     normal = normal_of(found)
     facing = (normal * rays.directions).sum(-1) < -GRAZING
     rim = rim_of(views, rays, (rays.at(distance), normal), side // 2)
-    flat = lies_on(model.foreground.value(rim), rim, flatness)
-    return distance, (found.value.abs() < CONVERGED) & facing & flat
+    value = model.foreground.value(rim)
+    return distance, (value[:, 4].abs() < CONVERGED) & facing & lies_on(value, rim, flatness)
 
 
 def surface_at(model: Model, rays: Rays, distance: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,7 +147,7 @@ def normal_of(found: FieldSample) -> Tensor:
 
 
 def rim_of(views: SourceViews, rays: Rays, plane: tuple[Tensor, Tensor], reach: int) -> Tensor:
-    """[P, 9, 3] where the pixels at the corners of patches, at the middles of their sides and at their own meet planes.
+    """[P, 9, 3] where pixels at a patch's corners, at the middles of its sides and, fifth, its own meet a plane.
 
     plane: points [P, 3] and normals [P, 3]. reach: pixels from the middle to a side.
     """
