@@ -39,7 +39,7 @@ class PatchNccLoss(LossConfig):
 
     type: Literal["patch_ncc"] = "patch_ncc"
     needs: ClassVar[frozenset[Offer]] = frozenset({SDF, GRADIENT})
-    points: int = Field(256, ge=1, le=1 << 24, description="at most this many surface points per step")
+    points: int = Field(128, ge=1, le=1 << 24, description="at most this many surface points per step")
     side: int = Field(7, ge=3, le=31, description="of a patch, pixels of its photograph, odd; 11 for 1600 a side")
     sources: int = Field(6, ge=1, le=64, description="photographs that are looked into for each point, the nearest")
     best: int = Field(2, ge=1, description="of them count: those where the patch looks most alike")
