@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from benchmarks.kernel_cases import baseline
 from benchmarks.kernel_cases.case import FLOAT, Case, Inputs, Least, Results, backward, both
 from benchmarks.kernel_cases.factor_cases import factor_cases
+from benchmarks.kernel_cases.level_cases import hash_cases, permutohedral_cases
 from benchmarks.kernel_cases.sample_cases import depth_cases, sample_cases, view_cases
 from benchmarks.kernel_cases.tree_cases import tree_cases
 from dataio.cameras import Rays
 from models.bounds.sphere import Sphere
 from models.encodings.hash_grid import HashGridConfig
-from models.kernels.encodings.hash_encode import HashLevels, hash_encode, hash_encode_with_vjp
+from models.kernels.encodings.hash_encode import HashLevels
 from models.kernels.networks.color_inputs import harmonics
 from models.kernels.networks.mlp import mlp, mlp_forward
 from models.kernels.rays.march import blocks, march
@@ -27,7 +28,6 @@ from models.kernels.rays.sums import composite, exclusive_sum, total
 from models.kernels.rays.trace import trace
 from models.networks import activations
 
-CORNERS = 8
 CHANNELS = 7  # what a rendering sums up per sample: color, distance, normal
 RADIUS, SHELL = 0.5, 0.06  # of the surface that the rays look at, and how far from it cells are occupied
 CLOSE = 1e-3  # distance up to which two hits count as the same
@@ -90,6 +90,7 @@ def marched(rays: Rays, jitter: Tensor, cells: tuple[Tensor, Tensor], step: floa
 def cases(sizes: Sizes, inputs: Inputs, width: int) -> Iterator[Case]:
     """All kernels. width: of the hidden layer."""
     yield from hash_cases(inputs)
+    yield from permutohedral_cases(inputs)
     yield from factor_cases(inputs)
     yield from tree_cases(inputs)
     yield from scan_cases(inputs)
@@ -99,31 +100,6 @@ def cases(sizes: Sizes, inputs: Inputs, width: int) -> Iterator[Case]:
     yield from depth_cases(inputs)
     yield from view_cases(inputs)
     yield from network_cases(len(inputs.points), 3 + 2 * len(inputs.levels.resolution), width, inputs.points.device)
-
-
-def hash_cases(inputs: Inputs) -> Iterator[Case]:
-    """The encoding; with its gradient in the points; the way back of both, for the latter with second derivatives."""
-    points, levels = inputs.points, inputs.levels
-    count, active = len(points), len(levels.resolution)
-    rows = count * CORNERS * active
-    table = (0.1 * torch.randn(levels.rows, 2, device=points.device)).requires_grad_()
-    weight = torch.randn(count, 2 * active, device=points.device, requires_grad=True)
-    grads = torch.randn(count, 2 * active, device=points.device), torch.randn(count, 3, device=points.device)
-
-    def encoded(how: Any) -> Results:
-        return (how(points, table, levels, active=active),)
-
-    def with_gradient(how: Any) -> Results:
-        value, vjp = how(points, table, levels, active=active)
-        return value, vjp(weight)
-
-    forms = both(encoded, hash_encode, baseline.hash_encode)
-    pulled = both(with_gradient, hash_encode_with_vjp, baseline.hash_encode_with_vjp)
-    values = both(torch.no_grad()(encoded), hash_encode, baseline.hash_encode)
-    yield Case("hash encoding", count, values, Least(read=rows))
-    yield Case("  backward", count, backward(forms, [table], grads[:1]), Least(added=rows))
-    yield Case("hash encoding with gradient", count, pulled, Least(read=2 * rows))
-    yield Case("  double backward", count, backward(pulled, [table, weight], grads), Least(added=rows, read=rows))
 
 
 def scan_cases(inputs: Inputs) -> Iterator[Case]:

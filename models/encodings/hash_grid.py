@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,10 +20,9 @@ Entries = Annotated[
 ]
 
 
-class HashGridConfig(EncodingConfig):
-    """Trilinear features from tables of growing resolution. Müller et al., "Instant NGP" (2022)."""
+class LevelsConfig(EncodingConfig):
+    """Keys of all encodings by tables of growing resolution."""
 
-    type: Literal["hash_grid"] = "hash_grid"
     levels: int = Field(12, ge=1, le=32)
     base: int = Field(16, ge=1, le=1024, description="cells over the cube's side at the coarsest level")
     top: int = Field(1024, ge=1, le=65536, description="cells over the cube's side at the finest level")
@@ -34,42 +33,58 @@ class HashGridConfig(EncodingConfig):
 
     @property
     def numbers(self) -> int:
-        return FEATURES * self._layout().rows
+        return FEATURES * self.rows
+
+    @property
+    def rows(self) -> int:
+        """Of the tables of all levels."""
+        raise TypeError("a config of levels says how many rows they have")
 
     def lowered(self, share: float) -> str:
         return f"log2_rows={max(self.log2_rows - math.ceil(-math.log2(share)), 4)}"
 
-    def _layout(self) -> HashLevels:
-        return HashLevels.geometric(self.levels, base=self.base, top=self.top, log2_rows=self.log2_rows)
+    def layout_options(self) -> dict[str, int]:
+        """Of the layout of the levels, by keyword."""
+        return {"levels": self.levels, "base": self.base, "top": self.top, "log2_rows": self.log2_rows}
+
+    def table_options(self) -> dict[str, Any]:
+        """Of `LevelTable`, by keyword."""
+        return {"active": self.active, "initial": self.initial, "halves": self.entries == "float16"}
+
+
+class HashGridConfig(LevelsConfig):
+    """Trilinear features from tables of growing resolution. Müller et al., "Instant NGP" (2022)."""
+
+    type: Literal["hash_grid"] = "hash_grid"
+
+    @property
+    def rows(self) -> int:
+        return HashLevels.geometric(**self.layout_options()).rows
 
     def build(self, dimensions: int = 3) -> HashGrid:
-        return HashGrid(self._layout(), active=self.active, initial=self.initial, halves=self.entries == "float16")
+        return HashGrid(HashLevels.geometric(**self.layout_options()), **self.table_options())
 
 
-class HashGrid(Encoding):
-    """[*N, 3] in [-1, 1]^3 -> [*N, 3 + 2 levels]: the point itself, then two features per level.
+class LevelTable(Encoding):
+    """[*N, 3] in [-1, 1]^3 -> [*N, 3 + 2 levels]: the point itself, then two features per level from its rows.
 
     Differentiable once in x and the table; `with_vjp` also makes the input gradient differentiable.
     """
 
     keeps_input = True
-    resolution: Tensor
-    first_row: Tensor
     copy: Tensor | None
 
     def __init__(
-        self, layout: HashLevels, *, active: Schedule, initial: float, together: int = 1, halves: bool = False
+        self, levels: int, rows: int, *, active: Schedule, initial: float, together: int = 1, halves: bool = False
     ) -> None:
         """initial: entries start uniform in +/- this. together: so many levels are switched on at a time.
 
         halves: read the table as 16-bit floats.
         """
         super().__init__()
-        self.levels, self.together, self.schedule = len(layout.resolution), together, active
+        self.levels, self.together, self.schedule = levels, together, active
         self.width = 3 + FEATURES * self.levels
-        self.register_buffer("resolution", layout.resolution, persistent=False)
-        self.register_buffer("first_row", layout.first_row, persistent=False)
-        self.table = nn.Parameter(torch.empty(layout.rows, FEATURES).uniform_(-initial, initial))
+        self.table = nn.Parameter(torch.empty(rows, FEATURES).uniform_(-initial, initial))
         self.register_buffer("copy", self.table.detach().half() if halves else None, persistent=False)
         self._copied: int | None = None  # which version of the table
         self.update(0.0)
@@ -78,9 +93,6 @@ class HashGrid(Encoding):
         steps = self.levels // self.together
         self.active = self.together * max(1, min(steps, round(self.schedule(progress) * steps)))
         self._read()
-
-    def _layout(self) -> HashLevels:
-        return HashLevels(self.resolution, self.first_row)
 
     def _read(self) -> Tensor | None:
         """The table in 16 bits, always at the same place, made anew when the table has changed."""
@@ -92,18 +104,48 @@ class HashGrid(Encoding):
             self._copied = of  # by now: other threads may ask
         return self.copy
 
+    def _options(self) -> dict[str, Any]:
+        """What is asked of the kernels: the levels in use, the point in front, what is read."""
+        return {"active": self.active, "lead": 3, "read": self._read()}
+
+    def _encode(self, flat: Tensor) -> Tensor:
+        """[M, 3] -> [M, width]."""
+        raise NotImplementedError
+
+    def _encode_with_vjp(self, flat: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """[M, 3] -> [M, width] and the vjp [M, width] -> [M, 3]."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N, width]; see `Encoding`."""
-        flat = x.reshape(-1, 3)
-        features = hash_encode(flat, self.table, self._layout(), active=self.active, lead=3, read=self._read())
-        return features.reshape(*x.shape[:-1], self.width)
+        return self._encode(x.reshape(-1, 3)).reshape(*x.shape[:-1], self.width)
 
     def with_vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """[*N, 3] -> [*N, width] and the vjp [*N, width] -> [*N, 3]; see `Encoding.with_vjp`."""
-        features, vjp = hash_encode_with_vjp(
-            x.reshape(-1, 3), self.table, self._layout(), active=self.active, lead=3, read=self._read()
-        )
+        features, vjp = self._encode_with_vjp(x.reshape(-1, 3))
         return (
             features.reshape(*x.shape[:-1], self.width),
             lambda weight: vjp(weight.reshape(-1, self.width)).reshape(x.shape),
         )
+
+
+class HashGrid(LevelTable):
+    """`LevelTable` with trilinear features of cubic cells."""
+
+    resolution: Tensor
+    first_row: Tensor
+
+    def __init__(self, layout: HashLevels, **options: Any) -> None:
+        """options: as of `LevelTable`."""
+        super().__init__(len(layout.resolution), layout.rows, **options)
+        self.register_buffer("resolution", layout.resolution, persistent=False)
+        self.register_buffer("first_row", layout.first_row, persistent=False)
+
+    def _layout(self) -> HashLevels:
+        return HashLevels(self.resolution, self.first_row)
+
+    def _encode(self, flat: Tensor) -> Tensor:
+        return hash_encode(flat, self.table, self._layout(), **self._options())
+
+    def _encode_with_vjp(self, flat: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return hash_encode_with_vjp(flat, self.table, self._layout(), **self._options())

@@ -9,10 +9,11 @@ from models.capabilities import GRADIENT, offered
 from models.encodings.base import Encoding
 from models.encodings.dense_grid import DenseGridConfig
 from models.encodings.frequency import FrequencyConfig
-from models.encodings.hash_grid import HashGridConfig
+from models.encodings.hash_grid import HashGridConfig, LevelsConfig, LevelTable
 from models.encodings.linked_voxels import LinkedVoxelsConfig
 from models.encodings.nsvf import NsvfConfig
 from models.encodings.octree_blocks import OctreeBlocksConfig
+from models.encodings.permutohedral import PermutohedralConfig
 from models.encodings.spherical_harmonics import SphericalHarmonicsConfig
 from models.encodings.tensor_cp import TensorCpConfig
 from models.encodings.tensor_vm import TensorVmConfig
@@ -34,6 +35,7 @@ from utils.config.parts import discover, parts
 for package in ("opacities", "appearance"):
     discover(f"models.{package}")
 SMALL_GRID = HashGridConfig(levels=4, top=64, log2_rows=10, initial=0.1)
+SIMPLICES = PermutohedralConfig(levels=4, top=64, log2_rows=10, initial=0.1)
 SMALL_SDF = {"geometry": MlpConfig(layers=2, width=32, activation="softplus"), "features": 4}
 SIREN = MlpConfig(layers=3, width=64, activation="sine", weight_norm=True)
 DENSE_GRID = DenseGridConfig(resolutions=(4, 9), features=4, initial=0.1)
@@ -51,6 +53,7 @@ FIELDS: dict[str, FieldConfig] = {
     ),
     "sdf, hash grid": SdfConfig(encoding=SMALL_GRID, **SMALL_SDF, feature_scale=1.0),
     "sdf, dense grid": SdfConfig(encoding=DENSE_GRID, **SMALL_SDF, feature_scale=1.0),
+    "sdf, permutohedral": SdfConfig(encoding=SIMPLICES, **SMALL_SDF, feature_scale=1.0),
     "sdf, sines": SdfConfig(encoding=FrequencyConfig(levels=0), geometry=SIREN, features=4, radius=0.4),
     "sdf, wall": SdfConfig(**SMALL_SDF, wall=Wall(radius=0.7)),
     "sdf, 6 taps": SdfConfig(encoding=SMALL_GRID, **SMALL_SDF, feature_scale=1.0, numerical={"step": 3e-4}),
@@ -226,9 +229,11 @@ def test_frequencies_and_their_pullback() -> None:
     torch.testing.assert_close(vjp(weight), truth)
 
 
-def test_hash_grid_pullback_and_coarse_to_fine() -> None:
+@pytest.mark.parametrize("config", [SMALL_GRID, SIMPLICES])
+def test_pullback_and_coarse_to_fine_of_tables(config: LevelsConfig) -> None:
     torch.manual_seed(0)
-    encoding = SMALL_GRID.build()
+    encoding = config.build()
+    assert isinstance(encoding, LevelTable)
     x = points(50).requires_grad_()
     features, vjp = encoding.with_vjp(x)
     torch.testing.assert_close(features, encoding(x))
@@ -314,10 +319,11 @@ def test_ground_starts_as_the_plane_where_z_is_zero(geometry: MlpConfig) -> None
     torch.testing.assert_close(gradient.detach(), up, atol=1e-4, rtol=0)
 
 
-def test_an_eikonal_loss_trains_the_table() -> None:
+@pytest.mark.parametrize("name", ["sdf, hash grid", "sdf, permutohedral"])
+def test_an_eikonal_loss_trains_the_table(name: str) -> None:
     """Double backward through network and grid: against finite differences of the loss in the table."""
     torch.manual_seed(0)
-    field = of(FIELDS["sdf, hash grid"])
+    field = of(FIELDS[name])
     x = points(40)
 
     def loss() -> Tensor:
@@ -479,7 +485,7 @@ def test_every_part_of_the_folder_is_tested_here() -> None:
     from models.fields.base import FieldConfig
 
     used = {type(config) for config in FIELDS.values()} | {FrequencyConfig, HashGridConfig, SphericalHarmonicsConfig}
-    used |= {DenseGridConfig, TensorVmConfig, TensorCpConfig, VoxelGridConfig, OctreeBlocksConfig}
+    used |= {DenseGridConfig, PermutohedralConfig, TensorVmConfig, TensorCpConfig, VoxelGridConfig, OctreeBlocksConfig}
     used |= {NsvfConfig, OctreeConfig, LinkedVoxelsConfig}
     assert set(parts(FieldConfig).values()) | set(parts(EncodingConfig).values()) == used
     assert issubclass(type(SMALL_GRID.build()), Encoding)

@@ -9,49 +9,36 @@ from __future__ import annotations
 
 import warp as wp
 
+from models.kernels.encodings.level_blocks import ADD, FRAME, LEAD, POINT, PRIMES, READ, WEIGHTS
 from models.kernels.runtime.lanes import TYPES
 from models.kernels.runtime.native import Ints, Pairs, Rows
 
 # Where the points of a block lie within a level: fractions in the cell, and what identifies its corners' rows.
 _CELL = (
     TYPES
+    + POINT
+    + PRIMES
     + """
-    BLOCK_OF(points);
-    if (end <= 0) return;
-    vf fx, fy, fz;
-    LOAD3(fx, fy, fz, points.data + 3 * (size_t)start, end);
-    const vi in_x = ABS(fx) < 1.0f, in_y = ABS(fy) < 1.0f, in_z = ABS(fz) < 1.0f;  // beyond it features are constant
     const float n = (float)resolution;
-    const vf zero = 0.0f, one = 1.0f;
     const vi last = resolution - 1;
-    fx = VMIN(VMAX(fx * 0.5f + 0.5f, zero), one) * n;
-    fy = VMIN(VMAX(fy * 0.5f + 0.5f, zero), one) * n;
-    fz = VMIN(VMAX(fz * 0.5f + 0.5f, zero), one) * n;
+    fx *= n; fy *= n; fz *= n;
     const vi x = VMIN(TO_INT(fx), last), y = VMIN(TO_INT(fy), last), z = VMIN(TO_INT(fz), last);
     fx -= TO_FLOAT(x); fy -= TO_FLOAT(y); fz -= TO_FLOAT(z);
     // In floats: the cube of a fine level's side does not fit 32 bits. Coarse products are exact.
     const bool dense = (n + 1.0f) * (n + 1.0f) * (n + 1.0f) <= (float)rows;
     const unsigned side = resolution + 1, mask = rows - 1;
-    const unsigned step_y = dense ? side : 2654435761u, step_z = dense ? side * side : 805459861u;
+    const unsigned step_y = dense ? side : prime_y, step_z = dense ? side * side : prime_z;
     const vu xs[2] = {TO_UNSIGNED(x), TO_UNSIGNED(x) + 1u};
     const vu ys[2] = {TO_UNSIGNED(y) * step_y, TO_UNSIGNED(y) * step_y + step_y};
     const vu zs[2] = {TO_UNSIGNED(z) * step_z, TO_UNSIGNED(z) * step_z + step_z};
-    #undef ALONG
-    #define ALONG(gx, gy, gz) do { \\
-        LOAD3(gx, gy, gz, along.data + 3 * (size_t)start, end); \\
-        gx = SELECT(in_x, gx, zero); gy = SELECT(in_y, gy, zero); gz = SELECT(in_z, gz, zero); } while (0)
     #define ROW(cx, cy, cz) (dense ? xs[cx] + ys[cy] + zs[cz] : (xs[cx] ^ ys[cy] ^ zs[cz]) & mask)
 """
 )
 # For both features of the level: the value, the derivative on each axis, and the mixed second derivatives (per cell).
 _LOOK_UP = (
     _CELL
+    + READ
     + """
-    const int* base = table.data + words * (size_t)first_row;
-    #undef READ
-    #define READ(into, row) do { \\
-        if (words == 2) { GATHER_PAIRS(into[0], into[1], (const float*)base, row, 2); } \\
-        else { GATHER_HALVES(into[0], into[1], base, row); } } while (0)
     vf value[2], dx[2], dy[2], dz[2], dxy[2], dxz[2], dyz[2];
     vf v[2][2], vx[2][2], vy[2][2], vxy[2][2];  // [z][feature]
     for (int cz = 0; cz < 2; ++cz) {
@@ -147,20 +134,13 @@ def pull_block(
 
 @wp.func_native(
     _CELL
+    + WEIGHTS
     + """
-    const int width = grad.shape[1];
     const float slope = 0.5f * n;
-    vf a, b, c = 0.0f, d = 0.0f, gx = 0.0f, gy = 0.0f, gz = 0.0f;
-    LOAD2(a, b, grad.data + (size_t)start * width + column, width, end);
-    if (along.shape[0] > 0) {
-        LOAD2(c, d, weight.data + (size_t)start * width + column, width, end);
-        ALONG(gx, gy, gz);
-    }
-    if (!ANY((a != 0.0f) | (b != 0.0f) | (c != 0.0f) | (d != 0.0f))) return;  // a GPU's threads would queue for nothing
-    float* base = (float*)table.data + 2 * (size_t)first_row;
-    PAIRS share[8];
-    vu row[8];
-    for (int corner = 0; corner < 8; ++corner) {
+    enum { CORNERS = 8 };
+    PAIRS share[CORNERS];
+    vu row[CORNERS];
+    for (int corner = 0; corner < CORNERS; ++corner) {
         const int cx = corner & 1, cy = (corner >> 1) & 1, cz = corner >> 2;
         const vf wx = cx ? fx : one - fx, wy = cy ? fy : one - fy, wz = cz ? fz : one - fz;
         const float sx = cx ? slope : -slope, sy = cy ? slope : -slope, sz = cz ? slope : -slope;
@@ -169,15 +149,8 @@ def pull_block(
         share[corner] = PAIR_UP(FMA(c, then, a * first), FMA(d, then, b * first));
         row[corner] = ROW(cx, cy, cz);
     }
-#if !defined(__CUDA_ARCH__)
-    for (int corner = 0; corner < 8; ++corner)  // the rows come into the cache together
-        for (int l = 0; l < end; ++l) __builtin_prefetch(base + 2 * (size_t)LANE(row[corner], l), 1, 3);
-#endif
-    // Point by point: the eight sums of a point are independent, those of neighbors in one row are not.
-    for (int l = 0; l < end; ++l)
-        for (int corner = 0; corner < 8; ++corner)
-            ADD_PAIR(base + 2 * (size_t)LANE(row[corner], l), share[corner], l);
 """
+    + ADD
 )
 def scatter_block(
     block: int, column: int, resolution: int, first_row: int, rows: int, points: Rows, table: Pairs, grad: Rows,
@@ -186,29 +159,11 @@ def scatter_block(
     """table += gradient of sum(grad * features), and with `along` of sum(weight * derivative in that direction)."""
 
 
-@wp.func_native(
-    TYPES
-    + """
-    const int width = out.shape[1], start = block * LANES;
-    const float* from = along.shape[0] > 0 ? along.data : points.data;
-    for (int r = start; r < start + LANES && r < out.shape[0]; ++r) {
-        float* to = out.data + (size_t)r * width;
-        for (int c = 0; c < lead; ++c) to[c] = from[3 * (size_t)r + c];
-        for (int c = used; c < width; ++c) to[c] = 0.0f;
-    }
-"""
-)
+@wp.func_native(TYPES + FRAME)
 def frame_block(block: int, lead: int, used: int, points: Rows, along: Rows, out: Rows):
     """out [M, W]: the columns before `lead`, the point itself or its derivative, and zeros from `used` on."""
 
 
-@wp.func_native(
-    TYPES
-    + """
-    const int width = weight.shape[1], start = block * LANES;
-    for (int r = start; r < start + LANES && r < out.shape[0]; ++r)
-        for (int c = 0; c < 3; ++c) out.data[3 * (size_t)r + c] = lead > 0 ? weight.data[(size_t)r * width + c] : 0.0f;
-"""
-)
+@wp.func_native(TYPES + LEAD)
 def lead_block(block: int, lead: int, weight: Rows, out: Rows):
     """out [M, 3]: the columns of weight [M, W] for the point itself, zero without them."""

@@ -182,11 +182,25 @@ def hash_encode_with_vjp(
 
 
 @dataclass(frozen=True)
-class _Lookup(Lookup):
-    levels: HashLevels
+class LevelLookup(Lookup):
+    """Over a table of two features in the rows of several levels: how its kernels are launched.
+
+    levels: the layout, with `first_row` [L+1] int32. active: 1 to L, the levels from this one on are zero.
+    """
+
+    levels: Any
     active: int
     lead: int  # columns in front of the features, for the point itself
     read: Tensor | None  # in place of the table
+
+    @property
+    @abstractmethod
+    def kernels(self) -> tuple[Any, Any, Any]:
+        """That of the features, of the gradient in the points and of the table's; arguments as of those below."""
+
+    @abstractmethod
+    def layout(self) -> list[Any]:
+        """Their arguments about the levels."""
 
     def words(self, table: Tensor) -> list[Any]:
         """The table that is read as 32-bit words, and how many of them make a row."""
@@ -194,29 +208,29 @@ class _Lookup(Lookup):
         return [read.detach().view(torch.int32).view(-1), FEATURES * read.element_size() // 4]
 
     def arguments(self, points: Tensor) -> list[Any]:
-        return [points, self.levels.resolution, self.levels.first_row, self.active, self.lead]
+        return [points, *self.layout(), self.active, self.lead]
 
     def features(self, points: Tensor, table: Tensor, along: Tensor) -> Tensor:
         """See `Lookup.features`."""
-        out = points.new_empty(len(points), self.lead + FEATURES * len(self.levels.resolution))
-        self.by_level(_encode, points, [*self.words(table), along, out], in_order=False)
+        out = points.new_empty(len(points), self.lead + FEATURES * (len(self.levels.first_row) - 1))
+        self.by_level(self.kernels[0], points, [*self.words(table), along, out], in_order=False)
         return out
 
     def pull(self, points: Tensor, table: Tensor, weight: Tensor, second: Tensor, along: Tensor) -> Tensor:
         """See `Lookup.pull`."""
         out = torch.empty_like(points)
-        self.by_point(_pull, points, [*self.words(table), weight, second, along, out])
+        self.by_point(self.kernels[1], points, [*self.words(table), weight, second, along, out])
         return out
 
     def scatter(self, points: Tensor, table: Tensor, grad: Tensor, weight: Tensor, along: Tensor) -> Tensor | None:
         """See `Lookup.scatter`."""
         grad_table, rows = sums.of(table, wp.vec2)
         fresh = self.fresh(grad_table, points)
-        self.by_level(_scatter, points, [rows, int(fresh), grad, weight, along], in_order=True)
+        self.by_level(self.kernels[2], points, [rows, int(fresh), grad, weight, along], in_order=True)
         return grad_table
 
     def fresh(self, grad: Tensor | None, points: Tensor) -> bool:
-        """Whether `_scatter` is to fill the levels of a new table with zeros; the others are filled here.
+        """Whether the kernel is to fill the levels of a new table with zeros; the others are filled here.
 
         On a CPU a level is in the cache then when it is added to. On a GPU its blocks are not in order.
         """
@@ -245,6 +259,15 @@ class _Lookup(Lookup):
         chunk = CHUNK if points.device.type == "cpu" else 1
         inputs = [*self.arguments(points), blocks, chunk, *rest]
         launch(kernel, -(-blocks // chunk), inputs, device=points.device, grain=2)
+
+
+class _Lookup(LevelLookup):
+    @property
+    def kernels(self) -> tuple[Any, Any, Any]:
+        return _encode, _pull, _scatter
+
+    def layout(self) -> list[Any]:
+        return [self.levels.resolution, self.levels.first_row]
 
 
 @wp.kernel(enable_backward=False)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import models.kernels
-from models.kernels.encodings import factors, hash_encode, tree, variation
+from models.kernels.encodings import factors, hash_encode, permutohedral, tree, variation
 from models.kernels.networks import color_inputs, mlp, optimizers, softplus
 from models.kernels.pixels import ncc, systematic
 from models.kernels.rays import logistic, march, packed, trace
@@ -39,7 +39,8 @@ from tests.models.kernels.test_tree import on as in_voxels
 FOLDER = Path(models.kernels.__file__).parent
 MODULES = (
     "runtime.lanes",
-    *(f"encodings.{name}" for name in ("factor_blocks", "factors", "hash_blocks", "hash_encode", "table_gradients")),
+    *(f"encodings.{name}" for name in ("factor_blocks", "factors", "hash_blocks", "hash_encode", "level_blocks")),
+    *(f"encodings.{name}" for name in ("permutohedral", "permutohedral_blocks", "table_gradients")),
     *(f"encodings.{name}" for name in ("tree_blocks", "tree", "variation")),
     *(f"networks.{name}" for name in ("block_layers", "color_inputs", "layers", "mlp", "optimizers", "products")),
     "networks.softplus",
@@ -211,16 +212,23 @@ def test_trace(other: SimpleNamespace, trust: float) -> None:
     torch.testing.assert_close(mine, usual, atol=2e-5, rtol=0)
 
 
+CUBES = hash_encode.HashLevels.geometric(4, base=3, top=40, log2_rows=10)
+SIMPLICES = permutohedral.PermutohedralLevels.geometric(4, base=3, top=40, log2_rows=10, shift=torch.full((4, 3), 1.3))
+
+
 @pytest.mark.parametrize("lead, half", [(0, False), (3, False), (3, True)])
-def test_hash_encoding_with_all_gradients(other: SimpleNamespace, lead: int, half: bool) -> None:
+@pytest.mark.parametrize("kind", ["hash", "permutohedral"])
+def test_tables_of_levels_with_all_gradients(other: SimpleNamespace, kind: str, lead: int, half: bool) -> None:
     torch.manual_seed(1)
-    levels = hash_encode.HashLevels.geometric(4, base=3, top=40, log2_rows=10)
+    levels: Any = CUBES if kind == "hash" else SIMPLICES
     inputs = [torch.rand(203, 3) * 2.2 - 1.1, torch.randn(levels.rows, 2), torch.randn(203, lead + 8)]
+    forms = (other.hash_encode, hash_encode) if kind == "hash" else (other.permutohedral, permutohedral)
     found = []
-    for module in (other.hash_encode, hash_encode):
+    for module in forms:
         points, table, weight = (x.clone().requires_grad_() for x in inputs)
         read = table.detach().half() if half else None
-        value, vjp = module.hash_encode_with_vjp(points, table, levels, active=3, lead=lead, read=read)
+        encode = getattr(module, f"{kind}_encode_with_vjp")
+        value, vjp = encode(points, table, levels, active=3, lead=lead, read=read)
         pulled = vjp(weight)
         loss = value.sin().sum() + (0.01 * pulled).sin().sum()
         found.append([value, pulled, *torch.autograd.grad(loss, [points, table, weight])])
