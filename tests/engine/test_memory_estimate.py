@@ -135,6 +135,7 @@ ENCODINGS: dict[str, dict[str, Any]] = {
     "linked_voxels": {"cells": 16, "components": 20, "rows": 4000, "grow": [0.5]},
     "nsvf": {"voxels": 4, "components": 3, "grow": [0.5], "budget": 1000},
     "octree": {"voxels": 8, "components": 3},
+    "permutohedral": {"levels": 4, "top": 64, "log2_rows": 10},
     "tensor_cp": {"cells": 40, "components": 3},
     "tensor_vm": {"cells": 20, "components": 3, "grow": [0.5]},
     "voxel_grid": {"cells": 12, "components": 3},

@@ -22,6 +22,7 @@ from models.encodings.voxel_octree import OctreeConfig
 from models.fields.base import Field, FieldConfig
 from models.fields.occupancy import OccupancyFieldConfig
 from models.fields.outside import OutsideConfig
+from models.fields.outside_sdf import OutsideSdfConfig
 from models.fields.radiance import RadianceFieldConfig
 from models.fields.sdf import NumericalGradient, Sdf, SdfConfig, Wall
 from models.fields.voxels import VoxelsConfig
@@ -487,6 +488,7 @@ def test_every_part_of_the_folder_is_tested_here() -> None:
     used = {type(config) for config in FIELDS.values()} | {FrequencyConfig, HashGridConfig, SphericalHarmonicsConfig}
     used |= {DenseGridConfig, PermutohedralConfig, TensorVmConfig, TensorCpConfig, VoxelGridConfig, OctreeBlocksConfig}
     used |= {NsvfConfig, OctreeConfig, LinkedVoxelsConfig}
+    used |= {OutsideSdfConfig}  # in losses/test_background_surface.py
     assert set(parts(FieldConfig).values()) | set(parts(EncodingConfig).values()) == used
     assert issubclass(type(SMALL_GRID.build()), Encoding)
 
