@@ -54,21 +54,22 @@ class InverseRadius(Sampler):
 
     @torch.no_grad()
     def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
-        if not self.config.coarse:
-            return self._samples(rays, self._even(rays, self.config.samples))
-        even = self._even(rays, self.config.coarse)
-        coarse = self._samples(rays, even)
-        weights = coarse.weight(medium.estimated_optical_depth(medium.value(coarse.positions), coarse))
-        drawn = sample_pdf(even, weights, max(self.config.samples - EVEN, 1), random=self.training)
-        return self._samples(rays, torch.cat([self._even(rays, EVEN), drawn], 1).sort(1).values)
+        coarse, count = self.config.coarse, self.config.samples
+        if not coarse:
+            return self._samples(rays, _even(rays, count, self._drawn(rays, count - 1)))
+        drawn = max(count - EVEN, 1)
+        random = self._drawn(rays, coarse - 1 + drawn)  # at once: rays that fill up a capacity change no other's
+        even = _even(rays, coarse, random[:, : coarse - 1])
+        first = self._samples(rays, even)
+        weights = first.weight(medium.estimated_optical_depth(medium.value(first.positions), first))
+        chosen = sample_pdf(even, weights, drawn, within=random[:, coarse - 1 :])
+        whole = _even(rays, EVEN, torch.full_like(rays.near, 0.5)[:, None])
+        return self._samples(rays, torch.cat([whole, chosen], 1).sort(1).values)
 
-    def _even(self, rays: Rays, count: int) -> Tensor:
-        """[R, count + 1] edges of even intervals of [0, 1], the inner ones moved by up to half of one in training."""
-        edges = torch.arange(count + 1, device=rays.near.device).expand(len(rays), -1) / count
-        if self.training:
-            jitter = (uniform((len(rays), count - 1), rays.near.device) - 0.5) / count
-            edges = edges + torch.nn.functional.pad(jitter, (1, 1))
-        return edges
+    def _drawn(self, rays: Rays, count: int) -> Tensor:
+        """[R, count] random numbers in [0, 1) in training, otherwise 0.5."""
+        shape = (len(rays), count)
+        return uniform(shape, rays.near.device) if self.training else torch.full(shape, 0.5, device=rays.near.device)
 
     def _samples(self, rays: Rays, share: Tensor) -> DenseSamples:
         """Intervals between edges [R, S + 1], shares of the way in 1/r from the medium's start to `reach`."""
@@ -83,3 +84,9 @@ class InverseRadius(Sampler):
         at = nearest + (middle**-2 - height**2).clamp_min(0).sqrt()
         length = dense.length if self.config.measure == "metric" else inverse[:, :-1] - inverse[:, 1:]
         return DenseSamples(rays, dense.t0, dense.t1, at, length)
+
+
+def _even(rays: Rays, count: int, random: Tensor) -> Tensor:
+    """[R, count + 1] edges of even intervals of [0, 1], the inner ones moved by numbers [R, count - 1] in [0, 1)."""
+    edges = torch.arange(count + 1, device=random.device).expand(len(rays), -1) / count
+    return edges + torch.nn.functional.pad((random - 0.5) / count, (1, 1))
