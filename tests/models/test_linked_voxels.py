@@ -18,7 +18,7 @@ from models.kernels.encodings.variation import Stretch, voxel_variation
 from models.losses.base import Step
 from models.losses.tables import TableL1Loss, VoxelVariationLoss
 from models.samples import DenseSamples, FieldSample, MediumRendering
-from tests.models.kernels.test_factors import reference
+from tests.models.kernels.encodings.test_factors import reference
 from tests.models.losses.test_losses import batch, rendering
 from tests.models.test_tables import model_of, points
 from tests.support.analytic import rays_at_sphere

@@ -28,13 +28,13 @@ from models.kernels.rays import logistic, march, packed, trace
 from models.kernels.runtime import lanes
 from models.kernels.runtime import launch as runtime
 from models.kernels.runtime.launch import Compiled, as_warp, launch
-from tests.models.kernels.test_factors import KINDS, several
-from tests.models.kernels.test_factors import made as made_factors
+from tests.models.kernels.encodings.test_factors import KINDS, several
+from tests.models.kernels.encodings.test_factors import made as made_factors
+from tests.models.kernels.encodings.test_tree import made as made_tree
+from tests.models.kernels.encodings.test_tree import on as in_voxels
 from tests.models.kernels.test_mlp_kernel import made
 from tests.models.kernels.test_ncc import by_kernel, cameras
 from tests.models.kernels.test_ncc import inputs as planes
-from tests.models.kernels.test_tree import made as made_tree
-from tests.models.kernels.test_tree import on as in_voxels
 
 FOLDER = Path(models.kernels.__file__).parent
 MODULES = (
