@@ -206,7 +206,7 @@ class DataConfig(Part):
         names = frozenset(quantity.name for quantity in present)
         points = "" if "mask" in names else said_of_points(views, sketch)
         line = f"{shown(views.source)}: {len(views.names)} views, {shown(said_of_splits(views, splits))}{points}"
-        return Inspection(line, names, sketch, bytes_in_memory(options, views))
+        return Inspection(line, names, sketch, bytes_in_memory(options, views, present))
 
 
 def usable(config: DataConfig, views: Views) -> Views:

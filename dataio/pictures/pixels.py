@@ -101,7 +101,7 @@ def read_pixels(options: DecodeOptions, views: Views) -> Pixels:
     Raises MemoryError when less is free than the pixels take, and the pictures that are decoded at a time.
     Raises StorageError when the pixels need more memory than `options.ram` and the cache cannot be written.
     """
-    layout = _plan(options, views)
+    layout = _plan(options, views, present_quantities(options, views))
     _check_memory(options, views, layout)
     file = None
     if layout.size <= options.ram:
@@ -124,9 +124,10 @@ def read_pixels(options: DecodeOptions, views: Views) -> Pixels:
     return _by_name(views, layout, buffer, file)
 
 
-def bytes_in_memory(options: DecodeOptions, views: Views) -> int:
-    """What all pictures will take, by their headers; 0 where they are read from a file."""
-    layout = _plan(options, views)
+def bytes_in_memory(options: DecodeOptions, views: Views, present: Sequence[Quantity]) -> int:
+    """What all pictures will take, by their headers; 0 where they are read from a file. present: as `check_files` says.
+    """
+    layout = _plan(options, views, present)
     return layout.size if layout.size <= options.ram else 0
 
 
@@ -154,11 +155,10 @@ def _digests(options: DecodeOptions, views: Views, layout: _Layout) -> tuple[str
     return cache.digest(kind), cache.digest(state)
 
 
-def _plan(options: DecodeOptions, views: Views) -> _Layout:
+def _plan(options: DecodeOptions, views: Views, present: Sequence[Quantity]) -> _Layout:
     """Everything that can be known from the headers."""
     shapes = np.array([_scaled(size, options.downscale)[::-1] for size in views.size], dtype=np.int64)
     start = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-    present = present_quantities(options, views)
     planes = [_Plane(quantity.name, quantity.stored_as(views), quantity.channels) for quantity in present]
     # The widest first, so that no number lies across its alignment.
     planes = sorted([_Plane(COLOR, np.dtype(np.uint8), 3), *planes], key=lambda plane: -plane.dtype.itemsize)
