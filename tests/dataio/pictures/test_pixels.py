@@ -179,7 +179,7 @@ def test_threads_are_bounded_by_their_memory(tmp_path, monkeypatch) -> None:
     made_data.transforms(tmp_path)
     views = TransformsData(path=str(tmp_path)).parse()
     monkeypatch.setattr(pixels.os, "cpu_count", lambda: 64)
-    plan = pixels._plan(pixels.DecodeOptions("auto", (1.0, 1.0, 1.0), 1, 0, tmp_path), views)
+    plan = pixels._plan(pixels.DecodeOptions("auto", (1.0, 1.0, 1.0), 1, 0, tmp_path), views, [])
     assert pixels._threads(views, plan) == pixels.MAX_THREADS
     views.size[:] = 8000  # of 512 MB while they are decoded
     assert pixels._threads(views, plan) == 1
