@@ -26,12 +26,18 @@ class CheckpointWriter:
     def begin(self, step: int, state: dict[str, Any], *, info: dict[str, Any], keep: Keep) -> None:
         """Copy `state`, as `save_checkpoint` takes it, to the host's memory, and let the thread write the copy.
 
-        Waits for the end of the one before first, and raises its error.
+        Where memory is too short for a thread it is written at once. Waits for the end of the one before first, and
+        raises its error.
         """
         self.wait()
         copy = [host_copy(state)]  # which the thread takes out
-        self._thread = Thread(target=self._write, args=(step, copy, info, keep), name="checkpoint")
-        self._thread.start()
+        thread = Thread(target=self._write, args=(step, copy, info, keep), name="checkpoint")
+        try:
+            thread.start()
+        except RuntimeError:  # can't start new thread
+            self._write(step, copy, info, keep)
+        else:
+            self._thread = thread
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether what was begun has come to its end, after waiting so long for it; without limit by default.

@@ -82,3 +82,14 @@ def test_copies_share_no_memory_and_keep_bits() -> None:
     for one, other in zip(tensors, copied["x"], strict=True):
         assert one.data_ptr() != other.data_ptr() and not other.requires_grad
         assert one.detach().numpy().tobytes() == other.numpy().tobytes() and one.dtype == other.dtype
+
+
+def test_without_a_thread_it_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("engine.saving.writer.Thread.start", refuse)
+    writer = CheckpointWriter(tmp_path)
+    writer.begin(3, {"model": torch.arange(4)}, info={}, keep=Keep(2))
+    found = newest_checkpoint(tmp_path)
+    assert found is not None and found.name == "step_00000003" and writer.wait()
