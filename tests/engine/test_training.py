@@ -185,6 +185,7 @@ def gradients_of_a_share(out: str, config: str) -> None:
 def objective_and_batch(config: str) -> tuple[Objective, RayBatch]:
     """A model after its first grid refresh, without jitter, and a batch of rays; the same in every process."""
     settings = [*SMALL, SPHERE, "losses.eikonal.random_points=0", "model.foreground.field.feature_scale=1"]
+    settings += ["model.background.field.feature_scale=1"] if config == "neus_hash_open" else []
     read = experiment.read_config(ROOT / "configs" / f"{config}.yaml", settings)
     scene = read.data.load()
     objective = build.build_objective(read, scene, torch.device("cpu"))
