@@ -121,16 +121,13 @@ def _signed_distance(solid: Bool) -> npt.NDArray[np.float32]:
     return np.asarray(cells * (2 / CELLS), dtype=np.float32)
 
 
-def carved_by(cameras: Cameras, points: SparsePoints) -> Carved | None:
-    """The shape; None where the points are too few, or leave nothing of the unit ball, or everything."""
-    if len(points) < ENOUGH:
-        return None
-    found = Carved(cameras, points)
-    return found if 0.0 < found.share < 1.0 else None
+def carved_by(
+    cameras: Cameras, points: SparsePoints, expand: Callable[[Tensor], Tensor] | None = None
+) -> Carved | None:
+    """The shape; None where the points are too few, or leave nothing of what is looked at, or everything.
 
-
-def carved_beyond(cameras: Cameras, points: SparsePoints, expand: Callable[[Tensor], Tensor]) -> Carved | None:
-    """The same beyond the unit sphere, in the contracted ball; what no view says anything of ends very far away."""
+    That is the unit ball, or with `expand`, as of `Carved`, what lies beyond it, before a sphere very far away.
+    """
     if len(points) < ENOUGH:
         return None
     found = Carved(cameras, points, expand)

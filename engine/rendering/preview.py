@@ -35,14 +35,14 @@ CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
 
 @dataclass(frozen=True)
-class SparsePoints:
+class DrawnPoints:
     """Sparse points of the data: places [P, 3], scene frame, and colors [P, 3]."""
 
     places: Floats
     colors: UInt8
 
 
-def sparse_points(run: Run) -> SparsePoints | None:
+def sparse_points(run: Run) -> DrawnPoints | None:
     """Sparse points of a run's data, evenly chosen where there are many; None, where they have none.
 
     No picture is decoded. Where the data cannot be read, that is a line, and None.
@@ -58,10 +58,10 @@ def sparse_points(run: Run) -> SparsePoints | None:
     chosen = np.random.default_rng(0).permutation(len(scene.points))[:MOST_POINTS]
     places = scene.points[chosen].astype(np.float64)
     colors = scene.point_colors
-    return SparsePoints(places, np.full((len(places), 3), UNCOLORED, np.uint8) if colors is None else colors[chosen])
+    return DrawnPoints(places, np.full((len(places), 3), UNCOLORED, np.uint8) if colors is None else colors[chosen])
 
 
-def preview(source: Source, renderer: Renderer, along: Cameras, points: SparsePoints | None = None) -> Picture:
+def preview(source: Source, renderer: Renderer, along: Cameras, points: DrawnPoints | None = None) -> Picture:
     """[H, W, 3] a path's cameras, blue at the first to red at the last, and the photographs' in gray; scene frame.
 
     renderer: of the surface, see `surface_of`. points: drawn on it, and where it hides them not.
@@ -104,7 +104,7 @@ def _upright(pose: Floats) -> Floats:
     return -pose[:, 1]
 
 
-def _surface(renderer: Renderer, eye: Cameras, points: SparsePoints | None) -> Picture:
+def _surface(renderer: Renderer, eye: Cameras, points: DrawnPoints | None) -> Picture:
     frame = renderer(eye, 0)
     solid = frame.opacity.numpy() > SOLID
     picture = shade_normal(frame.normal.numpy(), directions_of(eye, 0).cpu().numpy(), solid)
@@ -113,7 +113,7 @@ def _surface(renderer: Renderer, eye: Cameras, points: SparsePoints | None) -> P
     return picture
 
 
-def put_points(picture: Picture, eye: Cameras, points: SparsePoints, hidden: NDArray[np.floating]) -> None:
+def put_points(picture: Picture, eye: Cameras, points: DrawnPoints, hidden: NDArray[np.floating]) -> None:
     """Draw points into a picture [H, W, 3], each as four pixels, nearer ones over those behind.
 
     hidden: [H, W] the distance beyond which nothing is seen, scene units.

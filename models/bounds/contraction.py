@@ -45,13 +45,9 @@ class Contraction(Bounds):
 
     def contract(self, x: Tensor) -> Tensor:
         """[*N, 3] scene frame -> [*N, 3], of norm below one; see `Bounds.contract`. Differentiable in x."""
-        return contracted(x, x.abs().amax(-1, keepdim=True) if self.largest else x.norm(dim=-1, keepdim=True))
-
-
-def contracted(x: Tensor, size: Tensor) -> Tensor:
-    """[*N, 3] points of norms [*N, 1] -> [*N, 3], of norm below one; as `Contraction` has it. Differentiable in x."""
-    size = size.clamp_min(1.0)
-    return x / size * (1 - 0.5 / size)
+        size = x.abs().amax(-1, keepdim=True) if self.largest else x.norm(dim=-1, keepdim=True)
+        size = size.clamp_min(1.0)
+        return x / size * (1 - 0.5 / size)
 
 
 def expanded(y: Tensor, *, farthest: float = 1e4) -> Tensor:

@@ -110,11 +110,11 @@ class LevelTable(Encoding):
 
     def _encode(self, flat: Tensor) -> Tensor:
         """[M, 3] -> [M, width]."""
-        raise NotImplementedError
+        raise TypeError("an encoding by levels defines how they are looked up")
 
     def _encode_with_vjp(self, flat: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """[M, 3] -> [M, width] and the vjp [M, width] -> [M, 3]."""
-        raise NotImplementedError
+        raise TypeError("an encoding by levels defines how they are looked up")
 
     def forward(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N, width]; see `Encoding`."""

@@ -141,10 +141,14 @@ class OctreeBlocks(Encoding):
         used[block] = True
         return self._emit(self.place[used]), (used.cumsum(0) - 1)[block]
 
+    def _block_at(self, x: Tensor) -> Tensor:
+        """[*N, 3] -> [*N] the blocks that points lie in."""
+        cell = ((x + 1) * (self.side / 2)).clamp(0, self.side - 1).long()
+        return self.block_of[(cell[..., 0] * self.side + cell[..., 1]) * self.side + cell[..., 2]]
+
     def _within(self, x: Tensor) -> tuple[Tensor, Tensor, Factors, Tensor]:
         """Of points [M, 3] their places in their blocks, in [-1, 1]^3; rows, and how to read them; the blocks [M]."""
-        cell = ((x.detach() + 1) * (self.side / 2)).clamp(0, self.side - 1).long()
-        block = self.block_of[(cell[:, 0] * self.side + cell[:, 1]) * self.side + cell[:, 2]]
+        block = self._block_at(x.detach())
         table, number = self._table(block)
         factors = Factors(self.layout, self.resolution, self.box, 1, base=(number * self.rows).int())
         return (x - self.center[block]) * self.per_half_side[block], table, factors, block
@@ -212,8 +216,7 @@ class OctreeBlocks(Encoding):
 
     def cells_at(self, x: Tensor) -> Cells | None:
         """See `Encoding.cells_at`: the blocks, which fill the cube."""
-        x, y, z = ((x + 1) * (self.side / 2)).clamp(0, self.side - 1).long().unbind(-1)
-        depth = self.levels[self.block_of[(x * self.side + y) * self.side + z]].long()
+        depth = self.levels[self._block_at(x)].long()
         return Cells(depth, 2 / 2.0**depth)
 
     def latest_change(self) -> str:

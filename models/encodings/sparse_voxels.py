@@ -13,7 +13,7 @@ from models.encodings import tree as trees
 from models.encodings.base import Encoding, EncodingConfig
 from models.encodings.frequency import Frequency, FrequencyConfig
 from models.encodings.growth import Grow, due
-from models.encodings.tree import Tree, first_tree, freed, halved, of_voxels
+from models.encodings.tree import Tree, first_tree, freed, halved, leaves_at, of_voxels
 from models.feedback import Feedback, Observed
 from models.kernels.encodings.tree import Voxels, tree_features, tree_features_with_vjp
 
@@ -231,16 +231,9 @@ class SparseVoxels(Encoding):
 
     def cells_at(self, x: Tensor) -> Cells | None:
         """See `Encoding.cells_at`: the leaves, without those that are pruned."""
-        tree, side = self.tree(), self.side
-        place = ((x.cpu() + 1) * (side / 2)).long().clamp(0, side - 1)
-        voxel, depth = (place[..., 0] * side + place[..., 1]) * side + place[..., 2], torch.zeros(x.shape[:-1]).long()
-        while (halved := tree.children[voxel] >= 0).any():
-            depth += halved
-            cells = side * 2.0**depth
-            bits = ((x.cpu() + 1) * (cells[..., None] / 2)).long().clamp_max(cells.long()[..., None] - 1) & 1
-            child = bits[..., 0] * 4 + bits[..., 1] * 2 + bits[..., 2]
-            voxel = torch.where(halved, tree.children[voxel] + child, voxel)
-        return Cells(torch.where(tree.children[voxel] == trees.FREE, NOTHING, depth), 2 / (side * 2.0**depth))
+        tree = self.tree()
+        voxel, depth = leaves_at(tree, x.cpu())
+        return Cells(torch.where(tree.children[voxel] == trees.FREE, NOTHING, depth), 2 / (self.side * 2.0**depth))
 
     def bytes_of_change(self) -> int:
         """See `Encoding.bytes_of_change`: trees of numbers of 64 bits, with corners that are sorted."""

@@ -122,6 +122,21 @@ def of_voxels(tree: Tree, grid: Tensor, how: Literal["largest", "sum"]) -> Tenso
     return found
 
 
+def leaves_at(tree: Tree, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The voxels without children [*N] int64 that points [*N, 3] of the cube [-1, 1]^3 lie in, and their depths [*N].
+    """
+    side = tree.side
+    place = ((x + 1) * (side / 2)).long().clamp(0, side - 1)
+    voxel, depth = (place[..., 0] * side + place[..., 1]) * side + place[..., 2], torch.zeros(x.shape[:-1]).long()
+    while (halved := tree.children[voxel] >= 0).any():
+        depth += halved
+        cells = side * 2.0**depth
+        bits = ((x + 1) * (cells[..., None] / 2)).long().clamp_max(cells.long()[..., None] - 1) & 1
+        child = bits[..., 0] * 4 + bits[..., 1] * 2 + bits[..., 2]
+        voxel = torch.where(halved, tree.children[voxel] + child, voxel)
+    return voxel, depth
+
+
 def checked(tree: Tree) -> Tree:
     """The tree itself. Raises ValueError for one that leads astray, as of a file that was tampered with."""
     children, count = tree.children, len(tree.children)

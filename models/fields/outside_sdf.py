@@ -10,7 +10,7 @@ from torch import Tensor
 from models.capabilities import OUTSIDE, SDF, Offer
 from models.fields.outside import in_shell
 from models.fields.sdf import Sdf, SurfaceConfig
-from models.fields.shape_fit import fit_shape
+from models.inits.base import Distance
 from models.kernels.networks.color_inputs import split
 from models.samples import FieldSample, Points
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class OutsideSdfConfig(SurfaceConfig):
-    """A signed distance beyond the unit sphere, in the contracted ball; no gradient in the scene frame."""
+    """A signed distance beyond the unit sphere, in the contracted ball; its samples come without a gradient."""
 
     type: Literal["outside_sdf"] = "outside_sdf"
     value_kind: ClassVar[Offer] = SDF
@@ -41,10 +41,8 @@ class OutsideSdf(Sdf):
 
     has_gradient = False
 
-    def initialize(self, scene: Scene | None = None) -> None:
-        found = None if scene is None else self.config.init.beyond(scene)
-        if found is not None:
-            fit_shape(self, found)
+    def _shape_in(self, scene: Scene) -> Distance | None:
+        return self.config.init.beyond(scene)
 
     def value(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N]; see `Field.value`."""

@@ -15,7 +15,7 @@ from models.encodings.base import EncodingConfig
 from models.encodings.frequency import FrequencyConfig
 from models.fields.base import Field, FieldConfig
 from models.fields.shape_fit import fit_plain, fit_shape
-from models.inits.base import Ball, InitConfig
+from models.inits.base import Ball, Distance, InitConfig
 from models.inits.sphere import SphereInit
 from models.kernels.networks.color_inputs import split
 from models.networks.mlp import Mlp, MlpConfig
@@ -116,11 +116,15 @@ class Sdf(Field):
             self.config.init.closed_form(self.geometry, self.ball)
 
     def initialize(self, scene: Scene | None = None) -> None:
-        found = None if scene is None else self.config.init.distance(scene)
+        found = None if scene is None else self._shape_in(scene)
         if found is not None:
             fit_shape(self, found)
         elif not self.closed_form:
             fit_plain(self, self.config.init.plain(self.ball))
+
+    def _shape_in(self, scene: Scene) -> Distance | None:
+        """The distance to be fitted to, in the coordinates that the encoding sees; None where the data know none."""
+        return self.config.init.distance(scene)
 
     def update(self, progress: float) -> None:
         self.encoding.update(progress)

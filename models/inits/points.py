@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from dataio.shapes.carved import carved_beyond, carved_by
+from dataio.shapes.carved import carved_by
 from models.bounds.contraction import expanded
 from models.inits.base import Distance, InitConfig
 
@@ -24,4 +24,4 @@ class PointsInit(InitConfig):
 
     def beyond(self, scene: Scene) -> Distance | None:
         """Of what is left beyond the unit sphere, before a sphere very far away; None as for `distance`."""
-        return carved_beyond(scene.cameras, scene.sparse_points, expanded)
+        return carved_by(scene.cameras, scene.sparse_points, expanded)

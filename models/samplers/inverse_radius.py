@@ -56,14 +56,14 @@ class InverseRadius(Sampler):
     def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
         coarse, count = self.config.coarse, self.config.samples
         if not coarse:
-            return self._samples(rays, _even(rays, count, self._drawn(rays, count - 1)))
+            return self._samples(rays, _even(self._drawn(rays, count - 1)))
         drawn = max(count - EVEN, 1)
         random = self._drawn(rays, coarse - 1 + drawn)  # at once: rays that fill up a capacity change no other's
-        even = _even(rays, coarse, random[:, : coarse - 1])
+        even = _even(random[:, : coarse - 1])
         first = self._samples(rays, even)
         weights = first.weight(medium.estimated_optical_depth(medium.value(first.positions), first))
         chosen = sample_pdf(even, weights, drawn, within=random[:, coarse - 1 :])
-        whole = _even(rays, EVEN, torch.full_like(rays.near, 0.5)[:, None])
+        whole = _even(even.new_full((len(rays), EVEN - 1), 0.5))
         return self._samples(rays, torch.cat([whole, chosen], 1).sort(1).values)
 
     def _drawn(self, rays: Rays, count: int) -> Tensor:
@@ -86,7 +86,8 @@ class InverseRadius(Sampler):
         return DenseSamples(rays, dense.t0, dense.t1, at, length)
 
 
-def _even(rays: Rays, count: int, random: Tensor) -> Tensor:
-    """[R, count + 1] edges of even intervals of [0, 1], the inner ones moved by numbers [R, count - 1] in [0, 1)."""
-    edges = torch.arange(count + 1, device=random.device).expand(len(rays), -1) / count
+def _even(random: Tensor) -> Tensor:
+    """[R, S + 1] edges of even intervals of [0, 1], the inner ones moved by numbers [R, S - 1] in [0, 1): 0.5, not."""
+    count = random.shape[1] + 1
+    edges = torch.arange(count + 1, device=random.device).expand(len(random), -1) / count
     return edges + torch.nn.functional.pad((random - 0.5) / count, (1, 1))

@@ -6,6 +6,12 @@ import torch
 from torch import Tensor
 
 
+def points_and_table(count: int, rows: int) -> tuple[Tensor, Tensor]:
+    """Points [M, 3] of the cube [-1, 1]^3, M = `count`, and a table [N, 2] of `rows` = N rows; always the same."""
+    generator = torch.Generator().manual_seed(2)
+    return torch.rand(count, 3, generator=generator) * 1.8 - 0.9, torch.randn(rows, 2, generator=generator)
+
+
 def check_values(
     features: Callable[[Tensor, Tensor], Tensor],
     reference: Callable[[Tensor, Tensor], Tensor],

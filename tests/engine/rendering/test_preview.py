@@ -13,7 +13,7 @@ import torch
 from dataio.cameras import Cameras
 from dataio.recognition import AutoData
 from engine.rendering import preview
-from engine.rendering.preview import UNCOLORED, SparsePoints, put_points, sparse_points
+from engine.rendering.preview import UNCOLORED, DrawnPoints, put_points, sparse_points
 from models.rendering.frames import Frame
 from tests.support import made_data, made_models
 from tests.support.made_runs import ring_cameras
@@ -24,7 +24,7 @@ EYE = Cameras.make(np.eye(4)[None, :3], [50.0, 50.0, 20.0, 15.0], [40, 30], near
 
 def drawn(places: list[list[float]], colors: list[tuple[int, int, int]], hidden: float = np.inf) -> np.ndarray:
     picture = np.full((30, 40, 3), 255, np.uint8)
-    points = SparsePoints(np.array(places), np.array(colors, np.uint8))
+    points = DrawnPoints(np.array(places), np.array(colors, np.uint8))
     put_points(picture, EYE, points, np.full((30, 40), hidden))
     return picture
 
@@ -98,7 +98,7 @@ def test_both_panels_have_the_points() -> None:
     source: Any = SimpleNamespace(
         world_from_scene=np.eye(4), up=np.array([0.0, 0, 1]), cameras=cameras, device=torch.device("cpu")
     )
-    points = SparsePoints(np.array([[0.0, 0, 0], [0.1, 0, 0]]), np.array([UNCOLORED] * 2, np.uint8))
+    points = DrawnPoints(np.array([[0.0, 0, 0], [0.1, 0, 0]]), np.array([UNCOLORED] * 2, np.uint8))
     for given, count in ((points, 2 * 2 * 4), (None, 0)):
         picture = preview.preview(source, nothing, cameras, given)  # type: ignore[arg-type]
         assert (picture == UNCOLORED).all(-1).sum() == count

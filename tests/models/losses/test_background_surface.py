@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dataio.shapes.carved import carved_beyond
+from dataio.shapes.carved import carved_by
 from models.bounds.contraction import ContractionConfig, expanded
 from models.bounds.outside import OutsideBounds
 from models.bounds.sphere import Sphere
@@ -86,7 +86,7 @@ def test_points_on_a_wall_around_everything_leave_what_is_behind_it() -> None:
     cameras.camera_to_world[:, :, 0].mul_(-1)
     assert inside.norm(dim=-1).max() < 1
     view, point = np.nonzero((cameras.forward.double().numpy()[:, None] * out).sum(-1) > 0.85)
-    found = carved_beyond(cameras, type(points)(points.position, point, view), expanded)
+    found = carved_by(cameras, type(points)(points.position, point, view), expanded)
     assert found is not None
     below = directions(600)
     below = below[below[:, 2] < -0.4]

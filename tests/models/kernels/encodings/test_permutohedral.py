@@ -10,8 +10,7 @@ from models.kernels.encodings.permutohedral import (
     permutohedral_encode,
     permutohedral_encode_with_vjp,
 )
-from models.kernels.runtime.launch import set_threads
-from tests.support.second_order import check_pullback, check_values
+from tests.support.second_order import points_and_table
 
 SHIFT = 1 + torch.rand(4, 3, generator=torch.Generator().manual_seed(3))
 LEVELS = PermutohedralLevels.geometric(4, base=3, top=40, log2_rows=10, shift=SHIFT)
@@ -76,16 +75,6 @@ def encode_reference(points: Tensor, table: Tensor, levels: PermutohedralLevels,
     return torch.cat(outputs, -1)
 
 
-def inputs(count: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    return torch.rand(count, 3, generator=generator) * 1.8 - 0.9, torch.randn(LEVELS.rows, 2, generator=generator)
-
-
-def reference(points: Tensor, table: Tensor, active: int, lead: int) -> Tensor:
-    """With the point itself in front of its features."""
-    return torch.cat([points[:, :lead], encode_reference(points, table, LEVELS, active)], 1)
-
-
 def test_levels() -> None:
     """Dense ones have a row for each vertex around the cube; there are as many in it as cells of the resolution."""
     assert LEVELS.sides.tolist()[0] > 0 and LEVELS.sides.tolist()[-1] == 0
@@ -94,40 +83,9 @@ def test_levels() -> None:
     torch.testing.assert_close(volume, 8 / torch.tensor([3.0, 7, 17, 40]).double() ** 3)
 
 
-@pytest.mark.parametrize("count", [0, 1, 300])
-@pytest.mark.parametrize("active", [4, 2])
-@pytest.mark.parametrize("lead", [0, 3])
-def test_values_and_gradients(count: int, active: int, lead: int, device: torch.device) -> None:
-    points, table = inputs(count)
-    check_values(
-        lambda p, t: permutohedral_encode(p, t, LEVELS.to(device), active=active, lead=lead),
-        lambda p, t: reference(p, t, active, lead),
-        points,
-        table,
-        device,
-        values=(5e-5, 1e-5),
-        gradients=2e-3,
-    )
-
-
-@pytest.mark.parametrize("count", [0, 1, 300])
-@pytest.mark.parametrize("active", [4, 2])
-@pytest.mark.parametrize("lead", [0, 3])
-def test_pullback_and_its_gradients(count: int, active: int, lead: int, device: torch.device) -> None:
-    """The double backward of an eikonal loss: gradients of the input gradient in table, points and weights."""
-    points, table = inputs(count)
-    check_pullback(
-        lambda p, t: permutohedral_encode_with_vjp(p, t, LEVELS.to(device), active=active, lead=lead),
-        lambda p, t: reference(p, t, active, lead),
-        points,
-        table,
-        device,
-    )
-
-
 def test_the_reference_is_right() -> None:
     """Weights of a partition; first and second derivatives by differences; the simplex contains its point."""
-    points, _ = inputs(200)
+    points, _ = points_and_table(200, LEVELS.rows)
     e = elevated(points.double(), torch.tensor(12.0), SHIFT[0].double())
     vertices, weight = simplex(e)
     assert weight.min() >= 0
@@ -135,7 +93,7 @@ def test_the_reference_is_right() -> None:
     torch.testing.assert_close((weight[..., None] * vertices).sum(1), e)
     assert (vertices.sum(-1) == 0).all() and (vertices % 4 == torch.arange(4)[:, None]).all()
     few, table = points[:5].double().requires_grad_(), torch.randn(LEVELS.rows, 2).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda p: reference(p, table.detach(), 4, 3), few)
+    assert torch.autograd.gradcheck(lambda p: torch.cat([p, encode_reference(p, table.detach(), LEVELS, 4)], 1), few)
 
     def slope(t: Tensor) -> Tensor:
         value = encode_reference(few, t, LEVELS, 2).square().sum()
@@ -146,7 +104,7 @@ def test_the_reference_is_right() -> None:
 
 def test_a_constant_is_reproduced_and_a_linear_function_too(device: torch.device) -> None:
     """Of vertices whose rows hold a linear function of where they lie, on a dense level."""
-    points, _ = inputs(500)
+    points, _ = points_and_table(500, LEVELS.rows)
     levels = PermutohedralLevels.geometric(1, base=9, top=9, log2_rows=16, shift=SHIFT[:1])
     side, cells = int(levels.sides[0]), float(levels.cells[0])
     z, y, x = torch.meshgrid(torch.arange(2 * side), torch.arange(side), torch.arange(side), indexing="ij")
@@ -165,7 +123,7 @@ def test_features_are_continuous(device: torch.device) -> None:
     """Along a line through many simplices a step of 1e-5 changes no more than its length and the slopes allow."""
     t = torch.linspace(-0.95, 0.95, 190_001)[:, None]
     points = t * torch.tensor([1.0, -0.61, 0.37]) + torch.tensor([0.0, 0.05, -0.1])
-    _, table = inputs(0)
+    _, table = points_and_table(0, LEVELS.rows)
     value = permutohedral_encode(points.to(device), table.to(device), LEVELS.to(device), active=4).cpu()
     steepest = 3 * 2 * float(table.abs().max()) * float(LEVELS.cells.max())  # three steps along edges, two apart
     assert float(value.diff(dim=0).abs().max()) < 2e-5 * steepest
@@ -174,7 +132,7 @@ def test_features_are_continuous(device: torch.device) -> None:
 
 def test_the_gradient_by_differences(device: torch.device) -> None:
     """Central differences of the kernel's own values, at points within their simplices."""
-    points, table = inputs(400)
+    points, table = points_and_table(400, LEVELS.rows)
     p, t, levels, h = points.to(device), table.to(device), LEVELS.to(device), 1e-3
     value, vjp = permutohedral_encode_with_vjp(p, t, levels, active=2)
     slope = vjp(torch.ones_like(value)).cpu()
@@ -183,14 +141,6 @@ def test_the_gradient_by_differences(device: torch.device) -> None:
     by_difference = ((ahead - behind).sum(1) / (2 * h)).view(-1, 3).cpu()
     close = (by_difference - slope).abs().amax(1) < 0.05
     assert float(close.float().mean()) > 0.8  # the others have a face between their taps
-
-
-def test_beyond_the_cube_nothing_changes(device: torch.device) -> None:
-    _, table = inputs(0)
-    points = torch.tensor([[1.5, 0.2, -0.3], [0.1, -2.0, 0.4]])
-    value, vjp = permutohedral_encode_with_vjp(points.to(device), table.to(device), LEVELS.to(device), active=4)
-    gradient = vjp(torch.ones_like(value)).cpu()
-    assert gradient[0, 0] == 0 and gradient[1, 1] == 0 and gradient[0, 1] != 0 and gradient[1, 2] != 0
 
 
 @pytest.mark.parametrize("shift", [1.0, 2 - 2**-23])
@@ -208,47 +158,6 @@ def test_rows_of_all_points_are_rows_of_their_level(shift: float, device: torch.
         levels = PermutohedralLevels(levels.cells, levels.sides, levels.first_row + levels.rows, levels.shift)
         value = permutohedral_encode(points.to(device), table.to(device), levels.to(device), active=1).cpu()
         torch.testing.assert_close(value, torch.ones(len(points), 2), atol=1e-6, rtol=0)
-
-
-def test_fine_levels_do_not_overflow_32_bits(device: torch.device) -> None:
-    levels = PermutohedralLevels.geometric(2, base=2000, top=65536, log2_rows=12, shift=SHIFT[:2])
-    table = torch.randn(levels.rows, 2, generator=torch.Generator().manual_seed(1))
-    points = torch.tensor([[0.3, -0.7, 0.9], [1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]])
-    got = permutohedral_encode(points.to(device), table.to(device), levels.to(device), active=2).cpu()
-    # The points are float32, so where they lie in a simplex is known to 65536 * 2e-7 only.
-    truth = encode_reference(points.double(), table.double(), levels, 2)
-    torch.testing.assert_close(got.double(), truth, atol=0.1, rtol=0)
-
-
-def test_threads_do_not_change_the_sums() -> None:
-    """Bit-equal gradients with one and two threads: a level is scattered by one thread, in order."""
-    points, table = inputs(6000)
-    results = []
-    try:
-        for threads in (1, 2):
-            set_threads(threads)
-            t = table.clone().requires_grad_()
-            value, vjp = permutohedral_encode_with_vjp(points, t, LEVELS, active=4)
-            results.append(torch.autograd.grad(value.sin().sum() + vjp(value.cos()).sin().sum(), t)[0])
-    finally:
-        set_threads(1)
-    assert torch.equal(*results)
-
-
-def test_a_table_in_half_precision_is_read_with_its_gradients(device: torch.device) -> None:
-    """As if the table held the rounded numbers, with the gradient at the table itself."""
-    points, table = inputs(300)
-    rounded = table.half()
-    weight, for_gradient = torch.randn(300, 11), torch.randn(300, 3)
-    results = []
-    for t, read in ((table, rounded.to(device)), (rounded.float(), None)):
-        p, t, w = (x.to(device).requires_grad_() for x in (points, t, weight))
-        value, vjp = permutohedral_encode_with_vjp(p, t, LEVELS.to(device), active=4, lead=3, read=read)
-        slope = vjp(w)
-        loss = value.sin().sum() + (slope * for_gradient.to(device)).sum()
-        results.append([value, slope, *torch.autograd.grad(loss, [p, t, w])])
-    for mine, other in zip(*results, strict=True):
-        torch.testing.assert_close(mine, other)
 
 
 def test_shifts_are_drawn_by_the_seed_and_part_of_the_state() -> None:
