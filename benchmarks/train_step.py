@@ -127,22 +127,23 @@ def train(config: ExperimentConfig, warmup: int, steps: int, baseline: int) -> d
     with running(config) as run:
         device = run.ranks.device
         repeated(run.step_once, warmup)
+        before = run.ray_count.taken
         wall, cpu = timed(lambda: repeated(run.step_once, steps), device)
+        each = (run.ray_count.taken - before) / steps
         lines = (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()
         memory = peak_memory_mb(device)
         recording, run.gradients.recording = run.gradients.recording, None
         recorded = recording is not None and recording.graph is not None
         eager = timed(lambda: repeated(run.step_once, steps), device)[0] / steps if recorded else None
         slow = baseline_step(run, baseline) if baseline else None
-    rays = config.train.rays * steps
     logged = [row for row in map(json.loads, lines) if row["step"] > warmup]
     own = (wall if device.type == "cuda" else cpu) / steps
     return {
-        "rays_per_step": config.train.rays,
+        "rays_per_step": each,
         "wall_s_per_step": wall / steps,
         "cpu_s_per_step": cpu / steps,
-        "rays_per_s": rays / wall,
-        "rays_per_cpu_s": rays / cpu,
+        "rays_per_s": each * steps / wall,
+        "rays_per_cpu_s": each * steps / cpu,
         "samples_per_ray": mean(logged, "perf/samples_per_ray"),
         "train_psnr": mean(logged, "train/psnr"),
         "peak_memory_mb": memory,

@@ -186,9 +186,7 @@ class PixelSampler:
         self._store = PixelStore(scene, np.asarray(views, dtype=np.int64))
         self._selection = (pixels or UniformSelection()).build(self._store, rays=rays, seed=seed)
         self._patch = pixels.patch if pixels else None
-        places = self._selection.places
-        self._places_before, self._places = places * before // rays, places * (total or rays) // rays
-        self._rays = rays
+        self._share(rays, before, total or rays)
         self._on_gpu: DevicePixels | None = None
         self._choose: Callable[[Tensor], ChosenOnDevice] | None = None
         # Of the last batch; where a recorded step gathered it, in memory that each replay fills anew.
@@ -196,6 +194,20 @@ class PixelSampler:
         self._bins: Tensor | None = None
         self._importance: Tensor | None = None
         self._worker: Prefetch | None = None
+
+    def _share(self, rays: int, before: int, total: int) -> None:
+        places = self._selection.places
+        self._places_before, self._places = places * before // rays, places * total // rays
+        self._rays = rays
+
+    def resize(self, *, rays: int, before: int, total: int) -> None:
+        """Batches of so many rays from here on, which begin where the last one of all ranks ended; all as they began.
+
+        rays, before, total: of this rank, of those before it, and of all; each a whole number of patches.
+        """
+        self.close()  # what was chosen ahead is chosen anew
+        self._selection.resize(rays)
+        self._share(rays, before, total)
 
     @property
     def pixels(self) -> int:

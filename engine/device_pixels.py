@@ -41,3 +41,8 @@ def open_sampler(config: ExperimentConfig, scene: Scene, share: RankShare, devic
     )
     sampler.keep_on_device(Kernels(), config.data.device)
     return sampler
+
+
+def share_out(sampler: PixelSampler, share: RankShare) -> None:
+    """Have the sampler's batches be of this share's rays from here on."""
+    sampler.resize(rays=share.own, before=share.before, total=share.total)

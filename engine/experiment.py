@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dataio.recognition import AutoData
 from dataio.scene import DataConfig
@@ -34,6 +34,10 @@ for package in ("dataio.formats", "dataio.selection", *(f"models.{kind}" for kin
 
 
 MOST_RAYS = 1 << 24  # of a step
+MOST_SAMPLES = 1 << 24  # of a step, which are counted in float32
+SAMPLES_OF_A_RAY = 256  # until some were counted
+USUAL_RAYS = 2048
+INSTEAD = {"train": ("rays", "samples")}  # keys of a mapping of which the last one that is given counts
 
 
 class TrainConfig(StrictModel):
@@ -41,7 +45,19 @@ class TrainConfig(StrictModel):
 
     steps: int = Field(20_000, ge=1, description="length of the run, unless `minutes` is given")
     minutes: float | None = Field(None, gt=0, description="length of the run in wall time; schedules follow it")
-    rays: int = Field(2048, ge=1, le=MOST_RAYS, description="rays per step, of all ranks together")
+    samples: int | None = Field(
+        None,
+        ge=SAMPLES_OF_A_RAY,
+        le=MOST_SAMPLES,
+        description="samples that a step keeps, about, of all ranks together; instead of `rays`, which then follow",
+    )
+    rays: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_RAYS,
+        validate_default=True,
+        description=f"rays per step, of all ranks together; null: {USUAL_RAYS}, or what `samples` takes",
+    )
     micro_batch: int | None = Field(
         None,
         ge=1,
@@ -69,10 +85,27 @@ class TrainConfig(StrictModel):
         """Rays that stay together: the pixels of a patch, or 1."""
         return (self.pixels.patch or 1) ** 2
 
+    @property
+    def first_rays(self) -> int:
+        """Rays of a run's first step."""
+        area = self.patch_area
+        return self.rays or (self.samples or 0) // (SAMPLES_OF_A_RAY * area) * area
+
+    @field_validator("rays")
+    @classmethod
+    def _rays_or_samples(cls, rays: int | None, info: ValidationInfo) -> int | None:
+        samples = info.data.get("samples")
+        both = rays is not None and samples is not None
+        refuse([f"is given beside train.samples (got {rays} and {samples}); expected one of them"] if both else [])
+        return USUAL_RAYS if rays is None and samples is None else rays
+
     @model_validator(mode="after")
     def _patches_are_whole(self) -> TrainConfig:
         area = self.patch_area
-        counts = {"rays": self.rays, "micro_batch": self.micro_batch or area}
+        least = area * SAMPLES_OF_A_RAY
+        few = self.samples is not None and self.samples < least
+        refuse([f"train.samples should be at least {least}, those of a patch (got {self.samples})"] if few else [])
+        counts = {"rays": self.rays or area, "micro_batch": self.micro_batch or area}
         refuse(
             f"train.{key} should be a multiple of {area}, the pixels of a patch (got {count})"
             for key, count in counts.items()
@@ -91,7 +124,7 @@ class DistributedConfig(StrictModel):
     """Several processes, one run."""
 
     rays: Literal["run", "rank"] = Field(
-        "run", description="whose rays train.rays counts: those of all ranks together, or of each"
+        "run", description="whose rays and samples train counts: those of all ranks together, or of each"
     )
     timeout: float = Field(300.0, ge=1, le=86_400, description="seconds until a rank that hangs is taken for lost")
     meet_within: float = Field(40.0, ge=1, le=86_400, description="seconds for all ranks to come at the start")
@@ -170,7 +203,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = (), *, saved: bool 
 
     saved: the config is one that a run has saved, maybe of an earlier version, whose keys had other names.
     """
-    return load_config(path, overrides, ExperimentConfig, renamed=RENAMED, saved=saved)
+    return load_config(path, overrides, ExperimentConfig, renamed=RENAMED, instead=INSTEAD, saved=saved)
 
 
 def schema_text() -> str:

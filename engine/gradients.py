@@ -43,23 +43,28 @@ class Gradients:
         module: Any,
         train: TrainConfig,
         *,
+        rays: int,
         device: torch.device,
         warn: Callable[[str], None] = print,
     ) -> None:
         """module: the objective, or what distributes it over ranks; those share out their rays themselves.
 
-        warn: called with a line when micro-batches become smaller, and with why steps are not recorded.
+        rays: of a batch. warn: called with a line when micro-batches become smaller, and with why steps are not
+        recorded.
         """
-        self.warn, self.area = warn, train.patch_area
+        self.warn, self.train, self.area = warn, train, train.patch_area
         self.objective, self.module, self.device = objective, module, device
         self.mixed = train.precision == "mixed"
         threads = torch.get_num_threads()
-        self.threads = self._at_once(train, threads)
         # Beside networks that are one kernel, torch's operations are too short to be shared among threads.
         networks = [module for module in objective.modules() if isinstance(module, Mlp)]
         short = device.type == "cpu" and not any(network.by_products for network in networks)
         self.torch_threads = 1 if short else threads  # of an operation of torch's in a step
-        self.rays = micro_batch_size(train, self.threads)
+        self.all_threads, self.threads = threads, 1
+        self.pool: ThreadPoolExecutor | None = None
+        self.fitting: int | None = None  # the largest micro-batch, in rays, since one did not fit into memory
+        self.rays = rays
+        self.resize(rays)
         self.generators: list[torch.Generator] = []  # of the micro-batches
         self.recording: Recording[RayBatch | PlannedBatch, Report] | None = None
         if train.cuda_graph and device.type == "cuda" and module is objective:
@@ -69,17 +74,33 @@ class Gradients:
             )
         elif train.cuda_graph and device.type == "cuda":
             warn("steps are not recorded as a CUDA graph: those of several ranks are not yet")
-        self.pool: ThreadPoolExecutor | None = None
-        if self.threads > 1:
-            own = (threads // self.threads,)
-            self.pool = ThreadPoolExecutor(self.threads, "micro_batch", initializer=set_own_threads, initargs=own)
 
-    def _at_once(self, train: TrainConfig, threads: int) -> int:
-        """How many micro-batches are rendered at once."""
+    def resize(self, rays: int) -> float:
+        """Take batches of so many rays from here on; how many times the rays of before a micro-batch has then."""
+        threads = self._at_once(rays)
+        if threads != self.threads:
+            self.close()
+            self.threads = threads
+            self.pool = self._pool() if threads > 1 else None
+        before, self.rays = self.rays, micro_batch_size(self.train, threads, rays=rays)
+        self.rays = min(self.rays, self.fitting or self.rays)
+        return self.rays / before
+
+    def most_at_once(self, rays: int) -> int:
+        """Rays of a batch of so many whose graphs are in memory at a time."""
+        threads = self._at_once(rays)
+        return min(micro_batch_size(self.train, threads, rays=rays) * threads, rays)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        own = (self.all_threads // self.threads,)
+        return ThreadPoolExecutor(self.threads, "micro_batch", initializer=set_own_threads, initargs=own)
+
+    def _at_once(self, rays: int) -> int:
+        """How many micro-batches of a batch are rendered at once."""
         # Mixed precision switches the products of the whole process to and fro.
         if self.device.type != "cpu" or self.module is not self.objective or self.mixed:
             return 1
-        return min(threads, -(-train.rays // (train.micro_batch or train.rays)))
+        return min(self.all_threads, -(-rays // (self.train.micro_batch or rays)))
 
     def __call__(self, batch: RayBatch | PlannedBatch) -> Report:
         """The pixels of a planned batch are gathered as a part of the step.
@@ -99,6 +120,7 @@ class Gradients:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             before, self.rays = self.rays, max(self.rays // 2 // self.area, 1) * self.area
+            self.fitting = self.rays
             self.warn(f"{before} rays do not fit into memory: going on with train.micro_batch={self.rays}")
 
     def _seed(self, micro_batches: int) -> None:
@@ -159,6 +181,7 @@ class Gradients:
         """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
+            self.pool = None
 
 
 @contextmanager
@@ -172,8 +195,8 @@ def threads_of_torch(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def micro_batch_size(train: TrainConfig, threads: int) -> int:
-    """Rays of a micro-batch: at most `train.micro_batch`, enough micro-batches for all threads, whole patches."""
+def micro_batch_size(train: TrainConfig, threads: int, *, rays: int) -> int:
+    """Rays of a micro-batch of `rays`: `train.micro_batch` at most, enough for all threads, whole patches."""
     area = train.patch_area
-    share = -(-train.rays // (threads * area)) * area
-    return min(train.micro_batch or train.rays, share)
+    share = -(-rays // (threads * area)) * area
+    return min(train.micro_batch or rays, share)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from engine.build import check_optimizer, groups_of, rule_of
+from engine.experiment import MOST_RAYS, ExperimentConfig
 from models.capacity import Capacity
 from models.encodings.base import Encoding, EncodingConfig
 from models.volume import Volume
@@ -21,7 +22,6 @@ from utils.errors import InputError
 if TYPE_CHECKING:
     from dataio.cameras import Cameras, Rays
     from dataio.scene import Inspection
-    from engine.experiment import ExperimentConfig
     from engine.trainer import Trainer
     from models.model import Model
     from models.samples import RaySamples
@@ -183,8 +183,8 @@ def before_data(found: Estimate, config: ExperimentConfig, model: Model, data: I
     found = replace(found, pictures=data.pixels)
     if data.outline is None:
         return found
-    rays = config.train.micro_batch or config.train.rays
-    return _with_samples(_ready(model, 0.0), found, data.outline().cameras, rays=rays)
+    rays, samples = config.train.micro_batch or config.train.rays or MOST_RAYS, config.train.samples
+    return _with_samples(_ready(model, 0.0), found, data.outline().cameras, rays=rays, samples=samples)
 
 
 def before_steps(found: Estimate, trainer: Trainer) -> Estimate:
@@ -194,8 +194,10 @@ def before_steps(found: Estimate, trainer: Trainer) -> Estimate:
         _ready(model, trainer.progress)
     copies = 1 + gradients.threads if gradients.threads > 1 else 1  # threads have a gradient each
     found = replace(found, pictures=trainer.sampler.in_memory, gradient=copies * found.gradient)
-    rays = min(gradients.rays * gradients.threads, trainer.share.own)
-    return _with_samples(model, found, trainer.scene.cameras.to(trainer.ranks.device), rays=rays)
+    samples = trainer.ray_count.own_samples
+    rays = gradients.most_at_once(trainer.ray_count.share.own if samples is None else MOST_RAYS)
+    cameras = trainer.scene.cameras.to(trainer.ranks.device)
+    return _with_samples(model, found, cameras, rays=rays, samples=samples)
 
 
 def _ready(model: Model, progress: float) -> Model:
@@ -206,13 +208,18 @@ def _ready(model: Model, progress: float) -> Model:
     return model
 
 
-def _with_samples(model: Model, found: Estimate, cameras: Cameras, *, rays: int) -> Estimate:
+def _with_samples(
+    model: Model, found: Estimate, cameras: Cameras, *, rays: int, samples: int | None = None
+) -> Estimate:
     """The same with the samples of so many rays, whose graph is in memory at once.
 
-    model: as before a step. cameras: of its scene, on its device.
+    model: as before a step. cameras: of its scene, on its device. samples: how many a step keeps, of which the rays
+    are no more than those that keep so many.
     """
     asked = _some_rays(cameras)
-    each = sum(_of_samples(medium, asked) for medium in model.media) / len(asked)
+    found_of = [_of_samples(medium, asked) for medium in model.media]
+    each, kept = (sum(counts) / len(asked) for counts in zip(*found_of, strict=True))
+    rays = rays if samples is None else min(rays, round(samples / max(kept, 1.0)))
     for capacity in (part for part in model.modules() if isinstance(part, Capacity)):
         capacity.demand.zero_()  # what was asked here is no step
     return replace(found, samples=found.samples + round(each * rays))
@@ -227,16 +234,19 @@ def _some_rays(cameras: Cameras) -> Rays:
 
 
 @torch.no_grad()
-def _of_samples(medium: Medium, rays: Rays) -> int:
-    """Bytes of some rays' samples in a medium: of the graph, or of the choice. A medium ahead hides none of them."""
+def _of_samples(medium: Medium, rays: Rays) -> tuple[int, int]:
+    """Bytes of some rays' samples in a medium, of the graph, or of the choice; and how many of them are kept.
+
+    A medium ahead hides none of them.
+    """
     with torch.random.fork_rng(devices=[]):
         samples = medium.sampler(medium.bounds.clip(rays), medium)
     looked_at = medium.sampler.more_to_come() * NUMBER * samples.t.numel() * (OF_A_LOOK + medium.field.passed())
     found = max(_graph(medium, samples), round(looked_at))  # first they are chosen, then the graph is made
-    if samples.proposal is None:
-        return found
-    proposals = (part for part in medium.sampler.children() if isinstance(part, Volume))
-    return found + sum(_graph(part, samples.proposal.samples) for part in proposals)
+    if samples.proposal is not None:
+        proposals = (part for part in medium.sampler.children() if isinstance(part, Volume))
+        found += sum(_graph(part, samples.proposal.samples) for part in proposals)
+    return found, samples.t.numel()
 
 
 def _graph(volume: Volume, samples: RaySamples) -> int:

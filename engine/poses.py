@@ -46,6 +46,13 @@ def place_cameras(poses: Poses, cameras: Cameras, trained: npt.NDArray[np.int64]
     return Placed(placed, similarity, float(turn.mean()), float(shift.mean()))
 
 
+def scene_of_training(scene: Scene, poses: Poses | None) -> Scene:
+    """The scene with held-out cameras brought to where training has moved the others; these move by the model."""
+    if poses is None:
+        return scene
+    return replace(scene, cameras=place_cameras(poses, scene.cameras, scene.splits["train"]).cameras)
+
+
 def placed_scene(scene: Scene, placed: Placed, cameras: Cameras) -> Scene:
     """The scene with these cameras, and with depths as long as the similarity makes them."""
     scale = float(np.cbrt(np.linalg.det(placed.similarity[:3, :3])))

@@ -106,6 +106,7 @@ def _card(name: str, config: ExperimentConfig, saved: Saved, numbers: dict[str, 
     scores += [f"| SSIM | {images['ssim']:.4f} |"] if "ssim" in images else []
     scores += [f"| Chamfer distance, radii | {mesh['chamfer']:.5f} |"] if "chamfer" in mesh else []
     splits, medium = saved.scene.splits, config.model.foreground.model_dump()
+    asked = "rays" if config.train.samples is None else "samples"
     return "\n".join(
         [
             f"# {name}",
@@ -115,7 +116,7 @@ def _card(name: str, config: ExperimentConfig, saved: Saved, numbers: dict[str, 
             "| | |",
             "|---|---|",
             f"| Field, opacity | `{medium['field']['type']}`, `{medium['opacity']['type']}` |",
-            f"| Steps, rays per step | {saved.step}, {config.train.rays} |",
+            f"| Steps, {asked} per step | {saved.step}, {config.train.samples or config.train.rays} |",
             f"| Photographs to learn from, held out | {len(splits['train'])}, {len(splits['test'])} |",
             *(scores or ["| Scores | not measured: evaluate.py RUN |"]),
             "",

@@ -53,7 +53,8 @@ class Saved:
     progress: float
     clocks: tuple[float, float]  # wall and CPU seconds
     rate_scale: float
-    best: float | None = None  # highest PSNR of held-out views, dB
+    best: float | None  # highest PSNR of held-out views, dB
+    rays: Entry  # of a step, where their number follows the samples; else nothing
 
 
 def scene_state(scene: Scene) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def read_saved(checkpoint: Path) -> Saved:
         clocks=(wall, cpu),
         rate_scale=1.0 if scale.missing else scale.number(1e-6, 1.0),
         best=None if best.missing else best.number(),
+        rays=whole["rays"],
     )
 
 

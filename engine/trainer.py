@@ -17,13 +17,13 @@ from dataio.scene import Scene
 from engine.build import build_objective, build_optimizer, in_parallel
 from engine.cluster.agreement import check_agreement
 from engine.cluster.faults import Faults
-from engine.cluster.performance import Communication, gpu_load, words
-from engine.cluster.shares import share_of
-from engine.device_pixels import open_sampler
+from engine.cluster.performance import Communication, gpu_load, summary, words
+from engine.cluster.ray_count import RayCount
+from engine.device_pixels import open_sampler, share_out
 from engine.diagnostics import Diagnostics
 from engine.experiment import ExperimentConfig
 from engine.gradients import Gradients, threads_of_torch
-from engine.poses import place_cameras
+from engine.poses import scene_of_training
 from engine.run import check_scene, load_model, load_optimizer, open_teacher, own_splits
 from engine.saved import read_saved, scene_state
 from engine.saving.checkpoints import Saving
@@ -44,8 +44,6 @@ from utils.errors import StorageError
 from utils.evaluation.results import update_results
 from utils.log import MetricsWriter, Progress
 from utils.loggers.wandb import WandbRun
-from utils.machine import machine
-from utils.memory import peak_memory_mb
 from utils.pictures.images import write_png
 from utils.pictures.sheets import stacked
 from utils.run_lock import RunLock
@@ -70,7 +68,7 @@ class Trainer:
         """fresh: whether initializations that take training are computed; else a checkpoint is loaded next."""
         self.lock: RunLock | None = None  # of the folder, released with the trainer
         self.config, self.folder, self.ranks, self.scene = config, folder, ranks, scene
-        self.share = share_of(config, ranks)
+        self.ray_count = RayCount(config, ranks)
         load_kernels(ranks.device)  # before any clock runs
         begun, cpu_begun = time.perf_counter(), time.process_time()
         asked = any(loss.data_needs.teacher for loss in config.losses.values())
@@ -90,20 +88,20 @@ class Trainer:
         )
 
     def _open_sampler(self) -> PixelSampler:
-        return open_sampler(self.config, self.scene, self.share, self.ranks.device)
+        return open_sampler(self.config, self.scene, self.ray_count.share, self.ranks.device)
 
     def start(self) -> None:
         """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
         module = in_parallel(self.objective) if self.ranks.world > 1 else self.objective
-        own = self.config.train.model_copy(update={"rays": self.share.own})
         self.faults = Faults(self.config.debug.faults, self.folder, self.ranks.rank)
         self.writer = self._open_writer(self.step or None)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
         self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
-        self.gradients = Gradients(self.objective, module, own, device=self.ranks.device, warn=self._say)
+        train, rays, device = self.config.train, self.ray_count.share.own, self.ranks.device
+        self.gradients = Gradients(self.objective, module, train, rays=rays, device=device, warn=self._say)
         self.saving = Saving(self.config.train, self.folder, self.ranks, self._say)
-        self.begun_at = self.step
+        self.begun_at, self.taken_before = self.step, self.ray_count.taken
         self.remote = Remote(self.folder)
         self.communication = Communication(module) if self.ranks.world > 1 else None
         self.notes: list[str] = []  # beside the speed on the screen
@@ -136,6 +134,8 @@ class Trainer:
 
     def _step_once(self) -> None:
         before = self.progress
+        if self.ray_count.chosen(self.step):
+            self._resize()
         self._seed()
         for change in self.objective.update(before, self.step):
             self.optimizer.forget(change.parameters)
@@ -146,6 +146,7 @@ class Trainer:
             self.faults.after_backward(self.objective, self.step + 1)
             self._descend(report)
             self.sampler.learn(report.error)
+            self.ray_count.count(report)
         self.step += 1
         if self.ranks.device.type == "cpu" or self.step % REPORT_EVERY == 0:
             self._report_skipped()
@@ -164,6 +165,11 @@ class Trainer:
         if self.saving.due(self.step) or best:
             self._try_to_save(best=best)
         self.faults.after_step(self.objective, self.step)
+
+    def _resize(self) -> None:
+        """Take steps of as many rays as were chosen, before the one in which capacities are fitted to them."""
+        share_out(self.sampler, self.ray_count.share)
+        self.objective.model.scale_demand(self.gradients.resize(self.ray_count.share.own))
 
     def _seed(self) -> None:
         """The random stream is a function of seed, step and rank: a resumed run draws what the unbroken one drew."""
@@ -218,15 +224,15 @@ class Trainer:
             self.notes = words(performance)
         if self.sampler.chooses:  # the loss is of harder pixels than the PSNR
             values = {name.replace("loss", "loss of chosen pixels"): value for name, value in values.items()}
-        self.line.update(self.step, self.progress, values, rays=self.share.total, notes=self.notes)
+        self.line.update(self.step, self.progress, values, rays=self.ray_count.share.total, notes=self.notes)
 
     def _performance(self, report: Report) -> dict[str, float]:
         """How quick the run is, and what of the machine it uses; all ranks together."""
         seconds = max(time.perf_counter() - self.clock, 1e-9)
-        rows = {"perf/rays_per_s": (self.step - self.begun_at) * self.share.total / seconds}
+        rows = {"perf/rays_per_s": (self.ray_count.taken - self.taken_before) / seconds, **self.ray_count.measures()}
         if self.gradients.recording is not None:
             rows["perf/recorded"] = float(self.gradients.recording.graph is not None)
-        rows["perf/samples_per_ray"] = float(report.samples) / self.share.own
+        rows["perf/samples_per_ray"] = float(report.samples) / self.ray_count.share.own
         return rows | (self.communication.read() if self.communication else {}) | gpu_load(self.ranks.device)
 
     def _quality(self, report: Report) -> dict[str, float]:
@@ -256,7 +262,7 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         """All that a run goes on from; tensors are those of the run. All ranks together."""
-        sampler = self.sampler.state_dict()  # of all ranks
+        sampler, rays = self.sampler.state_dict(), self.ray_count.state_dict()  # of all ranks
         for feedback in self.objective.feedback:
             feedback.fold()
         return {
@@ -265,6 +271,7 @@ class Trainer:
             "sampler": sampler,
             "scene": scene_state(self.scene),
             "plateau": self.plateau.state_dict() if self.plateau else None,
+            "rays": rays,
             "progress": self.progress,
             "clocks": [self.elapsed(), self.cpu()],
             "rate_scale": self.rate_scale,
@@ -279,6 +286,7 @@ class Trainer:
             raise error
         self.writer.close()
         self.load(checkpoint)
+        self.gradients.resize(self.ray_count.share.own)
         self.saving.newest = None  # its rates were others
         self.rate_scale, self.step_guard = ROLLED_BACK, StepGuard(self.ranks.device)
         self.writer = self._open_writer(self.step)
@@ -289,10 +297,10 @@ class Trainer:
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint. Raises InputError when it belongs to another model, scene or optimizer.
 
-        Restored: parameters and grids, the optimizer's moments, the stream of pixels with its map of errors, the
-        plateau, step, clocks, and whether the rates were halved. Rates, betas and the like are those of the config.
-        Schedules, the random stream and static capacities follow from step and config; cameras are read from the data
-        again, and so are splits, unless the same views were split otherwise when the run began.
+        Restored: parameters and grids, the optimizer's moments, the stream of pixels with its map of errors, the rays
+        of a step, the plateau, step, clocks, and whether the rates were halved. Rates, betas and the like are those of
+        the config. Schedules, the random stream and static capacities follow from step and config; cameras are read
+        from the data again, and so are splits, unless the same views were split otherwise when the run began.
         """
         saved = read_saved(checkpoint)
         check_scene(self.scene, saved.scene.world_from_scene, saved.source)
@@ -303,6 +311,8 @@ class Trainer:
             self.sampler = self._open_sampler()
         load_model(self.objective.model, saved.model)
         load_optimizer(self.optimizer, saved.optimizer)
+        self.ray_count.load_state_dict(saved.rays, saved.step)
+        share_out(self.sampler, self.ray_count.share)
         self.sampler.load_state_dict(saved.sampler, source=saved.source)
         if self.plateau and saved.plateau is not None:
             self.plateau.load_state_dict(saved.plateau)
@@ -326,8 +336,8 @@ class Trainer:
         views, quality = self.scene.splits["test"], -math.inf
         if self.ranks.is_main and len(views):
             shown = handful(views)  # the same at each validation, so that its numbers compare
-            scene = self._placed_scene()
             model, device = self.objective.model, self.ranks.device
+            scene = scene_of_training(self.scene, model.poses)
             found = [validate(model, scene, view, device, step=self.step) for view in shown]
             picture, quality = stacked([row for row, _ in found]), sum(psnr for _, psnr in found) / len(found)
             try:
@@ -352,13 +362,6 @@ class Trainer:
         self.best = quality if better else self.best
         return better
 
-    def _placed_scene(self) -> Scene:
-        """The scene with held-out cameras brought to where training has moved the others; these move by the model."""
-        poses, cameras = self.objective.model.poses, self.scene.cameras
-        if poses is None:
-            return self.scene
-        return replace(self.scene, cameras=place_cameras(poses, cameras, self.scene.splits["train"]).cameras)
-
     def attend(self, stopped: Callable[[], bool]) -> None:
         """Do what a viewer asks: a checkpoint, a pause, whose time does not count; `stopped` ends that too."""
         if self.ranks.world == 1 and self.remote.due():
@@ -380,17 +383,8 @@ class Trainer:
         if self.saving.newest != self.step:
             self.save()
         if self.ranks.is_main:
-            seconds = self.elapsed()
-            rays = self.step * self.share.total
-            train = {
-                "steps": self.step,
-                "seconds": seconds,
-                "cpu_seconds": self.cpu(),
-                "rays_per_second": rays / max(seconds, 1e-9),
-                "peak_memory_mb": peak_memory_mb(self.ranks.device),
-                "ranks": self.ranks.world,
-                "machine": machine(self.ranks.device),
-            }
+            rays, seconds = self.ray_count.taken, self.elapsed()
+            train = summary(self.ranks, steps=self.step, rays=rays, seconds=seconds, cpu_seconds=self.cpu())
             made = ("config.yaml", "checkpoints", "metrics.jsonl", "messages.jsonl", "images")
             note_command(self.folder, [self.folder / name for name in made])
             update_results(self.folder / "metrics.json", train=train)

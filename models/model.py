@@ -187,6 +187,11 @@ class Model(nn.Module):
             medium.sampler.refresh(medium, step)
         return changes
 
+    def scale_demand(self, factor: float) -> None:
+        """Have capacities be fitted to so many times the rays that were counted; before a step in which they are."""
+        for capacity in (part for part in self.modules() if isinstance(part, Capacity)):
+            capacity.demand.copy_((capacity.demand * factor).ceil())
+
     def initialize(self, scene: Scene | None = None) -> None:
         """Initialize what has no closed form; once, for a new run. scene: as of `Field.initialize`."""
         for medium in self.media:

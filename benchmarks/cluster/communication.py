@@ -58,7 +58,7 @@ def main() -> int:
 def measure(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
     """Times in seconds, sizes in bytes; of this rank."""
     with running(short_run(config, overrides, LENGTH)) as run:
-        who = {"config": Path(config).stem, "rays": run.share.own}
+        who = {"config": Path(config).stem, "rays": run.ray_count.share.own}
         who |= {"world": run.ranks.world, "is_main": run.ranks.is_main}
         return {**who, **_measure(run, steps)}
 

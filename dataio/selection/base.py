@@ -60,6 +60,10 @@ class Selection:
     def __init__(self, order: Permutation, places: int) -> None:
         self.order, self.places = order, places
 
+    def resize(self, rays: int) -> None:
+        """Choose batches of so many rays from here on. It is not called while a thread chooses."""
+        self.places = rays
+
     def choose(self, first: int) -> Chosen:
         """The batch whose places begin at `first` >= 0."""
         raise TypeError("a selection defines choose")

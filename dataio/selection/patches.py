@@ -46,6 +46,9 @@ class Patches(Selection):
         self._store, self._side = store, side
         super().__init__(Permutation(int(self._start[-1]), seed), count)
 
+    def resize(self, rays: int) -> None:
+        self.places = rays // self._side**2
+
     def choose(self, first: int) -> Chosen:
         squares = self.upcoming(first)[:, None, None]
         view = np.searchsorted(self._start, squares, side="right") - 1

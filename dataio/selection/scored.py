@@ -44,6 +44,9 @@ class Scored(Selection):
         super().__init__(Permutation(len(store), seed), config.candidates * rays)
         self.config, self.store, self.rays, self.seed = config, store, rays, seed
 
+    def resize(self, rays: int) -> None:
+        self.rays, self.places = rays, self.config.candidates * rays
+
     def score(self, pixels: Int64) -> tuple[Int64, Int64 | None]:
         """Scores [M] of candidates [M], 0 to LARGEST_SCORE, and the bins [M] under which their errors are learned."""
         raise TypeError("a choice by score defines it")

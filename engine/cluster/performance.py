@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from utils import distributed
+from utils.machine import machine
+from utils.memory import peak_memory_mb
 
 LOOK_EVERY = 16  # steps between two looks at torch's clocks, which on a GPU wait for it
 COMMUNICATION, SCALING = "perf/communication_share", "perf/scaling_efficiency_at_most"
@@ -88,3 +90,16 @@ def words(rows: Mapping[str, float]) -> list[str]:
     if UTILIZATION in rows:
         said += [f"{rows[UTILIZATION]:.0%} busy"]
     return said
+
+
+def summary(ranks: distributed.Ranks, *, steps: int, rays: int, seconds: float, cpu_seconds: float) -> dict[str, Any]:
+    """What metrics.json says of a training. rays: of all ranks in all steps. seconds, cpu_seconds: of the whole run."""
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "rays_per_second": rays / max(seconds, 1e-9),
+        "peak_memory_mb": peak_memory_mb(ranks.device),
+        "ranks": ranks.world,
+        "machine": machine(ranks.device),
+    }

@@ -18,20 +18,22 @@ class RankShare:
     total: int
 
 
-def share_of(config: ExperimentConfig, ranks: Ranks) -> RankShare:
+def share_of(config: ExperimentConfig, ranks: Ranks, *, rays: int) -> RankShare:
     """This rank's share: as many rays as others to one patch, or to one ray where there are none.
 
-    Raises InputError where there are fewer rays, or patches, than ranks.
+    rays: of a step of all ranks, or of each, as `distributed.rays` says; whole patches. Raises InputError where there
+    are fewer rays, or patches, than ranks.
     """
     train, rank, world = config.train, ranks.rank, ranks.world
     if config.distributed.rays == "rank":
-        return RankShare(train.rays * rank, train.rays, train.rays * world)
-    patches = train.rays // train.patch_area
+        return RankShare(rays * rank, rays, rays * world)
+    patches = rays // train.patch_area
     if patches < world:
         what = "patches" if train.patch_area > 1 else "rays"
+        given = f"train.rays: {rays}" if train.samples is None else f"train.samples: {train.samples}"
         raise InputError(
-            f"train.rays: {train.rays} - got {patches} {what} for {world} ranks - expected at least one for each, or"
+            f"{given} - got {patches} {what} for {world} ranks - expected at least one for each, or"
             " distributed.rays=rank"
         )
     first, last = (patches * number // world * train.patch_area for number in (rank, rank + 1))
-    return RankShare(first, last - first, train.rays)
+    return RankShare(first, last - first, rays)

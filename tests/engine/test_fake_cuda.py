@@ -84,6 +84,9 @@ def check_recorded_steps_are_the_same_steps(found: dict[str, Any]) -> None:
         assert run["difference"] == 0 and bool(run["waits"]) == waits and bool(run["graphs"]) != waits, (name, run)
         assert run["threads"] == 0, (name, run)  # that gather pixels
     assert len(found["recorded"]) == 4
+    by_samples = found["recorded"]["unisurf_hash"]
+    sizes = len(set(by_samples["rays"]))
+    assert by_samples["rays"][0] == 16 and 1 < sizes <= 3 and by_samples["graphs"] <= sizes
 
 
 def check_how_much_a_recorded_step_starts(found: dict[str, Any]) -> None:

@@ -61,11 +61,11 @@ def test_parts_have_numbers_of_their_own() -> None:
 
 
 def test_sizes_of_parts() -> None:
-    assert micro_batch_size(TrainConfig(rays=2048), 1) == 2048
-    assert micro_batch_size(TrainConfig(rays=2047), 2) == 1024
-    assert micro_batch_size(TrainConfig(rays=2048, micro_batch=100), 2) == 100
+    assert micro_batch_size(TrainConfig(), 1, rays=2048) == 2048
+    assert micro_batch_size(TrainConfig(), 2, rays=2047) == 1024
+    assert micro_batch_size(TrainConfig(micro_batch=100), 2, rays=2048) == 100
     patches = TrainConfig.model_validate({"rays": 640, "pixels": {"type": "patches", "side": 8}})
-    assert micro_batch_size(patches, 4) == 192 and micro_batch_size(patches, 100) == 64
+    assert micro_batch_size(patches, 4, rays=640) == 192 and micro_batch_size(patches, 100, rays=640) == 64
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,8 @@ def test_how_threads_are_used(train: dict[str, object], network: str, threads: i
     activation, width = "sine" if network == "sine" else "relu", 256 if network == "wide" else 64
     config = MlpConfig.model_validate({"layers": 1, "width": width, "activation": activation})
     objective = Objective(Mlp(3, 1, config), {})  # type: ignore[arg-type]
-    gradients = Gradients(objective, objective, TrainConfig.model_validate(train), device=CPU)
+    read = TrainConfig.model_validate(train)
+    gradients = Gradients(objective, objective, read, rays=read.first_rays, device=CPU)
     assert (gradients.threads, gradients.torch_threads) == (threads, of_torch) and torch.get_num_threads() == 2
     gradients.close()
 

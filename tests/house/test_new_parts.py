@@ -110,7 +110,7 @@ def test_a_toy_choice_of_pixels() -> None:
 
     overrides = ["train.pixels.type=toy_evens", "train.rays=10"]
     train = experiment.read_config(ROOT / "configs/neus_hash.yaml", overrides).train
-    with PixelSampler(made_scene(), rays=train.rays, seed=0, pixels=train.pixels) as sampler:
+    with PixelSampler(made_scene(), rays=train.first_rays, seed=0, pixels=train.pixels) as sampler:
         seen = {pixel for _ in range(4) for pixel in identity(next(sampler))}
     assert len(seen) == 40 and sampler.epoch == 1.0  # of 80 pixels
 

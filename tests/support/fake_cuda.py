@@ -37,7 +37,7 @@ MOVES = {"aten::_to_copy", "aten::copy_"}
 # Steps are compared with eager ones, and pixels that the device chooses with those that the host chooses.
 RECORDED = {
     "neus_hash": ["train.pixels={type: loss, cell: 4, every: 3}"],
-    "unisurf_hash": ["train.pixels={type: gradient, unbiased: true}"],
+    "unisurf_hash": ["train.pixels={type: gradient, unbiased: true}", "train.samples=4096"],
     "reduced/neus": ["train.pixels={type: uniform}", "losses={views: {type: patch_ncc, side: 3, sources: 4}}"],
     "reduced/volsdf": ["train.pixels={type: patches, side: 4}"],
 }
@@ -245,7 +245,8 @@ def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
     """A run with steps recorded where they can be and pixels on the device, against one without, and on the host.
 
     difference: of what the parameters went, relative. graphs: how many were recorded. waits, starts: of the last step
-    but one, the latter without what is recorded. nodes: of the last recording. threads: that gather pixels.
+    but one, the latter without what is recorded. nodes: of the last recording. threads: that gather pixels. rays: of
+    the steps.
     """
     from benchmarks.train_step import running, short_run
 
@@ -257,12 +258,14 @@ def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
         with Pretending(), running(read) as training:
             parameters, before = list(training.objective.parameters()), Tape.made
             training.line.every = float("inf")  # by the clock, the screen asks for numbers
-            start = [inner(x).clone() for x in parameters]
+            start, rays = [inner(x).clone() for x in parameters], []
             for _ in range(steps):
                 found = {"waits": dict(waits), "graphs": Tape.made - before, "starts": sum(starts.values())}
                 waits.clear()
                 starts.clear()
                 training.step_once()
+                rays.append(training.ray_count.rays)
+            found |= {"rays": rays}
             found |= {"nodes": Tape.nodes, "threads": sum(x.name == "pixel-prefetch" for x in enumerate_threads())}
             with torch.no_grad():
                 ends.append(torch.cat([(inner(x) - y).flatten() for x, y in zip(parameters, start, strict=True)]))
@@ -287,6 +290,7 @@ def refusals() -> list[str]:
 
 def main(configs: list[str]) -> None:
     import bake
+    import engine.cluster.ray_count
     import evaluate
     import extract_mesh
     import models.model
@@ -332,10 +336,12 @@ def main(configs: list[str]) -> None:
             here, _ = step_waits(path, [*made, "device=cpu", *keys], 1)
             value, found["waits"][name] = step_waits(path, [*there, *keys], 3)
             found["errors"][name] = [here, value]
-        models.model.FIT_EVERY = 4  # steps between two choices of capacity, with which recording begins anew
+        # Steps between two choices of capacity, with which recording begins anew, and of the number of rays.
+        models.model.FIT_EVERY = engine.cluster.ray_count.FIT_EVERY = 4
         for name, changes in RECORDED.items():
             keys = [sphere, *([small] if name.endswith("hash") else []), *changes]
-            found["recorded"][name] = recorded(f"configs/{name}.yaml", [*there, *keys], 12)
+            given = [key for key in there if key != "train.rays=48" or "train.samples=4096" not in changes]
+            found["recorded"][name] = recorded(f"configs/{name}.yaml", [*given, *keys], 12)
     print(json.dumps(found))
 
 

@@ -27,6 +27,7 @@ def load_config(
     model: type[ModelT],
     *,
     renamed: Mapping[str, str] | None = None,
+    instead: Mapping[str, Sequence[str]] | None = None,
     saved: bool = False,
 ) -> ModelT:
     """The config in the YAML file `path` as a `model`.
@@ -40,18 +41,26 @@ def load_config(
     `../a.b` is one beside the mapping that the key was in. They are mistakes, but in a config that a run has saved,
     where they are read as what they meant.
 
+    instead: by the key of a mapping, those in it that stand for one another: one that is given takes the others away
+    that were inherited.
+
     Raises `InputError` with one line per mistake: `file:line:column: key: what (got X); did you mean 'y'?`.
     """
-    return _validated(read_tree(path, overrides, renamed=renamed, saved=saved), model)
+    return _validated(read_tree(path, overrides, renamed=renamed, instead=instead, saved=saved), model)
 
 
 def read_tree(
-    path: str | Path, overrides: Sequence[str], *, renamed: Mapping[str, str] | None = None, saved: bool = False
+    path: str | Path,
+    overrides: Sequence[str],
+    *,
+    renamed: Mapping[str, str] | None = None,
+    instead: Mapping[str, Sequence[str]] | None = None,
+    saved: bool = False,
 ) -> Node:
     """What `load_config` validates: files and overrides merged, keys by their names of today. Raises `InputError`."""
     mistakes: list[str] = []
-    tree = _Files(mistakes).read(_ours_if_missing(Path(path)))
-    tree = merge(tree, _parse_overrides(overrides, mistakes))
+    tree = _Files(mistakes, instead or {}).read(_ours_if_missing(Path(path)))
+    tree = _overridden(tree, _parse_overrides(overrides, mistakes), instead or {})
     for old, new in (renamed or {}).items():
         _rename(tree, old.split("."), new, None if saved else mistakes)
     return _without(mistakes, tree)
@@ -114,8 +123,9 @@ def leaves(config: BaseModel) -> dict[str, Any]:
 class _Files:
     """Reads a config file and the files that it names as its base."""
 
-    def __init__(self, mistakes: list[str]) -> None:
-        self.mistakes = mistakes
+    def __init__(self, mistakes: list[str], instead: Mapping[str, Sequence[str]]) -> None:
+        """instead: see `load_config`."""
+        self.mistakes, self.instead = mistakes, instead
         self.done: dict[Path, Node] = {}
         self.roots = [_real(CONFIGS)]
         self.named = 0  # bases so far
@@ -145,8 +155,8 @@ class _Files:
             if _real(found) in chain:
                 circle = " -> ".join(file.name for file in (*chain, found))
                 raise InputError(f"{name.place}: base: files name each other in a circle: {circle}")
-            merged = merge(merged, self.complete(found, chain))
-        return merge(merged, Node(entries, tree.place, tree.key))
+            merged = _overridden(merged, self.complete(found, chain), self.instead)
+        return _overridden(merged, Node(entries, tree.place, tree.key), self.instead)
 
     def is_ours(self, path: Path) -> bool:
         """Whether a file lies, links followed, in the config's folder or in the project's."""
@@ -172,6 +182,17 @@ class _Files:
                 return candidate
         near = [file.name for folder in folders for file in sorted(folder.glob("*.yaml"))]
         raise InputError(f"{place}: base: no file {name!r}{did_you_mean(name, near)}")
+
+
+def _overridden(parent: Node, child: Node, instead: Mapping[str, Sequence[str]]) -> Node:
+    """`merge`, without what in the parent stands for a key that the child gives another one for."""
+    for key, names in instead.items():
+        old, new = parent.child(key), child.child(key)
+        given = {name for name in names if new is not None and getattr(new.child(name), "value", None) is not None}
+        if given and old is not None and isinstance(old.value, dict) and isinstance(parent.value, dict):
+            kept = {name: node for name, node in old.value.items() if name in given or name not in names}
+            parent = Node({**parent.value, key: Node(kept, old.place, old.key)}, parent.place, parent.key)
+    return merge(parent, child)
 
 
 def _ours_if_missing(path: Path) -> Path:

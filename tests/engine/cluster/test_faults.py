@@ -88,7 +88,7 @@ def test_points_that_are_not_armed_do_nothing_and_others_act_once() -> None:
 def test_ranks_share_all_rays_of_a_step(rays: int, world: int, side: int) -> None:
     pixels = [f"train.pixels={{type: patches, side: {side}}}"] if side > 1 else []
     config = read_config(ROOT / "configs/neus_hash.yaml", [f"train.rays={rays}", *pixels])
-    shares = [share_of(config, Ranks(rank, world, rank, CPU)) for rank in range(world)]
+    shares = [share_of(config, Ranks(rank, world, rank, CPU), rays=rays) for rank in range(world)]
     assert sum(share.own for share in shares) == rays and {share.total for share in shares} == {rays}
     assert [share.before for share in shares] == [sum(s.own for s in shares[:i]) for i in range(world)]
     assert max(share.own for share in shares) - min(share.own for share in shares) <= side**2
@@ -97,10 +97,10 @@ def test_ranks_share_all_rays_of_a_step(rays: int, world: int, side: int) -> Non
 
 def test_rays_per_rank_where_that_is_asked_and_too_few_are_refused() -> None:
     config = read_config(ROOT / "configs/neus_hash.yaml", ["train.rays=10", "distributed.rays=rank"])
-    assert share_of(config, Ranks(2, 3, 2, CPU)) == RankShare(20, 10, 30)
+    assert share_of(config, Ranks(2, 3, 2, CPU), rays=10) == RankShare(20, 10, 30)
     config = read_config(ROOT / "configs/neus_hash.yaml", ["train.rays=2"])
     with pytest.raises(InputError, match="train.rays: 2 - got 2 rays for 4 ranks"):
-        share_of(config, Ranks(0, 4, 0, CPU))
+        share_of(config, Ranks(0, 4, 0, CPU), rays=2)
 
 
 def test_the_best_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def objective_and_batch(config: str, ranks: distributed.Ranks) -> tuple[Objectiv
     read = experiment.read_config(path, DATA)
     drawn = [f"losses.{name}.random_points=0" for name, loss in read.losses.items() if hasattr(loss, "random_points")]
     read = experiment.read_config(path, [*DATA, *drawn])
-    scene, share = read.data.load(), share_of(read, ranks)
+    scene, share = read.data.load(), share_of(read, ranks, rays=read.train.first_rays)
     objective = build.build_objective(read, scene, torch.device("cpu"))
     objective.update(0.0, 0)
     objective.eval()
