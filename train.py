@@ -24,7 +24,10 @@ EXAMPLE = """examples:
 exit codes: 0 done, 2 bad input, 3 loss not finite, 4 storage, 5 memory, 6 a rank was lost,
 75 or 130 after a signal"""
 
-SMALLER = "a smaller train.micro_batch, fewer train.rays, a smaller data.ram or a larger data.downscale may help"
+SMALLER = (
+    "a smaller train.micro_batch, fewer train.rays or train.samples, a smaller data.ram or a larger data.downscale may"
+    " help"
+)
 
 
 def main() -> int:
