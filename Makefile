@@ -12,13 +12,14 @@ ARGS   ?=
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMEXPR_NUM_THREADS=1
 PYTEST     := $(ONE_THREAD) $(PY) -m pytest -q
 
-.PHONY: help setup demo test nightly lint types check schema bench bench-gpu clean
+.PHONY: help setup demo test nightly restarts lint types check schema bench bench-gpu clean
 
 help:
 	@echo "make demo       train on a made-up scene, then render it, extract its mesh and score both"
 	@echo "make test       all quick tests (those for a GPU are skipped where there is none)"
 	@echo "make check      lint and types"
-	@echo "make nightly    the slow tests too"
+	@echo "make nightly    the slow tests too, then make restarts"
+	@echo "make restarts   hurt ranks under torchrun, and count the runs that end as one that was left alone"
 	@echo "make schema     write configs/schema.json, by which editors check a config, and docs/reference/config.md"
 	@echo "make bench      time a training step, the kernels and rendering on the CPU, in under ten minutes"
 	@echo "make bench-gpu  the GPU tests, then the same on the GPU, and the quality after a time of training"
@@ -67,6 +68,10 @@ test: $(VENV)/.installed-dev
 
 nightly: $(VENV)/.installed-dev
 	@$(PYTEST) -n 2 --dist worksteal -m "slow or not slow" --hypothesis-profile=nightly $(ARGS)
+	@test -n "$(ARGS)" || $(MAKE) restarts
+
+restarts: $(VENV)/.installed
+	@$(PY) -m benchmarks.cluster.restarts $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(PY) -m ruff check .

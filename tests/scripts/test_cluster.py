@@ -1,11 +1,10 @@
-"""Several ranks, killed, hung and signaled under torchrun: a run ends with the numbers of one that was left alone.
+"""Agents of torchrun that are signaled, killed and lost: a run ends with the numbers of one that was left alone.
 
-`make nightly ARGS="tests/scripts/test_cluster.py -k C1"` runs one of them. The letters are those of the results in
-benchmarks/results/2026-11-28-cluster-cpu.md.
+`make nightly ARGS="tests/scripts/test_cluster.py -k C3"` runs one of them. Ranks that are killed, hung or have other
+numbers are counted by `make restarts`.
 """
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cluster.hurt_run import ENVIRONMENT, finished, hash_of, torchrun, train_command
+from benchmarks.cluster.restarts import KEYS, STEPS
 from engine.signals import MARKER
 from tests.engine.test_distributed import free_port
-from tests.support.faulty_run import ENVIRONMENT, finished, hash_of, torchrun, train_command
 from tests.support.sources import ROOT
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.siblings import PROCESSES
 
 pytestmark = pytest.mark.slow
-STEPS = 24
-KEYS = (f"train.steps={STEPS}", "train.checkpoint_every=4", "distributed.check_every=1")
 SIGNALS = ("--signals-to-handle=SIGTERM,SIGINT,SIGUSR1", "--shutdown-timeout=30")
 
 
@@ -32,29 +30,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("undisturbed")
     finished([*torchrun(), *train_command(folder, *KEYS)])
     return hash_of(folder)
-
-
-def hurt(folder: Path, faults: str, *keys: str, restarts: int = 3) -> tuple[str, str, float]:
-    """The digest of a run with these faults, what it said, and its seconds."""
-    command = train_command(folder, *KEYS, f"debug.faults={faults}", *keys)
-    said, seconds = finished([*torchrun(f"--max-restarts={restarts}"), *command])
-    return hash_of(folder), said, seconds
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_C1_a_rank_that_is_killed(seed: int, undisturbed: str, tmp_path: Path) -> None:
-    draw = random.Random(seed)
-    fault = f"kill@{draw.randrange(1, STEPS)}:rank={draw.randrange(2)}"
-    assert hurt(tmp_path, fault)[0] == undisturbed, fault
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_C2_a_rank_that_hangs(seed: int, undisturbed: str, tmp_path: Path) -> None:
-    draw = random.Random(seed)
-    fault = f"hang@{draw.randrange(1, STEPS)}:rank={draw.randrange(2)}"
-    found, said, seconds = hurt(tmp_path, fault, "distributed.timeout=8")
-    assert found == undisturbed and "another rank was lost or does not answer" in said
-    print(f"{fault}: {seconds:.1f} s in all")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -70,21 +45,6 @@ def test_C3_a_signal_to_the_agent(name: str, seed: int, undisturbed: str, tmp_pa
         assert (tmp_path / MARKER).exists() == (name != "SIGINT")
     finished([*torchrun(), *train_command(tmp_path, *KEYS)])
     assert hash_of(tmp_path) == undisturbed and not (tmp_path / MARKER).exists()
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_C5_a_bit_that_flips_on_one_rank(seed: int, undisturbed: str, tmp_path: Path) -> None:
-    found, said, _ = hurt(tmp_path, f"flip@{1 + seed % (STEPS - 1)}:rank={seed % 2}")
-    assert found == undisturbed and "the ranks' parameters differ at step " in said
-
-
-def test_a_run_that_is_hurt_many_times(tmp_path: Path) -> None:
-    """Kills, signals to single ranks, a full disk, a hang and a gradient that is not finite; that last one counts."""
-    expected = hurt(tmp_path / "one", "nan_gradient@9")[0]
-    kills = [f"kill@{step}:rank={step % 2}" for step in range(2, 22, 2)]
-    others = ["hang@11:rank=1", "disk_full@13", "nan_gradient@9", *(f"term@{step}:rank=1" for step in range(3, 23, 4))]
-    faults = ", ".join(kills + others)
-    assert hurt(tmp_path / "many", faults, "distributed.timeout=8", restarts=30)[0] == expected
 
 
 def test_the_end_of_an_agent_leaves_no_orphans(tmp_path: Path) -> None:

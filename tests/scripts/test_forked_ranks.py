@@ -1,7 +1,7 @@
 """Two ranks as forks of one process that has imported everything: faults without the time of torchrun and imports.
 
-What is left out are agents and rendezvous, which tests/scripts/test_cluster has: here both ranks are started again when
-both have ended, with the same seeds as there.
+What is left out are agents and rendezvous, which benchmarks/cluster/restarts has: here both ranks are started again
+when both have ended.
 """
 
 import os
@@ -15,10 +15,10 @@ from typing import NoReturn
 import pytest
 
 import train
+from benchmarks.cluster import hurt_run
+from benchmarks.cluster.restarts import KEYS, STEPS
 from engine.experiment import read_config
 from tests.engine.test_distributed import free_port
-from tests.scripts.test_cluster import KEYS, STEPS
-from tests.support import faulty_run
 from tests.support.sources import ROOT
 from utils.errors import run_script
 
@@ -35,7 +35,7 @@ def be_rank(rank: int, port: int, folder: Path, faults: str) -> NoReturn:
         os.dup2(log, stream)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     warnings.simplefilter("ignore")  # which the test run makes errors of
-    keys = [*faulty_run.KEYS, *KEYS, f"output={folder}", *([f"debug.faults={faults}"] if faults else [])]
+    keys = [hurt_run.DATA, *hurt_run.KEYS, *KEYS, f"output={folder}", *([f"debug.faults={faults}"] if faults else [])]
     try:
         config = read_config(ROOT / "configs/neus_hash.yaml", keys)
         run_script(lambda: train.train(config, folder, False))
@@ -65,7 +65,7 @@ def hurt(folder: Path, faults: str = "") -> tuple[str, list[list[int]], str]:
         codes.append(codes_of_two(folder, faults))
     said = folder.with_suffix(".log").read_text("utf-8")
     assert codes[-1] == [0, 0], said[-3000:]
-    return faulty_run.hash_of(folder), codes, said
+    return hurt_run.hash_of(folder), codes, said
 
 
 @pytest.fixture(scope="module")
