@@ -25,7 +25,7 @@ undisturbed one."""
 STEPS, EVERY = 24, 4
 KEYS = (f"train.steps={STEPS}", f"train.checkpoint_every={EVERY}", "distributed.check_every=1")
 RESTARTS = 3
-NOT_FINITE_AT = 9
+NOT_FINITE_AT = 2 * EVERY
 NOT_FINITE = f"nan_gradient@{NOT_FINITE_AT}"  # it costs a step: the undisturbed run has it too
 TIMEOUT = 8  # seconds until a rank that does not answer is taken for lost
 
@@ -58,12 +58,16 @@ def spread(kind: str) -> Callable[[int, int], str]:
 
 
 def mixed(seed: int, faults: int) -> str:
-    """As many kills, as many signals to single ranks, a full disk, a hang, and a gradient that is not finite."""
+    """As many kills, as many signals to single ranks, a hang, a full disk, and a gradient that is not finite.
+
+    Nothing ends the ranks until a checkpoint holds the step of that gradient: taken again, it would be sound.
+    """
     drawn = random.Random(seed)
     kinds = ["kill"] * faults + ["term"] * faults + ["hang"]
-    steps = drawn.sample([step for step in range(1, STEPS) if step != NOT_FINITE_AT], len(kinds))
+    held = NOT_FINITE_AT + EVERY  # the next checkpoint waits until that of the step is written
+    steps = drawn.sample([*range(1, NOT_FINITE_AT), *range(held + 1, STEPS)], len(kinds))
     several = [f"{kind}@{step}:rank={drawn.randrange(2)}" for kind, step in zip(kinds, steps, strict=True)]
-    return ", ".join([*several, f"disk_full@{drawn.randrange(1, STEPS - EVERY)}", NOT_FINITE])
+    return ", ".join([*several, f"disk_full@{drawn.randrange(held + 1, STEPS - EVERY)}", NOT_FINITE])
 
 
 HANGS = (f"distributed.timeout={TIMEOUT}",)

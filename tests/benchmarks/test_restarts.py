@@ -84,6 +84,14 @@ def test_faults_are_drawn_at_different_steps_and_are_faults(name: str) -> None:
         assert all(0 < fault.step < restarts.STEPS for fault in faults)
 
 
+def test_nothing_takes_the_step_of_a_gradient_that_is_not_finite_back() -> None:
+    for seed in range(50):
+        faults = {fault.kind: fault.step for fault in read_faults(restarts.mixed(seed, 1))}
+        spoiled = faults.pop("nan_gradient")
+        assert spoiled % restarts.EVERY == 0 and faults["disk_full"] > spoiled
+        assert not any(spoiled <= step <= spoiled + restarts.EVERY for step in faults.values())
+
+
 def test_median_and_percentile_are_of_all_runs() -> None:
     times = [Recovery("kill@1", float(number), 2.0 * number) for number in range(1, 21)]
     many = Outcome(0, SAME, "", times, [], 1.0, 1.0)

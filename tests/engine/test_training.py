@@ -214,12 +214,13 @@ def test_two_ranks_have_the_gradients_of_one(config: str, tmp_path: Path) -> Non
         torch.testing.assert_close(two[name] / scale, grad / scale, atol=2e-5, rtol=1e-3, msg=name)
 
 
-def test_torchrun_trains_and_resumes(tmp_path: Path) -> None:
+def test_torchrun_trains_starts_killed_ranks_again_and_resumes(tmp_path: Path) -> None:
     arguments = ["train.py", "configs/neus_hash.yaml", *SMALL, SPHERE, f"output={tmp_path}"]
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    faults = ("train.checkpoint_every=2", "debug.faults=disk_full@2")
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "--max-restarts=1"]
+    faults = ("train.checkpoint_every=2", "debug.faults=disk_full@2, kill@5:rank=1")
     first = run_script(*launch, *arguments, "train.steps=6", *faults)
     assert first.stderr.count("going on, 2 more tries") == 1
+    assert first.stderr.count("rank 0 of 2: another rank was lost") == 1
     shares = [row[name] for row in log_of(tmp_path) for name in PERF if name in row]
     assert len(shares) == 12 and all(0 < share < 1 for share in shares) and sum(shares) == pytest.approx(6)
     again = run_script(*launch, *arguments, "train.steps=9")
