@@ -68,7 +68,7 @@ test: $(VENV)/.installed-dev
 
 nightly: $(VENV)/.installed-dev
 	@$(PYTEST) -n 2 --dist worksteal -m "slow or not slow" --hypothesis-profile=nightly $(ARGS)
-	@test -n "$(ARGS)" || $(MAKE) restarts
+	@$(if $(ARGS),:,$(MAKE) restarts)
 
 restarts: $(VENV)/.installed
 	@$(PY) -m benchmarks.cluster.restarts $(ARGS)
