@@ -25,6 +25,7 @@ from dataio.pictures.pixels import DecodeOptions, bytes_in_memory, check_files, 
 from dataio.placement import placed
 from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
+from dataio.sfm.plane_sweep import densified
 from dataio.sfm.triangulation import ENOUGH, SparsePoints, triangulated
 from dataio.views import OWN_FIELDS, Tracks, Views, checked
 from utils.config.parts import Part
@@ -87,6 +88,11 @@ class Scene:
         few = "" if len(found) >= ENOUGH else ": too few to say where the surface is"
         notice(f"{len(found):,} sparse points triangulated from {len(train)} photographs{few}")
         return found
+
+    @cached_property
+    def dense_points(self) -> SparsePoints:
+        """Those, and more from planes swept through space before training views, which is said."""
+        return densified(self.sparse_points, self.cameras, self.images, self.masks, self.splits["train"])
 
     def has(self, name: str) -> bool:
         """Whether there is the quantity of this name."""

@@ -38,8 +38,8 @@ class SeenPoints:
 
     @staticmethod
     def of(scene: Scene, device: torch.device | str) -> SeenPoints | None:
-        """Those of the scene's sparse points; None where they are too few."""
-        sparse = scene.sparse_points
+        """Those of the scene's dense points; None where they are too few."""
+        sparse = scene.dense_points
         if len(sparse) < ENOUGH:
             return None
         point, view = torch.from_numpy(sparse.position)[torch.from_numpy(sparse.point)], torch.from_numpy(sparse.view)

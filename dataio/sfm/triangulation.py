@@ -50,6 +50,14 @@ class SparsePoints:
     def __len__(self) -> int:
         return len(self.position)
 
+    def and_also(self, others: SparsePoints) -> SparsePoints:
+        """These points, and after them the others."""
+        return SparsePoints(
+            np.concatenate([self.position, others.position]),
+            np.concatenate([self.point, others.point + len(self)]),
+            np.concatenate([self.view, others.view]),
+        )
+
 
 @dataclass(frozen=True)
 class _Features:
@@ -112,7 +120,7 @@ def _stars(
     centers = cameras.centers.double().numpy()
     middle = look_at_point(centers[train], cameras.forward.double().numpy()[train]) if train else centers[:0]
     for view in train:
-        views = [view, *_neighbors(cameras, train, view, middle)]
+        views = [view, *neighbors(cameras, train, view, middle)]
         if len(views) < LEAST_VIEWS or len(features[view].descriptors) == 0:
             continue
         found = [_matched(features[view], features[other], cameras, (view, other)) for other in views[1:]]
@@ -129,7 +137,7 @@ def _stars(
         yield position[keep], point, np.array(views)[place]
 
 
-def _neighbors(cameras: Cameras, train: list[int], view: int, middle: Float64) -> list[int]:
+def neighbors(cameras: Cameras, train: list[int], view: int, middle: Float64) -> list[int]:
     """The training views that see about the same from the best angle. middle: [3], what all look at."""
     centers, forward = cameras.centers.double().numpy(), cameras.forward.double().numpy()
     toward = centers[train] - middle

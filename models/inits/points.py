@@ -20,8 +20,8 @@ class PointsInit(InitConfig):
 
     def distance(self, scene: Scene) -> Distance | None:
         """Of what is left, by the scene's photographs; None where too few points are found in them."""
-        return carved_by(scene.cameras, scene.sparse_points)
+        return carved_by(scene.cameras, scene.dense_points)
 
     def beyond(self, scene: Scene) -> Distance | None:
         """Of what is left beyond the unit sphere, before a sphere very far away; None as for `distance`."""
-        return carved_by(scene.cameras, scene.sparse_points, expanded)
+        return carved_by(scene.cameras, scene.dense_points, expanded)

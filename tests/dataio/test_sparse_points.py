@@ -113,7 +113,7 @@ def test_lines_of_sight_end_at_their_points() -> None:
     scene = demo()
     cameras, points = seen_from_around(np.array([[0.0, 0.1, 0.2], [0.0, 1.5, 0.0]] * 200), np.ones((400, 3)))
     made = replace(scene, cameras=cameras, splits={"train": np.arange(len(cameras)), "test": np.arange(0)})
-    made.__dict__["sparse_points"] = points
+    made.__dict__["dense_points"] = points
     lines = SeenPoints.of(made, "cpu")
     assert lines is not None
     drawn = lines.drawn(64)
