@@ -138,21 +138,20 @@ def finished(run: Run, args: argparse.Namespace) -> tuple[trimesh.Trimesh, str]:
     from engine.meshes.photographs import photographs_of
     from engine.meshes.surface import scene_surface
     from engine.meshes.texture import textured
-    from utils.meshing.mesh import keep_pieces, simplified
+    from utils.meshing.mesh import keep_pieces
 
     masks = asked_masks(run, args)
     surface = scene_surface(run, args.resolution, cropped(run, args.crop, args.frame))
     whole, dropped = keep_pieces(surface, args.keep, args.pieces)
-    whole = simplified(whole, args.faces) if args.faces else whole
-    cell = max(2 / args.resolution, (whole.area / len(whole.faces)) ** 0.5)
-    color = args.color and not args.texture
-    mesh, said = as_seen(
-        run, whole.copy(), cell=cell, color=color, close=args.close, min_views=args.min_views, masks=masks
-    )
+    found = as_seen(
+        run, whole, cell=2 / args.resolution, color=args.color and not args.texture, close=args.close,
+        min_views=args.min_views, masks=masks, faces=args.faces,
+    )  # fmt: skip
+    mesh = found.mesh
     closed = "watertight" if mesh.is_watertight else "not watertight"
     if args.texture:
-        mesh = textured(run, photographs_of(run), mesh, whole, args.texture)
-    return mesh, f"{closed}, {dropped} pieces dropped, {said}"
+        mesh = textured(run, photographs_of(run), mesh, found.whole, args.texture)
+    return mesh, f"{closed}, {dropped} pieces dropped, {found.said}"
 
 
 def asked_masks(run: Run, args: argparse.Namespace) -> Masks | None:

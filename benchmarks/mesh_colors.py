@@ -23,9 +23,11 @@ EXAMPLE = """examples:
   python -m benchmarks.mesh_colors runs/figure --mesh fine.ply --views 4
 
 gap: the volume's PSNR less the mesh's, means over the views; within: the same of the pixels that are
-two or more from the border of the mask or of the mesh; drawn: the share of the counted pixels that
-the mesh covers."""
+two or more from the border of the mask or of the mesh; fitted: of these, after the
+affine change of color that fits each of both to the photograph, whose exposure a texture cannot know;
+drawn: the share of the counted pixels that the mesh covers."""
 BORDER = 2  # pixels
+KINDS = ("", "_within", "_fitted")
 
 
 def main() -> int:
@@ -63,23 +65,26 @@ def measure(folder: Path, mesh: Path | None, device: str, views: int) -> dict[st
         for view in held
     ]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    gaps = {"gap": means["volume"] - means["mesh"], "gap_within": means["volume_within"] - means["mesh_within"]}
+    gaps = {f"gap{name}": means[f"volume{name}"] - means[f"mesh{name}"] for name in KINDS}
     return {**machine.describe(run.device), "run": folder.name, "steps": run.step, "views": len(held), **means, **gaps}
 
 
 def compare(scene: Scene, view: int, volume: Frame, mesh: Frame) -> dict[str, float]:
-    """PSNR in dB of both frames of a view, in the counted pixels and in those away from their border."""
+    """PSNR in dB of both frames of a view, in the counted pixels and in those off their border, fitted or not."""
     import torch
 
-    from utils.evaluation.image_metrics import psnr
+    from utils.evaluation.image_metrics import affine_fitted, psnr
 
     hit = mesh.opacity.numpy() >= 0.5
     counted = hit if scene.masks is None else scene.masks[view] > 127
     truth = torch.from_numpy(scene.images[view]).double() / 255
     found = {"drawn": float(hit[counted].mean())}
-    for name, where in (("", counted), ("_within", inner(counted & hit))):
-        for kind, frame in (("volume", volume), ("mesh", mesh)):
-            found[kind + name] = psnr(frame.color.double(), truth, torch.from_numpy(where)).item()
+    whole, within = torch.from_numpy(counted), torch.from_numpy(inner(counted & hit))
+    for kind, frame in (("volume", volume), ("mesh", mesh)):
+        color = frame.color.double()
+        found[kind] = psnr(color, truth, whole).item()
+        found[f"{kind}_within"] = psnr(color, truth, within).item()
+        found[f"{kind}_fitted"] = psnr(affine_fitted(color, truth, within), truth, within).item()
     return found
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dataio.pictures.images import UInt8
-from engine.meshes.views import asked_views, corners_of, triangles_of
-from models.rendering.visible import who_sees
+from engine.meshes.views import asked_views, corners_of
 from utils.errors import InputError
 
 if TYPE_CHECKING:
     import trimesh
 
+    from dataio.cameras import Cameras
     from engine.run import Run
+    from models.rendering.visible import Sight
 
 Bools = NDArray[np.bool_]
 OUTSIDE = 0.9  # of the views that look at a point: so many have it outside of their masks where it is dropped
@@ -41,26 +41,38 @@ def masks_of(run: Run, dilation: int) -> Masks:
     return Masks(masks, dilation)
 
 
-def within_masks(run: Run, masks: Masks, mesh: trimesh.Trimesh, cell: float) -> Bools:
-    """[V] bool: vertices of a mesh in the scene frame but for those outside of the masks in nearly all training views
-    that see them.
-
-    Of a vertex that none sees, such as the back of what is dropped, all views count whose pictures hold it. cell: size
-    of the triangles, scene units.
+class MaskTally:
+    """Of the vertices of a mesh: how many training views look at them, and how many of these have them outside of their
+    masks.
     """
-    vertices, normals = corners_of(mesh)
-    chosen, cameras = asked_views(run), run.cameras.to("cpu")
-    looked, outside = np.zeros((2, 2, len(vertices)), np.int64)  # [2, V]: by who sees them, by whose picture holds them
-    sights = who_sees(vertices, normals, triangles_of(mesh), cameras[torch.from_numpy(chosen)], margin=2 * cell)
-    for view, (points, _) in zip(chosen.tolist(), sights, strict=True):
-        projected = (x.numpy() for x in cameras.project(vertices, view))
-        held, inside = mask_at(grown(masks.pictures[view], masks.dilation), *projected)
-        looked[0, points.numpy()] += 1
-        outside[0, points.numpy()] += ~inside[points.numpy()]
-        looked[1] += held
-        outside[1] += held & ~inside
-    row, every = (looked[0] == 0).astype(np.int64), np.arange(len(vertices))
-    return np.asarray((outside < OUTSIDE * looked)[row, every] | (looked[1] == 0))
+
+    def __init__(self, run: Run, masks: Masks, mesh: trimesh.Trimesh) -> None:
+        self.run, self.masks, self.vertices = run, masks, corners_of(mesh)[0]
+        # [2, V]: by who sees them, by whose picture holds them
+        self.looked, self.outside = np.zeros((2, 2, len(self.vertices)), np.int64)
+
+    def counted(self, sights: Iterable[Sight]) -> Iterator[Sight]:
+        """What the asked views see of the mesh, passed on as it is and counted on the way; see `sights_of`."""
+        cameras = self.run.cameras.to("cpu")
+        for view, sight in zip(asked_views(self.run).tolist(), sights, strict=True):
+            self._count(view, cameras, sight[0].numpy())
+            yield sight
+
+    def _count(self, view: int, cameras: Cameras, seen: NDArray[np.int64]) -> None:
+        projected = (x.numpy() for x in cameras.project(self.vertices, view))
+        held, inside = mask_at(grown(self.masks.pictures[view], self.masks.dilation), *projected)
+        self.looked[0, seen] += 1
+        self.outside[0, seen] += ~inside[seen]
+        self.looked[1] += held
+        self.outside[1] += held & ~inside
+
+    def within(self) -> Bools:
+        """[V] bool: vertices but for those outside of the masks in nearly all training views that see them.
+
+        Of a vertex that none sees, such as the back of what is dropped, all views count whose pictures hold it.
+        """
+        row, every = (self.looked[0] == 0).astype(np.int64), np.arange(len(self.vertices))
+        return np.asarray((self.outside < OUTSIDE * self.looked)[row, every] | (self.looked[1] == 0))
 
 
 def grown(mask: UInt8, radius: int) -> Bools:

@@ -41,19 +41,21 @@ def photographs_of(run: Run) -> Scene | None:
 
 @torch.no_grad()
 def colors_as_photographed(
-    run: Run, scene: Scene, mesh: trimesh.Trimesh, colors: npt.NDArray[np.float32]
+    run: Run, scene: Scene, mesh: trimesh.Trimesh, colors: npt.NDArray[np.float32], gains: Tensor
 ) -> npt.NDArray[np.float32]:
     """[V, 3] in [0, 1]: colors [V, 3] of a mesh, moved by the mean of how the training photographs differ from them.
 
     A pixel whose ray meets the mesh differs from its color there, between three vertices, and counts for each of these
     by its share; it does not count where it is not wholly within the mask, nor where it shows something else than the
-    model. Vertices that no pixel shows keep their color. mesh: scene frame, as the scene is.
+    model. Vertices that no pixel shows keep their color. mesh: scene frame, as the scene is. gains: [views, 3], by
+    which the photographs are divided, see `fitted_gains`.
     """
     triangles, corners = triangles_of(mesh), torch.from_numpy(np.array(mesh.faces, np.int64))
     own = torch.from_numpy(colors)
     off, weight = torch.zeros_like(own), torch.zeros(len(own))
     for view in (int(view) for view in scene.splits["train"]):
         rays, photographed = _pixels(scene, view, PIXELS // len(scene.splits["train"]))
+        photographed = photographed / gains[view]
         t, face, share = triangles.cast(rays.origins, rays.directions, near=rays.near)
         hits = torch.isfinite(t).nonzero()[:, 0]
         hits = hits[_alike(run, rays[hits], t[hits], photographed[hits])]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.meshes.finishing import faces_kept, seen_or_warned
-from engine.meshes.masks import Masks, within_masks
+from engine.meshes.finishing import faces_kept, looked_at
+from engine.meshes.masks import Masks
 from engine.meshes.photographs import photographs_of
 from engine.meshes.points import PointColors
 from engine.meshes.surface import Near, scene_surface, surface_files
@@ -49,8 +49,7 @@ def write_streamed(run: Run, paths: list[Path], wanted: Wanted, frame: Floats) -
     what hides what. Raises InputError where there is no surface, StorageError where the disk refuses.
     """
     guide, _ = keep_pieces(scene_surface(run, GUIDE, wanted.region), wanted.keep, wanted.most)
-    seen = seen_or_warned(run, guide, 2 / GUIDE)
-    within = within_masks(run, wanted.masks, guide, 2 / GUIDE) if wanted.masks is not None else None
+    seen, within = looked_at(run, guide, 2 / GUIDE, wanted.masks)
     kept, said = faces_kept(run, guide, seen, close=wanted.close, min_views=wanted.min_views, within=within)
     region = wanted.region if kept.all() else Near.of(guide, kept, wanted.region)
     colors = _colors(run, guide) if wanted.color else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from models.kernels.rays.cast import Triangles
-from models.rendering.visible import Seen, seen_by
+from models.rendering.visible import Seen, Sight, ranked, who_sees
 
 if TYPE_CHECKING:
     import trimesh
@@ -41,14 +42,19 @@ def corners_of(mesh: trimesh.Trimesh) -> tuple[torch.Tensor, torch.Tensor]:
     return vertices, normals
 
 
-def views_of(run: Run, mesh: trimesh.Trimesh, cell: float) -> Seen:
-    """Which training views see the vertices of a mesh in the scene frame; on the CPU, where its triangles are.
+def sights_of(run: Run, mesh: trimesh.Trimesh, cell: float) -> Iterator[Sight]:
+    """What each of the asked training views in turn sees of the vertices of a mesh in the scene frame; on the CPU.
 
     cell: size of its triangles, scene units.
     """
-    chosen, (vertices, normals) = asked_views(run), corners_of(mesh)
-    cameras = run.cameras.to("cpu")[torch.from_numpy(chosen)]
-    found = seen_by(vertices, normals, triangles_of(mesh), cameras, margin=2 * cell)
+    cameras = run.cameras.to("cpu")[torch.from_numpy(asked_views(run))]
+    return who_sees(*corners_of(mesh), triangles_of(mesh), cameras, margin=2 * cell)
+
+
+def views_of(run: Run, mesh: trimesh.Trimesh, sights: Iterable[Sight]) -> Seen:
+    """Which training views see the vertices of a mesh; sights: of it, by `sights_of`."""
+    chosen, (vertices, _) = asked_views(run), corners_of(mesh)
+    found = ranked(vertices, run.cameras.to("cpu")[torch.from_numpy(chosen)], sights)
     numbers = torch.from_numpy(np.append(chosen, -1))
     return Seen(numbers[found.best], found.count)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 GRAZING = 0.1  # cosine between normal and view below which a point is not looked at
 AT_ONCE = 1 << 18  # rays
+Sight = tuple[Tensor, Tensor]  # of one camera: indices [N] of the points that it sees, cosines [N] from their front
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Seen:
 
 def who_sees(
     points: Tensor, normals: Tensor, triangles: Triangles, cameras: Cameras, *, margin: float
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Sight]:
     """Of each camera in turn the indices [N] of the points that it sees, and the cosines [N] from their front.
 
     As of `seen_by`.
@@ -50,25 +51,30 @@ def who_sees(
 
 @torch.no_grad()
 def seen_by(
-    points: Tensor,
-    normals: Tensor,
-    triangles: Triangles,
-    cameras: Cameras,
-    *,
-    margin: float,
-    best: int = 12,
-    by_detail: bool = False,
+    points: Tensor, normals: Tensor, triangles: Triangles, cameras: Cameras, *, margin: float, best: int = 12
 ) -> Seen:
     """Who sees each point [V, 3] of a surface with outward normal [V, 3]; triangles: what may stand before it.
 
     All in the scene frame, on the cameras' device. margin: how far before a point the triangles may be met, scene
-    units: about their size where the points are vertices. best: B. by_detail: the best cameras are those with the
-    most pixels on the surface around, else those most from the front. Not differentiable.
+    units: about their size where the points are vertices. best: B. Not differentiable.
+    """
+    sights = who_sees(points, normals, triangles, cameras, margin=margin)
+    return ranked(points, cameras, sights, best=best)
+
+
+@torch.no_grad()
+def ranked(
+    points: Tensor, cameras: Cameras, sights: Iterable[Sight], *, best: int = 12, by_detail: bool = False
+) -> Seen:
+    """The best of the cameras that see points [V, 3]; sights: of each camera in turn, by `who_sees`.
+
+    best: B. by_detail: they are those with the most pixels on the surface around, else those most from the front. Not
+    differentiable.
     """
     scores = points.new_full((len(points), best), -1.0)
     views = torch.full((len(points), best), -1, device=points.device)
     count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    for view, (found, facing) in enumerate(who_sees(points, normals, triangles, cameras, margin=margin)):
+    for view, (found, facing) in enumerate(sights):
         count[found] += 1
         score = facing * (detail(points[found], cameras, view) if by_detail else 1.0)
         both = torch.cat([scores[found], score[:, None]], 1)

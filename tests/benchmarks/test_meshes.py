@@ -87,4 +87,5 @@ def test_pictures_are_compared_where_they_count() -> None:
         for name in ("", "_within"):
             assert found[f"volume{name}"] == pytest.approx(40, abs=1e-3)
             assert found[f"mesh{name}"] == pytest.approx(20, abs=1e-3)
+        assert found["mesh_fitted"] == 100, "the photograph has one color, and so has the mesh"
     assert mesh_colors.inner(mask > 0).sum() == 8 * 8

@@ -95,7 +95,8 @@ def test_surface_of_a_run(tmp_path: Path) -> None:
     run = made_up_run(tmp_path)
     mesh = scene_surface(run, 70)
     assert mesh.is_watertight and mesh.volume == pytest.approx(4 / 3 * np.pi * 0.125, rel=1e-2)
-    colored, said = as_seen(run, mesh, cell=2 / 70, color=True, close=False)
+    found = as_seen(run, mesh, cell=2 / 70, color=True, close=False)
+    colored, said = found.mesh, found.said
     assert colored.is_watertight and (vertex_colors(colored)[:, :3] == (255, 0, 0)).all()  # type: ignore[index]
     assert re.fullmatch(r"\d+% of it unseen", said)
 

@@ -128,6 +128,18 @@ def simplified(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
     return trimesh.Trimesh(vertices, corners, process=False)
 
 
+def simplified_among(
+    mesh: trimesh.Trimesh, chosen: NDArray[np.bool_], faces: int
+) -> tuple[trimesh.Trimesh, NDArray[np.bool_]]:
+    """The mesh with its chosen faces [F] `simplified`, which come first, and the others as they are; and which [F']
+    these are. Between the two it is not joined any more.
+    """
+    part, rest = simplified(submesh(mesh, chosen), faces), submesh(mesh, ~chosen)
+    joined = np.concatenate([part.faces, np.asarray(rest.faces) + len(part.vertices)])
+    vertices = np.concatenate([part.vertices, rest.vertices])
+    return trimesh.Trimesh(vertices, joined, process=False), np.arange(len(joined)) < len(part.faces)
+
+
 def vertex_colors(mesh: trimesh.Trimesh) -> NDArray[np.uint8] | None:
     """RGBA of the vertices, [V, 4] uint8, or None when the mesh has none of its own."""
     visual = mesh.visual

@@ -11,9 +11,10 @@ import pytest
 import torch
 import trimesh
 
-from engine.meshes.finishing import as_seen
-from engine.meshes.masks import Masks, grown, mask_at, masks_of, within_masks
+from engine.meshes.finishing import as_seen, looked_at
+from engine.meshes.masks import Masks, grown, mask_at, masks_of
 from engine.meshes.streamed import Wanted, write_streamed
+from models.rendering.visible import who_sees
 from tests.engine.meshes.test_views import run_with
 from utils.errors import InputError
 from utils.meshing.mesh import read_mesh
@@ -71,7 +72,8 @@ def test_what_no_mask_shows_goes_with_its_unseen_back() -> None:
     """The ball above is outside of all ten masks; of the unseen poles of the large one all masks hold what is there."""
     mesh, (ball, above) = balls(ABOVE)
     run = a_run()
-    within = within_masks(run, masks_of(run, 1), mesh, CELL)
+    _, within = looked_at(run, mesh, CELL, masks_of(run, 1))
+    assert within is not None
     assert within[ball].all() and not within[above].any()
 
 
@@ -81,7 +83,8 @@ def test_a_view_that_has_a_thing_before_the_object_keeps_it() -> None:
     """
     mesh, (_, beside) = balls(BESIDE)
     run = a_run(8)
-    within = within_masks(run, masks_of(run, 0), mesh, CELL)
+    _, within = looked_at(run, mesh, CELL, masks_of(run, 0))
+    assert within is not None
     away = (mesh.vertices[beside] - BESIDE) / SMALL
     assert within[beside][away[:, 0] > 0.95].all() and not within[beside][away[:, 0] < -0.2].any()
 
@@ -91,16 +94,32 @@ def test_masks_are_grown(dilation: int, kept: bool) -> None:
     """The ball above is seen 0.75 / 3 * 60 = 15 pixels from the middle, its ends 13 and 17; the mask ends at 8."""
     mesh, (_, above) = balls(ABOVE)
     run = a_run()
-    within = within_masks(run, masks_of(run, dilation), mesh, CELL)
+    _, within = looked_at(run, mesh, CELL, masks_of(run, dilation))
+    assert within is not None
     assert within[above].all() == kept and within[above].any() == kept
 
 
 def test_a_mesh_in_memory_is_culled() -> None:
     run, (mesh, _) = a_run(), balls(ABOVE)
     masks = masks_of(run, 2)
-    found, said = as_seen(run, mesh.copy(), cell=CELL, color=False, close=False, masks=masks)
-    assert found.body_count == 1 and found.bounds[1, 2] == pytest.approx(RADIUS) and "of the faces kept" in said
-    assert len(as_seen(run, mesh.copy(), cell=CELL, color=False, close=False)[0].faces) == len(mesh.faces)
+    found = as_seen(run, mesh, cell=CELL, color=False, close=False, masks=masks)
+    assert found.mesh.body_count == 1 and found.mesh.bounds[1, 2] == pytest.approx(RADIUS)
+    assert "of the faces kept" in found.said
+    assert len(as_seen(run, mesh, cell=CELL, color=False, close=False).mesh.faces) == len(mesh.faces)
+
+
+def test_rays_are_cast_once_for_views_and_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, (mesh, _) = a_run(), balls(ABOVE)
+    asked: list[int] = []
+
+    def counted(*given: Any, **options: Any) -> Any:
+        asked.append(1)
+        return who_sees(*given, **options)
+
+    monkeypatch.setattr("engine.meshes.views.who_sees", counted)
+    seen, within = looked_at(run, mesh, CELL, masks_of(run, 1))
+    assert len(asked) == 1 and within is not None and not within.all()
+    assert torch.equal(seen.count, looked_at(run, mesh, CELL)[0].count)
 
 
 def test_a_mesh_written_part_by_part_is_culled_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

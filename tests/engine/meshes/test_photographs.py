@@ -55,7 +55,7 @@ def test_vertices_have_the_colors_of_the_photographs(with_masks: bool) -> None:
     if not with_masks:
         scene.masks = None
     vertices = torch.tensor(BALL.vertices).float()
-    found = colors_as_photographed(run, scene, BALL, (color_at(vertices) + 0.08).numpy())
+    found = colors_as_photographed(run, scene, BALL, (color_at(vertices) + 0.08).numpy(), torch.ones(30, 3))
     np.testing.assert_allclose(found, color_at(vertices).numpy(), atol=0.006)
 
 
@@ -63,7 +63,7 @@ def test_what_no_photograph_shows_keeps_its_color() -> None:
     run = run_from(np.array([[3.0, 0, 0], [2.9, 0.5, 0]]), 0.08)
     vertices = torch.tensor(BALL.vertices).float()
     given = (color_at(vertices) + 0.08).numpy()
-    found = colors_as_photographed(run, photographed(run.cameras), BALL, given)
+    found = colors_as_photographed(run, photographed(run.cameras), BALL, given, torch.ones(2, 3))
     far, near = BALL.vertices[:, 0] < -0.1, BALL.vertices[:, 0] > 0.3
     assert (found[far] == given[far]).all()
     np.testing.assert_allclose(found[near], color_at(vertices).numpy()[near], atol=0.006)
@@ -80,7 +80,8 @@ def test_a_few_pixels_of_many_photographs_are_enough(monkeypatch: pytest.MonkeyP
 
     run.surface_color = field
     monkeypatch.setattr("engine.meshes.photographs.PIXELS", 30 * 50)
-    found = colors_as_photographed(run, scene, BALL, np.full((len(BALL.vertices), 3), 0.7, np.float32))
+    given = np.full((len(BALL.vertices), 3), 0.7, np.float32)
+    found = colors_as_photographed(run, scene, BALL, given, torch.ones(30, 3))
     assert 0 < max(asked) <= 50
     assert np.abs(found - color_at(torch.tensor(BALL.vertices)).numpy()).mean() < 0.05
 
@@ -90,9 +91,9 @@ def test_without_photographs_the_field_is_asked(capsys: pytest.CaptureFixture[st
     assert photographs_of(run) is None and "no such folder" in capsys.readouterr().err
     run.model.media[0].per_image = "tint"
     assert photographs_of(run) is None and capsys.readouterr().err == ""
-    mesh, _ = as_seen(run, BALL.copy(), cell=0.05, color=True, close=False)
+    mesh = as_seen(run, BALL.copy(), cell=0.05, color=True, close=False).mesh
     expected = 255 * (color_at(torch.tensor(BALL.vertices)) + 0.08)
     np.testing.assert_allclose(mesh.visual.vertex_colors[:, :3], expected, atol=1)  # type: ignore[union-attr]
     run.model.media[0].per_image, run.load_scene = None, lambda: photographed(run.cameras)
-    mesh, _ = as_seen(run, BALL.copy(), cell=0.05, color=True, close=False)
+    mesh = as_seen(run, BALL.copy(), cell=0.05, color=True, close=False).mesh
     np.testing.assert_allclose(mesh.visual.vertex_colors[:, :3], expected - 255 * 0.08, atol=2)  # type: ignore[union-attr]

@@ -14,11 +14,12 @@ import trimesh
 
 import extract_mesh
 from engine.meshes.finishing import faces_kept
-from engine.meshes.points import PointColors, between_pixels, robust_mean
+from engine.meshes.observed import Observed, between_pixels
+from engine.meshes.points import PointColors
 from engine.meshes.streamed import Wanted, write_streamed
 from engine.meshes.surface import scene_surface
 from engine.meshes.texture import textured
-from engine.meshes.views import views_of
+from engine.meshes.views import sights_of, views_of
 from models.rendering.renderers.mesh import MeshRenderer
 from tests.engine.meshes.test_photographs import BALL, color_at, photographed, run_from
 from tests.engine.meshes.test_views import around, run_with
@@ -111,11 +112,11 @@ def test_between_pixels_by_hand() -> None:
 
 
 def test_a_mean_without_what_is_far_off() -> None:
-    colors = torch.tensor([[0.5] * 9 + [1.0]])[..., None].expand(1, 10, 3)
-    assert robust_mean(colors, torch.ones(1, 10))[0, 0].item() == pytest.approx(0.5)
-    weight = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0, 0, 3.0]])
-    assert robust_mean(colors, weight)[0, 0].item() == pytest.approx(0.875)
-    assert robust_mean(colors, torch.zeros(1, 10)).abs().max() == 0
+    colors, every = torch.tensor([0.5] * 9 + [1.0])[:, None].expand(10, 3), torch.zeros(10, dtype=torch.int64)
+    assert Observed(1, every, every, colors, torch.ones(10)).alike().mean()[0, 0].item() == pytest.approx(0.5)
+    weight = torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0, 0, 3.0])
+    assert Observed(1, every, every, colors, weight).alike().mean()[0, 0].item() == pytest.approx(0.875)
+    assert Observed(1, every, every, colors, torch.zeros(10)).alike().mean().abs().max() == 0
 
 
 def a_run(centers: np.ndarray) -> Any:
@@ -189,7 +190,7 @@ def test_faces_points_and_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_few_views_see_goes() -> None:
     run = a_run(np.array([[3.0, 0, 0], [2.9, 0.5, 0], [0, 0, 3.0]]))
-    seen = views_of(run, BALL, 0.05)
+    seen = views_of(run, BALL, sights_of(run, BALL, 0.05))
     kept, said = faces_kept(run, BALL, seen, close=False, min_views=2)
     assert BALL.triangles_center[kept][:, 0].min() > 0 and 0.3 < kept.mean() < 0.5 and "of the faces kept" in said
     assert faces_kept(run, BALL, seen, close=False, min_views=0)[0].all()
