@@ -183,3 +183,14 @@ def test_normals_do_not_depend_on_the_unit(scale: float) -> None:
     mesh = ball(scale)
     np.testing.assert_allclose(smooth_normals(mesh), smooth_normals(ball()), atol=1e-6)
     assert np.sum(smooth_normals(mesh) * outward(mesh), axis=1).min() > 0.999
+
+
+def test_every_normal_of_a_glb_has_a_direction(tmp_path: Path) -> None:
+    """A face without an area, as simplification may leave it: its vertices have no normal, of which glTF has no word."""
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [2, 2, 2], [3, 3, 3], [4, 4, 4.0]])
+    mesh = trimesh.Trimesh(vertices, [[0, 2, 1], [3, 4, 5]], process=False)
+    write_mesh(tmp_path / "mesh.glb", mesh)
+    head, arrays = parsed(tmp_path / "mesh.glb")
+    normals = arrays[head["meshes"][0]["primitives"][0]["attributes"]["NORMAL"]]
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(normals, [[0, 0, -1]] * 3 + [[0, 0, 1]] * 3, atol=1e-6)

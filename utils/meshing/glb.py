@@ -48,7 +48,8 @@ def write_glb(
     extras, in the vertices' axes, and is zero otherwise. Raises OSError.
     """
     offset = float32_offset(np.asarray(mesh.vertices))
-    moved = trimesh.Trimesh(mesh.vertices - offset, mesh.faces, vertex_normals=mesh.vertex_normals, process=False)
+    normals = unit_normals(np.asarray(mesh.vertex_normals))
+    moved = trimesh.Trimesh(mesh.vertices - offset, mesh.faces, vertex_normals=normals, process=False)
     if colors is not None:
         moved.vertex_attributes[COLORS] = linear_colors(colors)
     if texture is not None:
@@ -57,6 +58,12 @@ def write_glb(
     scene = trimesh.Scene()
     scene.add_geometry(moved, node_name="mesh", geom_name="surface", transform=y_up(up), metadata=extras)
     scene.export(path, file_type="glb", include_normals=True, tree_postprocessor=_finish)
+
+
+def unit_normals(normals: Floats) -> Floats:
+    """Normals [V, 3] of length one; (0, 0, 1) for a vertex that has none, of which glTF has no word."""
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.where(length > 0, normals / np.where(length > 0, length, 1.0), [0.0, 0.0, 1.0])
 
 
 def _finish(tree: dict[str, Any]) -> None:
