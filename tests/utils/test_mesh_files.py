@@ -186,7 +186,7 @@ def test_normals_do_not_depend_on_the_unit(scale: float) -> None:
 
 
 def test_every_normal_of_a_glb_has_a_direction(tmp_path: Path) -> None:
-    """A face without an area, as simplification may leave it: its vertices have no normal, of which glTF has no word."""
+    """A face without an area, as simplification may leave it: its vertices have no normal, and glTF wants one."""
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [2, 2, 2], [3, 3, 3], [4, 4, 4.0]])
     mesh = trimesh.Trimesh(vertices, [[0, 2, 1], [3, 4, 5]], process=False)
     write_mesh(tmp_path / "mesh.glb", mesh)
