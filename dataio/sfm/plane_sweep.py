@@ -1,7 +1,8 @@
 """Points all over the surfaces that photographs with known poses show: planes are swept through space before each.
 
 Collins, "A space-sweep approach to true multi-image matching" (1996). Patches are alike by normalized
-cross-correlation, in the best half of the other views, since something may stand before the rest (Kang, Szeliski and Chai, 2001).
+cross-correlation, in the best half of the other views: something may stand before the rest (Kang, Szeliski and Chai,
+2001).
 """
 
 from __future__ import annotations
