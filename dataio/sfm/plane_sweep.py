@@ -8,6 +8,7 @@ cross-correlation, in the best half of the other views: something may stand befo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ Int64 = npt.NDArray[np.int64]
 UInt8 = npt.NDArray[np.uint8]
 
 SIZE = 200  # pixels of a picture's larger side, which is looked at
-MOST_VIEWS = 96  # evenly chosen
+MOST_VIEWS = 64  # evenly chosen
 SOURCES = 4  # other views of each, of which the best two count: the rest may have something before it
 SIDE = 7  # of a patch, pixels
 STEP = 1.5  # pixels that the picture of the other views moves from plane to plane, in the median
@@ -82,7 +83,7 @@ def densified(
 def swept_points(
     cameras: Cameras, images: Sequence[UInt8], masks: Sequence[UInt8] | None, views: Int64, sparse: SparsePoints
 ) -> SparsePoints:
-    """Points on which the depths of three views agree, at most 1,000 of each view. Half a second per view.
+    """Points on which the depths of three views agree, at most 1,000 of each view. 0.4 CPU-s per view.
 
     cameras: all views, on the CPU. images: [H, W, 3] each. masks: [H, W] each, 255 = object, to which points are kept.
     views: [V], those to look at. sparse: points that say between which depths. The same for the same input.
@@ -91,11 +92,14 @@ def swept_points(
     seen = {
         int(v): _straightened(cameras, int(v), images[v], None if masks is None else masks[v]) for v in chosen.tolist()
     }
-    depths = {}
+    asked = []
     for view, others in _sources(cameras, list(seen)).items():
         reach = _reach(cameras, view, sparse)
         if reach is not None and len(others) >= LEAST_VIEWS - 1:
-            depths[view] = _swept(cameras, seen[view], [seen[other] for other in others], reach)
+            asked.append((seen[view], [seen[other] for other in others], reach))
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        swept = threads.map(lambda each: _swept(cameras, *each), asked)
+        depths = {own.number: found for (own, _, _), found in zip(asked, swept, strict=True)}
     found = [_agreed(cameras, seen, depths, view) for view in depths]
     first = np.cumsum([0, *(len(position) for position, _, _ in found)])
     point = [start + index for start, (_, index, _) in zip(first, found, strict=False)]
