@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.feedback import asking
+from models.kernels.rays.distances import distance
 from models.losses.base import LossConfig, Step, shared_mean
 from models.model import Model
 from models.samples import RaySamples
@@ -117,9 +118,10 @@ class Objective(nn.Module):
         terms = {name: self.losses[name](step) for name in self.active}
         loss = (self.weights[: len(terms)] * torch.stack(list(terms.values()))).sum()
         with torch.no_grad():
-            squares = (rendering.color - batch.color).square()
-            squared_error, error = shared_mean(squares), squares.mean(-1)
-            samples = torch.stack([part.samples.count() for part in rendering.media]).sum()
+            error = distance(rendering.color, batch.color, "l2")
+            squared_error = shared_mean(error)
+            counts = [part.samples.count() for part in rendering.media]
+            samples = torch.stack(counts).sum() if len(counts) > 1 else counts[0]
             overflowed = rendering.overflowed
             if overflowed is None:
                 overflowed = loss.new_zeros((), dtype=torch.bool)

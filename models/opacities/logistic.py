@@ -70,7 +70,7 @@ class Logistic(Opacity):
 
         Differentiable in log_s.
         """
-        return torch.exp(self.log_s * 10).clamp(self.least_s, self.most_s)
+        return logistic.inverse_width(self.log_s, self.least_s, self.most_s)
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         """[*N] >= 0; see `Opacity.optical_depth`. Raises TypeError without a gradient."""
@@ -83,7 +83,8 @@ class Logistic(Opacity):
         """[*N] -> [*N] bool; see `Opacity.occupied`."""
         # Outside, the optical depth down to f is -log sigmoid(s f) ~ exp(-s f); inside, the log of the transmittance is
         # log sigmoid(s f) ~ s f.
-        return value.abs() < reach - math.log(NEGLIGIBLE) / self.s.detach()
+        reach = reach if isinstance(reach, Tensor) else torch.full_like(value, reach)
+        return logistic.near_surface(value, reach, self.s.detach(), most=-math.log(NEGLIGIBLE))
 
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
         """[*N] -> [*N] >= 0; see `Opacity.estimated_optical_depth`."""

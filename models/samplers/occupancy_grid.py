@@ -139,10 +139,7 @@ class OccupancyGrid(Sampler):
             steps=self.steps,
             capacity=capacity,
         )
-        overflowed = None if capacity is None else total > capacity
-        samples = PackedSamples.from_intervals(
-            rays, starts, ends, ray_index=ray_index, offsets=offsets, overflowed=overflowed
-        )
+        samples = PackedSamples.from_intervals(rays, starts, ends, ray_index=ray_index, offsets=offsets)
         stages.count(total)
         if self.config.measure == "inverse_radius":
             samples = replace(samples, length=_in_inverse_radius(samples))
@@ -156,8 +153,9 @@ class OccupancyGrid(Sampler):
         Those that are left are evaluated where their interval meets the surface, if it does: its color counts.
         """
         value, known = self._values(samples, medium, stages)
-        visible = samples.visible(medium.estimated_optical_depth(value, samples), known, HIDDEN)
-        index, offsets, _ = stages.compact(known & visible & medium.occupied(value, samples.length), samples.offsets)
+        tau = medium.estimated_optical_depth(value, samples)
+        visible = samples.visible(tau, known, HIDDEN, of_counted=True)
+        index, offsets, _ = stages.compact(visible & medium.occupied(value, samples.length), samples.offsets)
         kept = samples.at(index, offsets)
         return kept.with_crossings(value, samples, index, STEEP) if medium.has_width else kept
 
@@ -167,7 +165,8 @@ class OccupancyGrid(Sampler):
         front = samples.before_gap()
         first = stages.compact(front, samples.offsets).indices
         value.index_copy_(0, first, medium.value(samples.positions_at(first)))
-        behind = samples.visible(medium.estimated_optical_depth(value[:-1], samples), front, HIDDEN) & ~front
+        tau = medium.estimated_optical_depth(value[:-1], samples)
+        behind = samples.visible(tau, front, HIDDEN, of_counted=False)
         rest = stages.compact(behind, samples.offsets).indices
         value.index_copy_(0, rest, medium.value(samples.positions_at(rest)))
         return value[:-1], front | behind
