@@ -90,6 +90,7 @@ class Objective(nn.Module):
         self.model, self.context = model, context
         self.losses = losses
         self.register_buffer("weights", torch.zeros(len(losses)), persistent=False)
+        self._held: dict[int, float] = {}  # what of `weights` was filled: on a GPU a fill is a launch
         self._weigh(0.0)
         self.feedback = asking(model)
 
@@ -106,7 +107,9 @@ class Objective(nn.Module):
         weights = {name: loss.weight(progress) for name, loss in self.losses.items()}
         self.active = tuple(name for name, weight in weights.items() if weight != 0) or tuple(weights)
         for place, name in enumerate(self.active):
-            self.weights[place].fill_(weights[name])
+            if self._held.get(place) != weights[name]:
+                self.weights[place].fill_(weights[name])
+                self._held[place] = weights[name]
 
     def forward(self, batch: RayBatch) -> Report:
         if self.model.poses is not None:

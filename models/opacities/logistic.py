@@ -13,6 +13,7 @@ from models.capabilities import GRADIENT, SDF, Offer
 from models.kernels.rays import logistic
 from models.opacities.base import NEGLIGIBLE, Opacity, OpacityConfig
 from models.samples import FieldSample, RaySamples
+from models.scheduled import hold
 from utils.config.schedule import Schedule, constant
 
 
@@ -61,8 +62,8 @@ class Logistic(Opacity):
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        self.anneal.fill_(self.config.anneal(progress))
-        self.least_s.fill_(self.config.least_s(progress))
+        hold(self.anneal, self.config.anneal(progress))
+        hold(self.least_s, self.config.least_s(progress))
 
     @property
     def s(self) -> Tensor:

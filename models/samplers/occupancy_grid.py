@@ -16,6 +16,7 @@ from models.cells import NOTHING, Cells
 from models.kernels.rays.march import blocks, march
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samples import PackedSamples
+from models.scheduled import hold
 from utils.random_stream import uniform
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class OccupancyGrid(Sampler):
         return Cells(torch.where(occupied, 0, NOTHING), torch.full(x.shape[:-1], 2 / n, device=x.device))
 
     def update(self, progress: float) -> None:
-        self.share.fill_(min(2 * progress, 1.0))
+        hold(self.share, min(2 * progress, 1.0))
 
     def get_extra_state(self) -> dict[str, float]:
         return {"step": float(self.steps[0])}

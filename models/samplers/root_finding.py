@@ -13,6 +13,7 @@ from models.capabilities import SURFACE, Offer
 from models.samplers.base import MOST_SAMPLES, Queryable, Sampler, SamplerConfig
 from models.samplers.stratified import even_edges, in_bins
 from models.samples import DenseSamples
+from models.scheduled import hold
 from utils.config.schedule import ExponentialSchedule, Schedule
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class RootFinding(Sampler):
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        self.interval.fill_(max(self.config.interval(progress), self.config.floor))
+        hold(self.interval, max(self.config.interval(progress), self.config.floor))
 
     @torch.no_grad()
     def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:

@@ -80,9 +80,9 @@ class _InverseWidth(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         s, *bounds = ctx.saved_tensors
-        out = torch.empty_like(grad)
-        launch(_inverse_width_back, 1, [s.view(1), *bounds, grad.view(1), out.view(1)], device=s.device)
-        return out, None, None
+        out = grad.new_empty(1)
+        launch(_inverse_width_back, 1, [s.view(1), *bounds, grad.view(1), out], device=s.device)
+        return out.view(()), None, None
 
 
 class _OpticalDepth(torch.autograd.Function):

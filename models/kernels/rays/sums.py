@@ -57,7 +57,7 @@ def total(values: Tensor, offsets: Tensor) -> Tensor:
     Returns [R] or [R, K]: 0 for a ray without samples. Differentiable in `values`, once.
     """
     if values.ndim == 1:
-        return _Total.apply(values[:, None], offsets)[:, 0]
+        return _Total.apply(values[:, None], offsets).squeeze(1)
     return _Total.apply(values, offsets)
 
 
