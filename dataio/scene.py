@@ -75,10 +75,9 @@ class Scene:
 
     @cached_property
     def sparse_points(self) -> SparsePoints:
-        """Points on surfaces, and the training views that saw them.
+        """Points on surfaces, and the training views that saw them: the data's own where they say who did.
 
-        The data's own where they say who saw them; else triangulated from the photographs, which takes seconds and is
-        said.
+        Else triangulated from the photographs, which takes seconds and is said.
         """
         train = self.splits["train"]
         if self.points is not None and self.tracks is not None:

@@ -18,7 +18,7 @@ PIXEL = 3.2 / FOCAL
 
 
 def truly_on_the_ball(count: int) -> SparsePoints:
-    """A few points on either side of the ball that every view is told to have seen: they bound the depths."""
+    """A few points on either side of the ball that every view counts as having seen: they bound the depths."""
     outward = np.random.default_rng(0).normal(size=(count, 3))
     position = RADIUS * outward / np.linalg.norm(outward, axis=1, keepdims=True)
     point, view = (x.ravel() for x in np.meshgrid(np.arange(count), EVERY))
