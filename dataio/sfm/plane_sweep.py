@@ -42,6 +42,7 @@ ELSEWHERE = 0.05  # that the likeness is lower at any other depth
 ELSE = 3  # planes from the best one that is elsewhere
 CONTRAST = 0.01  # standard deviation of a patch that says anything, of the range of gray
 POINTS = 1000  # of a view
+MOST_THREADS = 8  # each takes some 60 MB
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def densified(
     if len(sparse) < ENOUGH:
         return sparse
     swept = swept_points(cameras, images, masks, views, sparse)
-    notice(f"{len(swept):,} points more from planes swept through space before {len(views)} photographs")
+    notice(f"{len(swept):,} points more from planes swept through space before {min(len(views), MOST_VIEWS)} photographs")
     return sparse.and_also(swept)
 
 
@@ -97,7 +98,7 @@ def swept_points(
         reach = _reach(cameras, view, sparse)
         if reach is not None and len(others) >= LEAST_VIEWS - 1:
             asked.append((seen[view], [seen[other] for other in others], reach))
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+    with ThreadPoolExecutor(min(MOST_THREADS, torch.get_num_threads())) as threads:
         swept = threads.map(lambda each: _swept(cameras, *each), asked)
         depths = {own.number: found for (own, _, _), found in zip(asked, swept, strict=True)}
     found = [_agreed(cameras, seen, depths, view) for view in depths]
