@@ -77,7 +77,7 @@ def densified(
     if len(sparse) < ENOUGH:
         return sparse
     swept = swept_points(cameras, images, masks, views, sparse)
-    notice(f"{len(swept):,} points more from planes swept through space before {min(len(views), MOST_VIEWS)} photographs")
+    notice(f"{len(swept):,} points more from planes swept before {min(len(views), MOST_VIEWS)} photographs")
     return sparse.and_also(swept)
 
 
