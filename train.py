@@ -77,6 +77,7 @@ def train(
     """Train until the budget is used or a signal comes; returns the exit code. view_port: of a viewer, None: no viewer.
     """
     from engine import resume, signals
+    from engine.report.page import try_to_write  # before memory is limited: its libraries crash where they cannot load
     from engine.viewer.beside import view_beside
     from utils import distributed
 
@@ -104,8 +105,6 @@ def train(
                 signals.mark_preempted(folder, preempted=True)
             distributed.barrier()  # torchrun ends all ranks as soon as one has ended with another code than 0
             if ranks.is_main:
-                from engine.report.page import try_to_write  # here: every start and restart would wait for it
-
                 try_to_write(folder)
         except Exception as error:
             code = code_of(error, ranks)

@@ -142,7 +142,8 @@ class Cameras:
             x.index_select(0, camera) for x in (self.intrinsics, self.camera_to_world, self.near)
         )  # which is several times quicker than `[camera]`
         plane = (pixels - intrinsics[:, 2:]) / intrinsics[:, :2]
-        directions = self._turned(pose, plane, camera)
+        x, y, z = self._local_directions(plane, camera).split(1, -1)
+        directions = pose[:, :, 0] * x + pose[:, :, 1] * y + pose[:, :, 2] * z  # no product may round this
         return Rays(
             origins=pose[:, :, 3].contiguous(),  # they are gathered often, which is ten times slower from columns
             directions=directions / directions.norm(dim=-1, keepdim=True),
@@ -151,13 +152,6 @@ class Cameras:
             camera=camera,
             pixel=(intrinsics[:, 0] * intrinsics[:, 1]).rsqrt(),
         )
-
-    def _turned(self, pose: Tensor, plane: Tensor, camera: Tensor) -> Tensor:
-        """[R, 3] directions by poses [R, 3, 4] of cameras [R], through points [R, 2] of the plane at distance one."""
-        if not self._bending:  # (x, y, 1); no matrix product may round this
-            return pose[:, :, 0] * plane[:, :1] + pose[:, :, 1] * plane[:, 1:] + pose[:, :, 2]
-        x, y, z = self._local_directions(plane, camera).split(1, -1)
-        return pose[:, :, 0] * x + pose[:, :, 1] * y + pose[:, :, 2] * z
 
     def _local_directions(self, plane: Tensor, camera: Tensor) -> Tensor:
         directions = torch.cat([plane, torch.ones_like(plane[:, :1])], dim=-1)

@@ -145,7 +145,7 @@ class Gradients:
                 with random_stream(generator):
                     report: Report = self.module(micro_batch)
                 with fast_products(self.device.type) if self.mixed else nullcontext():
-                    _shared(micro_batch, report).backward()
+                    (micro_batch.share * report.loss).backward()
             reports.append(replace(report, loss=report.loss.detach()))
         return reports
 
@@ -174,7 +174,7 @@ class Gradients:
     ) -> tuple[Report, tuple[Tensor | None, ...]]:
         with random_stream(generator):
             report = self.objective(micro_batch)
-        gradients = torch.autograd.grad(_shared(micro_batch, report), parameters, allow_unused=True)
+        gradients = torch.autograd.grad(micro_batch.share * report.loss, parameters, allow_unused=True)
         return replace(report, loss=report.loss.detach()), gradients
 
     def close(self) -> None:
@@ -182,11 +182,6 @@ class Gradients:
         if self.pool is not None:
             self.pool.shutdown()
             self.pool = None
-
-
-def _shared(micro_batch: RayBatch, report: Report) -> Tensor:
-    """[] what a micro-batch adds to the step's loss. Differentiable as the report's loss."""
-    return report.loss if micro_batch.share == 1 else micro_batch.share * report.loss
 
 
 @contextmanager

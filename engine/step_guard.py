@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.kernels.networks.optimizers import guard_step
-
 
 class NumbersError(ArithmeticError):
     """Losses, parameters or the optimizer's state are no longer finite."""
@@ -38,16 +36,17 @@ class StepGuard:
 
     def __init__(self, device: torch.device) -> None:
         self._counts = torch.zeros(3, dtype=torch.int64, device=device)
-        self._skipped = torch.zeros(1, device=device)
 
-    def guard(self, optimizer: torch.optim.Optimizer, numbers: Tensor) -> None:
-        """Let the next step of `optimizer` change nothing where it should not; numbers: [3] as of `guard_step`.
+    @torch.no_grad()
+    def guard(self, optimizer: torch.optim.Optimizer, *, not_finite: Tensor, overflowed: Tensor) -> None:
+        """Let the next step of `optimizer` change nothing where one of the two is true; both [] bool.
 
-        Not where the loss or a gradient is not finite, nor where the step saw only a part of its samples, with nothing
+        not_finite: the loss or a gradient is not. overflowed: the step saw only a part of its samples, with nothing
         wrong in the model.
         """
-        guard_step(numbers, self._counts, self._skipped)
-        optimizer.found_inf = self._skipped.view(())  # type: ignore[attr-defined]
+        optimizer.found_inf = (not_finite | overflowed).float()  # type: ignore[attr-defined]
+        self._counts += torch.stack([not_finite, not_finite, overflowed])
+        self._counts[1] *= not_finite
 
     def report(self) -> SkippedSteps:
         """Counts since the last report; synchronizes with a GPU."""

@@ -191,11 +191,11 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.config.optimizer.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.gradient_clip, norm)
-        own = torch.stack([report.loss.detach(), norm, report.overflowed.float()])
-        numbers = distributed.mean_across_ranks(own)  # so that all ranks decide alike
-        self.step_guard.guard(self.optimizer, numbers)
+        own = torch.stack([report.loss.detach().double(), report.overflowed.double(), norm.double()])
+        loss, overflowed, norm = distributed.mean_across_ranks(own)  # so that all ranks decide alike
+        self.step_guard.guard(self.optimizer, not_finite=~torch.isfinite(norm + loss), overflowed=overflowed > 0)
         self.optimizer.step()
-        if self.plateau and math.isfinite(value := float(numbers[0])):
+        if self.plateau and math.isfinite(value := float(loss)):
             self.plateau.observe(value)
 
     def _report_skipped(self) -> None:

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from models.backdrops.base import BackdropConfig
 from models.capabilities import EVERYWHERE, refuse, type_of
 from models.capacity import FIT_EVERY, Capacity
-from models.kernels.rays.composed import composed
 from models.networks.mlp import Mlp
 from models.poses.base import Poses, PosesConfig
 from models.samples import COLOR, MediumRendering, compact_indices, gather_padded
@@ -279,31 +278,30 @@ def render_rays(
     Differentiable in the parameters of all parts, and in origins and directions of the rays at fixed distances of the
     samples, once: colors, transmittances and depths are, normals are not.
     """
-    fine: Accumulated | None = None
-    coarse: Accumulated | None = None
-    first: Accumulated | None = None
+    fine, coarse, opacity = Accumulated.start(rays.near), None, torch.zeros_like(rays.near)
     parts: list[MediumRendering] = []
     stages = None if capacity is None else capacity.stages()
     for medium in media:
+        transmittance = fine.transmittance
+        if coarse is not None:
+            transmittance = torch.maximum(transmittance, coarse.transmittance)
         reached = None
-        if fine is not None:
-            left = fine.transmittance.detach()
-            visible = (left if coarse is None else torch.maximum(left, coarse.transmittance.detach())) > VISIBLE
+        if parts:
+            visible = transmittance.detach() > VISIBLE
             reached = compact_indices(visible, None) if stages is None else stages.compact_indices(visible)
         part = medium(rays if reached is None else rays[reached.clamp_max(len(rays) - 1)])
         if part.proposal is not None or coarse is not None:
-            coarse = Accumulated.through(coarse or fine, part.proposal or part, reached)
-        fine = Accumulated.through(fine, part, reached)
-        first = first or fine
+            coarse = (coarse or fine).through(part.proposal or part, reached)
+        fine = fine.through(part, reached)
+        opacity = opacity if parts else 1 - fine.transmittance
         parts.append(part)
-    first, fine = first or Accumulated.start(rays.near), fine or Accumulated.start(rays.near)
-    color, opacity, depth = fine.over(background)
-    opacity = opacity if len(parts) < 2 else 1 - first.transmittance
-    proposed = None if coarse is None else coarse.over(background)[0]
+    total = opacity if len(parts) == 1 else 1 - fine.transmittance
+    depth = torch.where(total > VISIBLE, fine.sums[:, -4] / total.clamp_min(VISIBLE), torch.zeros_like(total))
+    proposed = None if coarse is None else coarse.color(background)
     overflows = [part.samples.overflow() for part in parts] + [None if stages is None else stages.overflow()]
     known = [overflow for overflow in overflows if overflow is not None]
-    overflowed = torch.stack(known).any() if len(known) > 1 else next(iter(known), None)
-    return Rendering(color, opacity, depth, fine.sums[:, -3:].detach(), parts, proposed, overflowed)
+    overflowed = torch.stack(known).any() if known else None
+    return Rendering(fine.color(background), opacity, depth, fine.sums[:, -3:].detach(), parts, proposed, overflowed)
 
 
 @dataclass(frozen=True)
@@ -322,23 +320,22 @@ class Accumulated:
         """In front of the first medium: sums [R, 7] of zero, transmittance [R] of one, as `near` [R] is."""
         return Accumulated(near.new_zeros(len(near), COLOR + 4), torch.ones_like(near))
 
-    @staticmethod
-    def through(ahead: Accumulated | None, part: MediumRendering, reached: Tensor | None) -> Accumulated:
-        """Behind a medium that the rays `reached` [K] go through; None for the first one, which all rays reach.
+    def through(self, part: MediumRendering, reached: Tensor | None) -> Accumulated:
+        """Behind a medium that the rays `reached` [K] go through; None: the first one, which all rays reach.
 
         The padding of `reached` (`models.samples.compact_indices`) goes to one row more than there are rays, which is
-        dropped. Differentiable in what was accumulated ahead and in the medium.
+        dropped. Differentiable in what both have accumulated.
         """
         sums, transmittance = part.accumulate()
-        if ahead is None or reached is None:
+        if reached is None:
             return Accumulated(sums, transmittance)
-        left, rays = gather_padded(ahead.transmittance, reached), len(ahead.transmittance)
-        sums = F.pad(ahead.sums, (0, 0, 0, 1)).index_add(0, reached, left[:, None] * sums)
-        behind = F.pad(ahead.transmittance, (0, 1)).index_copy(0, reached, left * transmittance)
+        ahead, rays = gather_padded(self.transmittance, reached), len(self.transmittance)
+        sums = F.pad(self.sums, (0, 0, 0, 1)).index_add(0, reached, ahead[:, None] * sums)
+        behind = F.pad(self.transmittance, (0, 1)).index_copy(0, reached, ahead * transmittance)
         return Accumulated(sums[:rays], behind[:rays])
 
-    def over(self, background: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Color [R, C] in front of a color, [3] or [R, 3], which only the first channels have; opacity [R]; depth [R],
-        the mean ray distance, 0 where there is next to nothing. Differentiable in what was accumulated and the color.
-        """
-        return composed(self.sums, self.transmittance, background, least=VISIBLE)
+    def color(self, background: Tensor) -> Tensor:
+        """[R, C] in front of a color, [3] or [R, 3], which only the first channels have. Differentiable in both."""
+        further = self.sums.shape[1] - 4 - COLOR
+        behind = F.pad(background, (0, further)) if further else background
+        return self.sums[:, :-4] + self.transmittance[:, None] * behind

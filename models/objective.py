@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from models.feedback import asking
-from models.kernels.rays.distances import distance
 from models.losses.base import LossConfig, Step, shared_mean
 from models.model import Model
 from models.samples import RaySamples
@@ -90,7 +89,6 @@ class Objective(nn.Module):
         self.model, self.context = model, context
         self.losses = losses
         self.register_buffer("weights", torch.zeros(len(losses)), persistent=False)
-        self._held: dict[int, float] = {}  # what of `weights` was filled: on a GPU a fill is a launch
         self._weigh(0.0)
         self.feedback = asking(model)
 
@@ -107,9 +105,7 @@ class Objective(nn.Module):
         weights = {name: loss.weight(progress) for name, loss in self.losses.items()}
         self.active = tuple(name for name, weight in weights.items() if weight != 0) or tuple(weights)
         for place, name in enumerate(self.active):
-            if self._held.get(place) != weights[name]:
-                self.weights[place].fill_(weights[name])
-                self._held[place] = weights[name]
+            self.weights[place].fill_(weights[name])
 
     def forward(self, batch: RayBatch) -> Report:
         if self.model.poses is not None:
@@ -121,10 +117,9 @@ class Objective(nn.Module):
         terms = {name: self.losses[name](step) for name in self.active}
         loss = (self.weights[: len(terms)] * torch.stack(list(terms.values()))).sum()
         with torch.no_grad():
-            error = distance(rendering.color, batch.color, "l2")
-            squared_error = shared_mean(error)
-            counts = [part.samples.count() for part in rendering.media]
-            samples = torch.stack(counts).sum() if len(counts) > 1 else counts[0]
+            squares = (rendering.color - batch.color).square()
+            squared_error, error = shared_mean(squares), squares.mean(-1)
+            samples = torch.stack([part.samples.count() for part in rendering.media]).sum()
             overflowed = rendering.overflowed
             if overflowed is None:
                 overflowed = loss.new_zeros((), dtype=torch.bool)

@@ -186,14 +186,15 @@ class PackedSamples(RaySamples):
         *,
         ray_index: Tensor,
         offsets: Tensor,
+        overflowed: Tensor | None = None,
     ) -> PackedSamples:
         """Intervals from `starts` to `ends`, [M] each, scene units; the other arguments as of the class."""
         middle, length = (starts + ends) / 2, ends - starts
-        return PackedSamples(rays, starts, ends, middle, length, ray_index.int(), offsets)
+        return PackedSamples(rays, starts, ends, middle, length, ray_index.int(), offsets, overflowed)
 
     def count(self) -> Tensor:
         """[] float32, offsets[R]; see `RaySamples.count`."""
-        return self._kept("number", lambda: self.offsets[-1].float())
+        return self.offsets[-1].float()
 
     def overflow(self) -> Tensor | None:
         """[] bool or None; see `RaySamples.overflow`."""
@@ -236,13 +237,12 @@ class PackedSamples(RaySamples):
         """
         return sums.unbroken(self.t0, self.t1, self.offsets)
 
-    def visible(self, tau: Tensor, counted: Tensor, least: float, *, of_counted: bool) -> Tensor:
-        """[M] bool: which samples lie where the transmittance, by those that are `counted`, exceeds `least`.
+    def visible(self, tau: Tensor, counted: Tensor, least: float) -> Tensor:
+        """[M] bool: whether the transmittance in front of a sample, by the samples that are `counted`, exceeds `least`.
 
-        tau: [M] optical depth. counted: [M] bool. of_counted: whether of these, or of the others. False for padding.
-        Not differentiable.
+        tau: [M] optical depth. counted: [M] bool. False for padding. Not differentiable.
         """
-        return sums.below(tau, counted, self.offsets, most=-math.log(least), of_counted=of_counted)
+        return sums.below(tau, counted, self.offsets, most=-math.log(least))
 
     def at(self, index: Tensor, offsets: Tensor) -> PackedSamples:
         """The samples `index` [K] int64, ray r's from offsets[r] on; M for padding. As of `rays.packed.compact`.

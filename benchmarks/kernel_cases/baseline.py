@@ -120,10 +120,9 @@ def unbroken(starts: Tensor, ends: Tensor, offsets: Tensor) -> Tensor:
     return exclusive_sum(gap, offsets, rays) + gap == 0
 
 
-def below(values: Tensor, counted: Tensor, offsets: Tensor, *, most: float, of_counted: bool) -> Tensor:
+def below(values: Tensor, counted: Tensor, offsets: Tensor, *, most: float) -> Tensor:
     """By the sums."""
-    few = exclusive_sum(torch.where(counted, values, torch.zeros_like(values)), offsets) < most
-    return few & (counted if of_counted else ~counted)
+    return exclusive_sum(torch.where(counted, values, torch.zeros_like(values)), offsets) < most
 
 
 def compact(mask: Tensor, offsets: Tensor, capacity: int | None = None) -> _packed.Compacted:

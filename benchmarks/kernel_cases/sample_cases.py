@@ -51,7 +51,7 @@ def sample_cases(inputs: Inputs) -> Iterator[Case]:
     forms = both(lambda how: (how(value, index),), packed.preceding, baseline.preceding)
     yield Case("sample before", count, forms, Least(copied=3 * size))
     yield Case("crossings", some, both(crossed, packed.crossings, baseline.crossings), Least(copied=9 * FLOAT * some))
-    forms = both(lambda how: (how(value.abs(), mask, offsets, most=7.0, of_counted=True),), sums.below, baseline.below)
+    forms = both(lambda how: (how(value.abs(), mask, offsets, most=7.0),), sums.below, baseline.below)
     yield Case("visible samples", count, forms, Least(copied=size + 2 * count), differ=share_that_differs)
     pair = logistic.estimated_optical_depth, baseline.estimated_optical_depth
     forms = both(lambda how: (how(value, value.roll(1), s),), *pair)

@@ -15,7 +15,6 @@ from models.encodings.frequency import FrequencyConfig
 from models.kernels.networks.color_inputs import joined, mirrored
 from models.networks.mlp import Mlp, MlpConfig
 from models.samples import Points
-from models.scheduled import hold
 from utils.config.parts import Choice
 from utils.config.schedule import Schedule, constant
 
@@ -68,7 +67,7 @@ class MlpAppearance(Appearance):
 
     def update(self, progress: float) -> None:
         self.encoding.update(progress)
-        hold(self.view_weight, self.config.view_weight(progress))
+        self.view_weight.fill_(self.config.view_weight(progress))
 
     def forward(self, at: Points, features: Tensor, normal: Tensor | None) -> Tensor:
         """[*N, 3] in [0, 1]; see `Appearance.forward`. Raises TypeError where a normal is missing."""

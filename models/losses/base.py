@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.capabilities import Offer
 from models.model import Model, Rendering
@@ -137,3 +138,11 @@ def surface_points(rendering: Rendering, most: int) -> tuple[Tensor, Tensor]:
     hit, distance, valid = surface_hits(rendering, most)
     rays = rendering.media[0].samples.rays[hit]
     return rays.at(distance), valid
+
+
+def huber(predicted: Tensor, target: Tensor, reduction: str) -> Tensor:
+    """Huber's distance of two [*N], quadratic up to 0.1, of slope one beyond: [*N], or [] by torch's `reduction`.
+
+    Differentiable in predicted.
+    """
+    return F.huber_loss(predicted, target, reduction=reduction, delta=0.1) / 0.1

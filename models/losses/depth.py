@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
+from torch.nn import functional as F
 
-from models.kernels.rays.distances import distance
-from models.losses.base import DataNeeds, LossConfig, Step
+from models.losses.base import DataNeeds, LossConfig, Step, huber
 
 
 class DepthLoss(LossConfig):
@@ -23,6 +23,7 @@ class DepthLoss(LossConfig):
     def __call__(self, step: Step) -> Tensor:
         if step.batch.depth is None:
             return step.rendering.depth.new_zeros(())
-        measured = step.batch.depth
-        per_ray = distance(step.rendering.depth[:, None], measured[:, None], self.norm) * (measured > 0)
+        known = step.batch.depth > 0
+        distance = huber if self.norm == "huber" else F.l1_loss
+        per_ray = distance(step.rendering.depth, step.batch.depth, reduction="none") * known
         return step.mean(per_ray, step.batch.total_measured())

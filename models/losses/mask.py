@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
-from models.kernels.rays.distances import cross_entropy
 from models.losses.base import DataNeeds, LossConfig, Step
 
 
@@ -24,4 +24,5 @@ class MaskLoss(LossConfig):
     def __call__(self, step: Step) -> Tensor:
         if step.batch.mask is None:
             return step.rendering.opacity.new_zeros(())
-        return step.mean(cross_entropy(step.rendering.opacity, step.batch.mask, self.margin))
+        opacity = step.rendering.opacity.clamp(self.margin, 1 - self.margin)
+        return step.mean(F.binary_cross_entropy(opacity, step.batch.mask, reduction="none"))

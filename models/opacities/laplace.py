@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from models.capabilities import GRADIENT, SDF, Offer
 from models.opacities.base import NEGLIGIBLE, Opacity, OpacityConfig
 from models.samples import FieldSample, RaySamples
-from models.scheduled import hold
 from utils.config.schedule import Schedule, constant
 
 STEADY = 1e-2  # an sdf that changes by less than this share of beta along an interval counts as constant
@@ -71,7 +70,7 @@ class Laplace(Opacity):
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        hold(self.most_beta, self.config.most_beta(progress))
+        self.most_beta.fill_(self.config.most_beta(progress))
 
     @property
     def beta(self) -> Tensor:

@@ -13,7 +13,6 @@ from models.capabilities import GRADIENT, SDF, Offer
 from models.kernels.rays import logistic
 from models.opacities.base import NEGLIGIBLE, Opacity, OpacityConfig
 from models.samples import FieldSample, RaySamples
-from models.scheduled import hold
 from utils.config.schedule import Schedule, constant
 
 
@@ -62,8 +61,8 @@ class Logistic(Opacity):
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        hold(self.anneal, self.config.anneal(progress))
-        hold(self.least_s, self.config.least_s(progress))
+        self.anneal.fill_(self.config.anneal(progress))
+        self.least_s.fill_(self.config.least_s(progress))
 
     @property
     def s(self) -> Tensor:
@@ -71,7 +70,7 @@ class Logistic(Opacity):
 
         Differentiable in log_s.
         """
-        return logistic.inverse_width(self.log_s, self.least_s, self.most_s)
+        return torch.exp(self.log_s * 10).clamp(self.least_s, self.most_s)
 
     def optical_depth(self, sample: FieldSample, samples: RaySamples) -> Tensor:
         """[*N] >= 0; see `Opacity.optical_depth`. Raises TypeError without a gradient."""
@@ -84,8 +83,7 @@ class Logistic(Opacity):
         """[*N] -> [*N] bool; see `Opacity.occupied`."""
         # Outside, the optical depth down to f is -log sigmoid(s f) ~ exp(-s f); inside, the log of the transmittance is
         # log sigmoid(s f) ~ s f.
-        reach = reach if isinstance(reach, Tensor) else torch.full_like(value, reach)
-        return logistic.near_surface(value, reach, self.s.detach(), most=-math.log(NEGLIGIBLE))
+        return value.abs() < reach - math.log(NEGLIGIBLE) / self.s.detach()
 
     def estimated_optical_depth(self, value: Tensor, samples: RaySamples) -> Tensor:
         """[*N] -> [*N] >= 0; see `Opacity.estimated_optical_depth`."""

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from models.capabilities import SDF, Offer
 from models.opacities.base import NEGLIGIBLE, Opacity, OpacityConfig
 from models.samples import FieldSample, RaySamples
-from models.scheduled import hold
 from utils.config.schedule import Schedule, constant
 
 
@@ -67,7 +66,7 @@ class Occupancy(Opacity):
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        hold(self.scale, self.config.scale * self.config.sharpen(progress))
+        self.scale.fill_(self.config.scale * self.config.sharpen(progress))
 
     def width(self) -> float | None:
         return 1 / abs(float(self.scale)) if self.has_width else None

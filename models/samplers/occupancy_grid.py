@@ -16,7 +16,6 @@ from models.cells import NOTHING, Cells
 from models.kernels.rays.march import blocks, march
 from models.samplers.base import Queryable, Sampler, SamplerConfig
 from models.samples import PackedSamples
-from models.scheduled import hold
 from utils.random_stream import uniform
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class OccupancyGrid(Sampler):
         return Cells(torch.where(occupied, 0, NOTHING), torch.full(x.shape[:-1], 2 / n, device=x.device))
 
     def update(self, progress: float) -> None:
-        hold(self.share, min(2 * progress, 1.0))
+        self.share.fill_(min(2 * progress, 1.0))
 
     def get_extra_state(self) -> dict[str, float]:
         return {"step": float(self.steps[0])}
@@ -140,7 +139,10 @@ class OccupancyGrid(Sampler):
             steps=self.steps,
             capacity=capacity,
         )
-        samples = PackedSamples.from_intervals(rays, starts, ends, ray_index=ray_index, offsets=offsets)
+        overflowed = None if capacity is None else total > capacity
+        samples = PackedSamples.from_intervals(
+            rays, starts, ends, ray_index=ray_index, offsets=offsets, overflowed=overflowed
+        )
         stages.count(total)
         if self.config.measure == "inverse_radius":
             samples = replace(samples, length=_in_inverse_radius(samples))
@@ -154,9 +156,8 @@ class OccupancyGrid(Sampler):
         Those that are left are evaluated where their interval meets the surface, if it does: its color counts.
         """
         value, known = self._values(samples, medium, stages)
-        tau = medium.estimated_optical_depth(value, samples)
-        visible = samples.visible(tau, known, HIDDEN, of_counted=True)
-        index, offsets, _ = stages.compact(visible & medium.occupied(value, samples.length), samples.offsets)
+        visible = samples.visible(medium.estimated_optical_depth(value, samples), known, HIDDEN)
+        index, offsets, _ = stages.compact(known & visible & medium.occupied(value, samples.length), samples.offsets)
         kept = samples.at(index, offsets)
         return kept.with_crossings(value, samples, index, STEEP) if medium.has_width else kept
 
@@ -166,8 +167,7 @@ class OccupancyGrid(Sampler):
         front = samples.before_gap()
         first = stages.compact(front, samples.offsets).indices
         value.index_copy_(0, first, medium.value(samples.positions_at(first)))
-        tau = medium.estimated_optical_depth(value[:-1], samples)
-        behind = samples.visible(tau, front, HIDDEN, of_counted=False)
+        behind = samples.visible(medium.estimated_optical_depth(value[:-1], samples), front, HIDDEN) & ~front
         rest = stages.compact(behind, samples.offsets).indices
         value.index_copy_(0, rest, medium.value(samples.positions_at(rest)))
         return value[:-1], front | behind

@@ -13,7 +13,6 @@ from models.capabilities import SURFACE, Offer
 from models.samplers.base import MOST_SAMPLES, Queryable, Sampler, SamplerConfig
 from models.samplers.stratified import even_edges, in_bins
 from models.samples import DenseSamples
-from models.scheduled import hold
 from utils.config.schedule import ExponentialSchedule, Schedule
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class RootFinding(Sampler):
         self.update(0.0)
 
     def update(self, progress: float) -> None:
-        hold(self.interval, max(self.config.interval(progress), self.config.floor))
+        self.interval.fill_(max(self.config.interval(progress), self.config.floor))
 
     @torch.no_grad()
     def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:

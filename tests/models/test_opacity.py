@@ -192,10 +192,10 @@ def test_the_grid_of_a_density_leaves_out_what_is_negligible() -> None:
 
 def test_what_the_grid_leaves_out_is_negligible() -> None:
     """A ray through all that is not `occupied` loses less than a percent of its light."""
-    opacity = LogisticConfig(initial_s=100.0).build()
+    opacity = LogisticConfig(initial_s=100.0).build().double()
     sdf = torch.linspace(0.5, -0.5, 4001, dtype=torch.float64)
-    left_out = ~opacity.occupied(sdf.float(), 0.0) & (sdf > 0)
-    light = torch.nn.functional.logsigmoid(opacity.s.double() * sdf)
+    left_out = ~opacity.occupied(sdf, 0.0) & (sdf > 0)
+    light = torch.nn.functional.logsigmoid(opacity.s * sdf)
     lost = torch.relu(light[:-1] - light[1:])[left_out[:-1]].sum()
     assert lost < 0.01
 

@@ -1,20 +1,17 @@
 """Update rules on a CPU against float64 and torch's own, and what they share: state, skipped steps, versions."""
 
 import copy
-import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models.kernels.networks.optimizers import guard_step
 from models.optimizers.adam import Adam, AdamConfig
 from models.optimizers.adamw import AdamwConfig
 from models.optimizers.base import OptimizerConfig
 from models.optimizers.rmsprop import Rmsprop, RmspropConfig
 from models.optimizers.together import Optimizers
-from models.scheduled import hold
 from utils.config.schedule import LinearSchedule
 
 SHAPES = [(), (1,), (17,), (5, 7), (3000, 2)]
@@ -253,26 +250,3 @@ def test_what_is_forgotten_starts_anew() -> None:
     other.step()
     assert all(torch.equal(p, q) for a, b in zip(lists, fresh, strict=True) for p, q in zip(a[1:], b[1:], strict=True))
     assert {value.data_ptr() for entries in optimizer.state.values() for value in entries.values()} == places
-
-
-def test_which_steps_are_skipped_and_counted(device: torch.device) -> None:
-    counts, skipped = torch.zeros(3, dtype=torch.int64, device=device), torch.zeros(1, device=device)
-    bad, seen = float("nan"), []
-    for numbers in ([1.0, 2.0, 0.0], [bad, 2.0, 0.0], [1.0, math.inf, 0.0], [1.0, 2.0, 0.5], [bad, 1.0, 1.0]):
-        guard_step(torch.tensor(numbers, device=device), counts, skipped)
-        seen.append([*counts.tolist(), int(skipped)])
-    assert seen == [[0, 0, 0, 0], [1, 1, 0, 1], [2, 2, 0, 1], [2, 0, 1, 1], [3, 1, 2, 1]]
-
-
-def test_a_schedule_s_buffer_is_filled_when_its_value_is_another() -> None:
-    buffer = torch.zeros(())
-    for value in (2.0, 2.0, 3.0):
-        version = buffer._version
-        hold(buffer, value)
-        assert float(buffer) == value
-    assert buffer._version == version + 1
-    hold(buffer, 3.0)
-    assert buffer._version == version + 1
-    moved = torch.zeros_like(buffer)  # as on another device: nothing is known of it
-    hold(moved, 3.0)
-    assert float(moved) == 3

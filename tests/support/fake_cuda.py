@@ -8,7 +8,6 @@ counts what a host waits for. Kernels run in the form of a GPU, one point per th
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +22,6 @@ import torch
 import warp as wp
 from fake_graph import Tape, is_work, recording, set_mode
 from torch import Tensor
-from torch.utils import _foreach_utils as foreach
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -44,7 +42,7 @@ RECORDED = {
     "reduced/volsdf": ["train.pixels={type: patches, side: 4}"],
 }
 waits: Counter[str] = Counter()  # where the host waits for the GPU, and how often
-starts: list[tuple[str, str]] = []  # what the host has the GPU do: where, and its name, but for what is recorded
+starts: Counter[str] = Counter()  # what the host has the GPU do, and how often, but for what is recorded
 
 
 def wait() -> None:
@@ -88,27 +86,15 @@ class Pretending(TorchDispatchMode):
         return computed(function, args, kwargs or {})
 
 
-def place(depth: int = 2) -> str:
-    """The line of the product that is being run; of the backward pass that whose gradient it is, where that is known.
-
-    depth: of the frames that are left out.
-    """
-    frame = sys._getframe(depth)
+def place() -> str:
+    """The line of the product that is being run."""
+    frame = sys._getframe(2)
     while frame.f_back is not None:
         path = Path(frame.f_code.co_filename)
         if path.is_relative_to(FOLDER) and not path.name.startswith("fake_"):
             return f"{path.relative_to(FOLDER)}:{frame.f_lineno}"
         frame = frame.f_back
-    return forward_place() or "elsewhere"
-
-
-def forward_place() -> str | None:
-    """The line that made the autograd node that is being run; known within `torch.autograd.set_detect_anomaly`."""
-    node = torch._C._current_autograd_node()
-    lines = "".join((node.metadata if node is not None else {}).get("traceback_", []))
-    found = [pair for pair in re.findall(r'File "(.*)", line (\d+)', lines) if Path(pair[0]).is_relative_to(FOLDER)]
-    ours = [pair for pair in found if not Path(pair[0]).name.startswith("fake_")]
-    return f"{Path(ours[-1][0]).relative_to(FOLDER)}:{ours[-1][1]} backward" if ours else None
+    return "elsewhere"
 
 
 def inner(x: Any) -> Any:
@@ -148,9 +134,9 @@ def computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         plain_args, plain = pytree.tree_map(lambda x: x.clone() if id(x) in here else x, (plain_args, plain))
     out = function(*plain_args, **plain)
     if tape is None and (ours or there) and is_work(function, (plain_args, plain), out):
-        starts.append((place(), name))
+        starts[name] += 1
     if tape is not None:
-        tape.operation(function, plain_args, plain, out, place())
+        tape.operation(function, plain_args, plain, out)
     if name == "aten::_to_copy" and out is plain_args[0]:
         out = out.clone()
     known = {id(x.inner): x for x in ours}  # an operation in place returns the tensor that it was given
@@ -184,7 +170,6 @@ def install() -> None:
     of_cpu = torch.Generator
     torch.Generator = type("Generator", (), {"__new__": lambda cls, device="cpu": of_cpu()})
     Tensor.pin_memory = lambda self, *_: self
-    foreach._foreach_supported_types.append(OnGpu)  # torch then has one launch for many tensors
     save = torch.save
     torch.save = lambda state, *rest: save(pytree.tree_map(inner, state), *rest)
     checkpoint._PLAIN = frozenset({*checkpoint._PLAIN, OnGpu})
@@ -214,9 +199,8 @@ def install() -> None:
             raise RuntimeError(f"{kernel.key}: tensors {strangers} are not on {device}, {place()}")
         if Tape.now is not None and device.type == NAME:
             Tape.now.enter([x.inner for x in inputs if isinstance(x, OnGpu)])
-            Tape.now.launched(lambda: start(kernel, count, inputs, device=device, **rest), place(), kernel.key)
-        elif device.type == NAME:
-            starts.append((place(), kernel.key))
+            Tape.now.jobs.append(lambda: start(kernel, count, inputs, device=device, **rest))
+        starts[kernel.key] += device.type == NAME and Tape.now is None
         start(kernel, count, inputs, device=device, **rest)
 
     for module in [m for name, m in sys.modules.items() if name.split(".")[0] in OURS]:
@@ -276,32 +260,16 @@ def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
             training.line.every = float("inf")  # by the clock, the screen asks for numbers
             start, rays = [inner(x).clone() for x in parameters], []
             for _ in range(steps):
-                found = {"waits": dict(waits), "graphs": Tape.made - before, "starts": len(starts)}
+                found = {"waits": dict(waits), "graphs": Tape.made - before, "starts": sum(starts.values())}
                 waits.clear()
                 starts.clear()
                 training.step_once()
                 rays.append(training.ray_count.rays)
             found |= {"rays": rays}
-            found |= {"nodes": len(Tape.nodes), "threads": sum(x.name == "pixel-prefetch" for x in enumerate_threads())}
+            found |= {"nodes": Tape.nodes, "threads": sum(x.name == "pixel-prefetch" for x in enumerate_threads())}
             with torch.no_grad():
                 ends.append(torch.cat([(inner(x) - y).flatten() for x, y in zip(parameters, start, strict=True)]))
     return {**found, "difference": float((ends[0] - ends[1]).norm() / ends[0].norm())}
-
-
-def nodes(config: str, *overrides: str) -> dict[str, Any]:
-    """What a recorded step has the GPU do, and what the host starts beside it, as (line, name)."""
-    import models.model
-    from benchmarks.train_step import running, short_run
-
-    models.model.FIT_EVERY = 4
-    data = ["data.type=procedural", "data.views=6", "data.test_views=1", "data.size=40", "train.rays=48"]
-    read = short_run(f"configs/{config}.yaml", [*data, f"device={DEVICE}", *overrides], 12, log_every=1000)
-    with Pretending(), torch.autograd.set_detect_anomaly(True, check_nan=False), running(read) as training:
-        training.line.every = float("inf")
-        for _ in range(11):
-            starts.clear()
-            training.step_once()
-        return {"nodes": Tape.nodes, "starts": starts}
 
 
 def refusals() -> list[str]:
@@ -321,17 +289,6 @@ def refusals() -> list[str]:
 
 
 def main(configs: list[str]) -> None:
-    """Print as JSON what happens there; after "--nodes" what a config's recorded step consists of."""
-    if configs[:1] == ["--nodes"]:
-        install()
-        with redirect_stdout(sys.stderr):
-            found = nodes(*configs[1:])
-        print(json.dumps(found))
-        return
-    everything(configs)
-
-
-def everything(configs: list[str]) -> None:
     import bake
     import engine.cluster.ray_count
     import evaluate

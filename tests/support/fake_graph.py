@@ -15,8 +15,6 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
-ALLOCATIONS = {"aten::empty", "aten::new_empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty_strided"}
-
 
 def place_in_memory(x: Tensor) -> int:
     """Of its storage."""
@@ -25,8 +23,6 @@ def place_in_memory(x: Tensor) -> int:
 
 def is_work(function: Any, given: Any, out: Any) -> bool:
     """Whether an operation writes anything: a GPU then has a kernel or a copy to do. given: all that it was given."""
-    if function._schema.name in ALLOCATIONS:
-        return False
     there = {place_in_memory(x) for x in pytree.tree_leaves(given) if isinstance(x, Tensor)}
     results = [x for x in pytree.tree_leaves(out) if isinstance(x, Tensor)]
     return function._schema.is_mutable or any(place_in_memory(x) not in there for x in results)
@@ -38,11 +34,10 @@ class Tape:
     now: Tape | None = None  # which is being recorded
     strict = False  # whether waiting is an error, as torch.cuda.set_sync_debug_mode has it
     made = 0  # how many have been recorded
-    nodes: list[tuple[str, str]] = []  # of the last one: where kernels, copies and fills are started, and their names
+    nodes = 0  # of the last one: kernels, copies and fills
 
     def __init__(self) -> None:
         self.jobs: list[Callable[[], object]] = []
-        self.places: list[tuple[str, str]] = []  # as of `nodes`
         self.own: dict[int, Tensor] = {}  # by place in memory, what is made while recording; kept alive
         self.before: dict[int, tuple[Tensor, Tensor]] = {}  # what was there before: all of its memory, its content
         self.generators: list[tuple[torch.Generator, Tensor]] = []
@@ -57,13 +52,8 @@ class Tape:
                 memory = torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage())
                 self.before[place_in_memory(x)] = memory, memory.clone()
 
-    def launched(self, job: Callable[[], object], place: str, name: str) -> None:
-        """A node of the graph. place: the line that starts it."""
-        self.jobs.append(job)
-        self.places.append((place, name))
-
-    def operation(self, function: Any, args: Any, kwargs: dict[str, Any], out: Any, place: str) -> None:
-        """What was done at a line `place`; it can be done again, into the same results."""
+    def operation(self, function: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+        """What was done; it can be done again, into the same results."""
         drawn, known = kwargs.get("generator"), {generator.initial_seed() for generator, _ in self.generators}
         if drawn is not None and drawn.initial_seed() not in known:
             raise RuntimeError(f"{function}: a generator that the graph does not know")
@@ -81,7 +71,7 @@ class Tape:
                     mine.copy_(new)
 
         if is_work(function, (args, kwargs), out):
-            self.launched(again, place, function._schema.name)
+            self.jobs.append(again)
 
     def finish(self) -> None:
         """As if nothing had been done so far: a recording does not execute."""
@@ -104,7 +94,7 @@ def recording(tape: Tape, **_: object) -> Iterator[None]:
     try:
         yield
     finally:
-        Tape.now, Tape.nodes = None, tape.places
+        Tape.now, Tape.nodes = None, len(tape.jobs)
         with _disable_current_modes(), torch.no_grad():
             tape.finish()
 

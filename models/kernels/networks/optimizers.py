@@ -10,31 +10,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from models.kernels.runtime.lanes import TYPES
-from models.kernels.runtime.launch import launch, launch_blocks
-from models.kernels.runtime.native import Floats, Longs, native_kernel
+from models.kernels.runtime.launch import launch_blocks
+from models.kernels.runtime.native import Floats, native_kernel
 
 GRAIN = 1024  # blocks that are worth a second thread
-
-
-def guard_step(numbers: Tensor, counts: Tensor, skipped: Tensor) -> None:
-    """Decide whether a step is skipped, and count those that are; in place, on the device.
-
-    numbers: [3] float32: the loss and the gradient's norm, which are to be finite, and what is above 0 where samples
-    overflowed. counts: [3] int64, steps so far that were not finite, of these those in a row up to the last, and steps
-    that overflowed. skipped: [1] float32 becomes 1 where nothing is to change, else 0. Not differentiable.
-    """
-    launch(_guard, 1, [numbers, counts, skipped], device=numbers.device)
-
-
-@native_kernel("""
-    const double sum = (double)numbers.data[0] + (double)numbers.data[1];
-    const bool is_finite = sum - sum == 0.0, overflowed = numbers.data[2] > 0.0f;
-    counts.data[0] += !is_finite;
-    counts.data[1] = is_finite ? 0 : counts.data[1] + 1;
-    counts.data[2] += overflowed;
-    skipped.data[item] = !is_finite || overflowed;
-""")
-def _guard(item: int, numbers: Floats, counts: Longs, skipped: Floats): ...
 
 
 def adam_step(

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels.runtime.lanes import TYPES
-from models.kernels.runtime.launch import launch, launch_blocks
-from models.kernels.runtime.native import Bytes, Floats, Rows, native_kernel
+from models.kernels.runtime.launch import launch_blocks
+from models.kernels.runtime.native import Floats, Rows, native_kernel
 
 GRAIN = 128  # blocks that are worth a second thread
 
@@ -49,40 +49,6 @@ def optical_depth(
     Differentiable in value, gradient, directions and s, once; the ends of the intervals are constants.
     """
     return _OpticalDepth.apply(value, gradient, s, directions, *intervals, anneal)
-
-
-def inverse_width(log_s: Tensor, least: Tensor, most: Tensor) -> Tensor:
-    """s = exp(10 log_s), cut to least .. most; all [] float32. Differentiable in log_s, once; not where it is cut."""
-    return _InverseWidth.apply(log_s, least, most)
-
-
-def near_surface(value: Tensor, reach: Tensor, s: Tensor, *, most: float) -> Tensor:
-    """Whether |value| - reach is less than `most` / s; bool [*N].
-
-    value, reach: [*N] float32, distances. s: [], 1 / their unit. Not differentiable.
-    """
-    out = torch.empty(value.shape, dtype=torch.uint8, device=value.device)
-    given = [*(x.contiguous().view(-1) for x in (value, reach)), s.view(1), most]
-    launch_blocks(_near_surface, value.numel(), [*given, out.view(-1)], device=value.device, grain=GRAIN)
-    return out.view(torch.bool)
-
-
-class _InverseWidth(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, log_s: Tensor, least: Tensor, most: Tensor) -> Tensor:
-        s = torch.empty_like(log_s)
-        bounds = [least.view(1), most.view(1)]
-        launch(_inverse_width, 1, [log_s.view(1), *bounds, s.view(1)], device=s.device)
-        ctx.save_for_backward(s, *bounds)
-        return s
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        s, *bounds = ctx.saved_tensors
-        out = grad.new_empty(1)
-        launch(_inverse_width_back, 1, [s.view(1), *bounds, grad.view(1), out], device=s.device)
-        return out.view(()), None, None
 
 
 class _OpticalDepth(torch.autograd.Function):
@@ -163,32 +129,6 @@ _ENDS = (
 """
 )
 def _estimate(block: int, before: Floats, after: Floats, sharpness: Floats, tau: Floats): ...
-
-
-@native_kernel("""
-    const float given = wp::exp(10.0f * log_s.data[item]), low = least.data[item], high = most.data[item];
-    s.data[item] = given < low ? low : given > high ? high : given;  // NaN stays NaN
-""")
-def _inverse_width(item: int, log_s: Floats, least: Floats, most: Floats, s: Floats): ...
-
-
-@native_kernel("""
-    const bool is_cut = s.data[item] <= least.data[item] || s.data[item] >= most.data[item];
-    out.data[item] = is_cut ? 0.0f : grad.data[item] * s.data[item] * 10.0f;
-""")
-def _inverse_width_back(item: int, s: Floats, least: Floats, most: Floats, grad: Floats, out: Floats): ...
-
-
-@native_kernel(
-    TYPES
-    + """
-    BLOCK_OF(value);
-    const float width = 1.0f / sharpness.data[0] * most;
-    for (size_t i = start; i < start + end; ++i)
-        out.data[i] = (value.data[i] < 0.0f ? -value.data[i] : value.data[i]) < reach.data[i] + width;
-"""
-)
-def _near_surface(block: int, value: Floats, reach: Floats, sharpness: Floats, most: float, out: Bytes): ...
 
 
 @native_kernel(_ENDS + "STORE_BLOCK(tau.data + start, RELU(lost), end);\n")

@@ -130,14 +130,17 @@ def march(
     found = torch.empty(blocks_of_rays * (2 * KEPT_RUNS + 2) * per_block, dtype=torch.int32, device=device)
     vectors = [x.contiguous() for x in (origins, directions, near, far, jitter)]
     inputs = [*vectors, *grids, steps, KEPT_RUNS, found]
-    upto, offsets = (torch.zeros if rays == 0 else torch.empty)(2, rays + 1, dtype=torch.int32, device=device)
-    launch(_count, blocks_of_rays, [*inputs, upto], device=device, grain=16)
-    upto.cumsum_(0)
-    length = int(upto[-1]) if capacity is None else capacity
-    columns = (torch.zeros if rays == 0 else torch.empty)(3, length, device=device)
+    offsets = torch.zeros(rays + 1, dtype=torch.int32, device=device)
+    launch(_count, blocks_of_rays, [*inputs, offsets[1:]], device=device, grain=16)
+    offsets.cumsum_(0)
+    total = offsets[-1]
+    if capacity is None:
+        columns = torch.empty(3, int(total), device=device)
+    else:
+        offsets, columns = offsets.clamp_max(capacity), torch.zeros(3, capacity, device=device)
     starts, ends, ray_index = columns[0], columns[1], columns[2].view(torch.int32)
-    launch(_fill, blocks_of_rays, [*inputs, upto, offsets, starts, ends, ray_index], device=device, grain=16)
-    return Marched(starts, ends, ray_index, offsets, upto[-1])
+    launch(_fill, blocks_of_rays, [*inputs, offsets, starts, ends, ray_index], device=device, grain=16)
+    return Marched(starts, ends, ray_index, offsets, total)
 
 
 # Rays of a block, `LANES` of them, and their lattices: interval k of a ray, from `k` on, begins k + shift steps behind
@@ -255,8 +258,7 @@ def _walk(begin: str, emit: str) -> str:
     + """
     ((vi*)kept)[2 * most_runs] = more;
     ((vi*)kept)[2 * most_runs + 1] = runs;
-    if (block == 0) counts.data[0] = 0;
-    for (int l = 0; l < rays; ++l) counts.data[start + l + 1] = LANE(total, l);
+    for (int l = 0; l < rays; ++l) counts.data[start + l] = LANE(total, l);
 """
 )
 def _count(
@@ -284,16 +286,7 @@ _EMIT = """
     _walk(
         """
     vi next = 0, ray = 0;
-    const int capacity = starts.shape[0], items = (count + (int)LANES - 1) / (int)LANES;
-    if (block == 0) offsets.data[0] = 0;
-    for (int l = 0; l < rays; ++l) {
-        LANE(next, l) = upto.data[start + l]; LANE(ray, l) = start + l;
-        const int last = upto.data[start + l + 1];
-        offsets.data[start + l + 1] = last < capacity ? last : capacity;
-    }
-    for (int i = upto.data[count] + block; i < capacity; i += items) {  // padding, by all blocks together
-        starts.data[i] = 0.0f; ends.data[i] = 0.0f; ray_index.data[i] = 0;
-    }
+    for (int l = 0; l < rays; ++l) { LANE(next, l) = offsets.data[start + l]; LANE(ray, l) = start + l; }
     const vi* kept = (const vi*)found.data + (size_t)block * (2 * most_runs + 2);
     const vi runs = kept[2 * most_runs + 1];
     for (int i = 0; i < most_runs; ++i) {
@@ -311,8 +304,8 @@ _EMIT = """
 )
 def _fill(
     block: int, origins: Rows, directions: Rows, near: Floats, far: Floats, jitter: Floats, occupied: Bytes, n: int,
-    coarse: Bytes, blocks: int, levels: int, steps: Floats, most_runs: int, found: Ints, upto: Ints, offsets: Ints,
-    starts: Floats, ends: Floats, ray_index: Ints,
+    coarse: Bytes, blocks: int, levels: int, steps: Floats, most_runs: int, found: Ints, offsets: Ints, starts: Floats,
+    ends: Floats, ray_index: Ints,
 ): ...
 
 

@@ -36,8 +36,10 @@ def compact(mask: Tensor, offsets: Tensor, capacity: int | None = None) -> Compa
     upto, kept = torch.empty(2, rays + 1, dtype=torch.int32, device=device)
     launch(_count, rays + 1, [words, offsets, upto], device=device, grain=GRAIN)
     upto.cumsum_(0)
-    length = int(upto[-1]) if capacity is None else capacity
-    indices = torch.empty(length, dtype=torch.int64, device=device)
+    if capacity is None:
+        indices = torch.empty(int(upto[-1]), dtype=torch.int64, device=device)
+    else:
+        indices = torch.full((capacity,), len(mask), dtype=torch.int64, device=device)
     launch(_list, rays + 1, [words, offsets, upto, kept, indices], device=device, grain=GRAIN)
     return Compacted(indices, kept, upto[-1])
 
@@ -137,8 +139,7 @@ def _count(item: int, mask: Bytes, offsets: Ints, counts: Ints): ...
 
 @native_kernel("""
     const int capacity = indices.shape[0];
-    const int end = upto.data[item] < capacity ? upto.data[item] : capacity, items = upto.shape[0];
-    for (int k = upto.data[items - 1] + item; k < capacity; k += items) indices.data[k] = mask.shape[0];  // padding
+    const int end = upto.data[item] < capacity ? upto.data[item] : capacity;
     kept.data[item] = end;
     if (item == 0) return;
     int k = upto.data[item - 1];

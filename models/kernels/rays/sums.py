@@ -57,7 +57,7 @@ def total(values: Tensor, offsets: Tensor) -> Tensor:
     Returns [R] or [R, K]: 0 for a ray without samples. Differentiable in `values`, once.
     """
     if values.ndim == 1:
-        return _Total.apply(values[:, None], offsets).squeeze(1)
+        return _Total.apply(values[:, None], offsets)[:, 0]
     return _Total.apply(values, offsets)
 
 
@@ -78,32 +78,22 @@ def unbroken(starts: Tensor, ends: Tensor, offsets: Tensor) -> Tensor:
     starts, ends: [M] float32, ascending within a ray. offsets: as in `exclusive_sum`; what lies behind is false. Not
     differentiable.
     """
-    out = _unfilled(starts, offsets, torch.uint8)
+    out = torch.zeros(len(starts), dtype=torch.uint8, device=starts.device)
     given = [starts.contiguous(), ends.contiguous(), offsets]
     launch(_unbroken, len(offsets) - 1, [*given, out], device=starts.device)
     return out.view(torch.bool)
 
 
-def below(values: Tensor, counted: Tensor, offsets: Tensor, *, most: float, of_counted: bool) -> Tensor:
-    """Which samples lie where the sum of all earlier ones of the same ray is less than `most`; bool [M].
+def below(values: Tensor, counted: Tensor, offsets: Tensor, *, most: float) -> Tensor:
+    """Whether the sum of all earlier samples of the same ray is less than `most`; bool [M].
 
-    values: [M] float32. counted: [M] bool, which of them the sum has. of_counted: whether only those may be true, or
-    only the others. offsets: as in `exclusive_sum`; what lies behind is false, and so is all that follows a NaN that is
-    counted. Not differentiable.
+    values: [M] float32. counted: [M] bool, which of them the sum has. offsets: as in `exclusive_sum`; what lies behind
+    is false, and so is all that follows a NaN that is counted. Not differentiable.
     """
-    out = _unfilled(values, offsets, torch.uint8)
-    given = [values.contiguous(), counted.view(torch.uint8), offsets, most, int(of_counted)]
+    out = torch.zeros(len(values), dtype=torch.uint8, device=values.device)
+    given = [values.contiguous(), counted.view(torch.uint8), offsets, most]
     launch(_below, len(offsets) - 1, [*given, out], device=values.device)
     return out.view(torch.bool)
-
-
-def _unfilled(like: Tensor, offsets: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory of the shape of `like` [M] or [M, K] for a kernel over rays that fills all of it, the padding with zeros.
-
-    Without rays there is no kernel: then it is zero.
-    """
-    make = torch.empty_like if len(offsets) > 1 else torch.zeros_like
-    return make(like, dtype=dtype)
 
 
 class _Composite(torch.autograd.Function):
@@ -124,7 +114,7 @@ class _Composite(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_sums: Tensor, grad_transmittance: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         color, t, offsets, weight, transmittance = ctx.saved_tensors
-        grad_tau, grad_color = _unfilled(t, offsets), _unfilled(color, offsets)
+        grad_tau, grad_color = torch.zeros_like(t), torch.zeros_like(color)
         given = [color, t, offsets, weight, transmittance, grad_sums.contiguous(), grad_transmittance.contiguous()]
         launch(_composite_back, len(transmittance), [*given, grad_tau, grad_color], device=t.device, grain=GRAIN)
         return grad_tau, grad_color, None, None, None
@@ -158,7 +148,7 @@ class _Total(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (offsets,) = ctx.saved_tensors
         grad = grad.contiguous()
-        out = _unfilled(grad.new_empty(ctx.count, grad.shape[1]), offsets)
+        out = grad.new_zeros(ctx.count, grad.shape[1])
         launch(_spread, len(grad), [grad, offsets, out], device=grad.device)
         return out, None
 
@@ -183,12 +173,6 @@ def _run(kernel: Any, values: Tensor, offsets: Tensor) -> Tensor:
     out = torch.zeros_like(values)
     launch(kernel, len(offsets) - 1, [values, offsets, out], device=values.device)
     return out
-
-
-# What lies behind the last ray's samples: all rays together go through it, k.
-_PADDING = """
-    const int rays = offsets.shape[0] - 1;
-    for (int k = offsets.data[rays] + r; k < SAMPLES.shape[0]; k += rays) {"""
 
 
 @native_kernel("""
@@ -221,12 +205,7 @@ def _composite(
 ): ...
 
 
-@native_kernel(
-    _PADDING.replace("SAMPLES", "grad_tau")
-    + """
-        grad_tau.data[k] = 0.0f;
-        for (int axis = 0; axis < 3; ++axis) grad_color.data[3 * (size_t)k + axis] = 0.0f;
-    }
+@native_kernel("""
     const float* g = grad_sums.data + 7 * (size_t)r;
     float behind = transmittance.data[r];  // the transmittance behind the sample
     float rest = grad_transmittance.data[r] * behind;  // gradient of the loss by the log of that transmittance
@@ -238,8 +217,7 @@ def _composite(
         rest += w * here;
         behind += w;
     }
-"""
-)
+""")
 def _composite_back(
     r: int, color: Rows, t: Floats, offsets: Ints, weight: Floats, transmittance: Floats, grad_sums: Rows,
     grad_transmittance: Floats, grad_tau: Floats, grad_color: Rows,
@@ -278,48 +256,32 @@ def _reverse_exclusive_sum(first: int, values: Floats, offsets: Ints, out: Float
 def _total(r: int, values: Rows, offsets: Ints, out: Rows): ...
 
 
-@native_kernel(
-    "const int width = out.shape[1], end = offsets.data[r + 1];\n"
-    + _PADDING.replace("SAMPLES", "out")
-    + """
-        for (int j = 0; j < width; ++j) out.data[(size_t)k * width + j] = 0.0f;
-    }
+@native_kernel("""
+    const int width = out.shape[1], end = offsets.data[r + 1];
     const float* from = values.data + (size_t)r * width;
     for (int i = offsets.data[r]; i < end; ++i) {
         float* to = out.data + (size_t)i * width;
         for (int k = 0; k < width; ++k) to[k] = from[k];
     }
-"""
-)
+""")
 def _spread(r: int, values: Rows, offsets: Ints, out: Rows): ...
 
 
-@native_kernel(
-    _PADDING.replace("SAMPLES", "out")
-    + """
-        out.data[k] = 0;
-    }
-    bool together = true;
+@native_kernel("""
     for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
         const float length = ends.data[i] - starts.data[i];
-        together = together && !(i > offsets.data[r] && starts.data[i] - ends.data[i - 1] > 0.5f * length);
-        out.data[i] = together;
+        if (i > offsets.data[r] && starts.data[i] - ends.data[i - 1] > 0.5f * length) break;
+        out.data[i] = 1;
     }
-"""
-)
+""")
 def _unbroken(r: int, starts: Floats, ends: Floats, offsets: Ints, out: Bytes): ...
 
 
-@native_kernel(
-    _PADDING.replace("SAMPLES", "out")
-    + """
-        out.data[k] = 0;
-    }
+@native_kernel("""
     float sum = 0.0f;
     for (int i = offsets.data[r]; i < offsets.data[r + 1]; ++i) {
-        out.data[i] = sum < most && (counted.data[i] != 0) == (of_counted != 0);
+        out.data[i] = sum < most;
         sum += counted.data[i] ? values.data[i] : 0.0f;
     }
-"""
-)
-def _below(r: int, values: Floats, counted: Bytes, offsets: Ints, most: float, of_counted: int, out: Bytes): ...
+""")
+def _below(r: int, values: Floats, counted: Bytes, offsets: Ints, most: float, out: Bytes): ...

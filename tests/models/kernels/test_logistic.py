@@ -1,13 +1,11 @@
 """The logistic optical depth in one kernel, against plain torch in float64 and its own derivatives."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.kernels.rays.logistic import estimated_optical_depth, inverse_width, near_surface, optical_depth
+from models.kernels.rays.logistic import estimated_optical_depth, optical_depth
 
 
 def reference(leaves: list[Tensor], directions: Tensor, t: list[Tensor], anneal: float) -> Tensor:
@@ -78,19 +76,3 @@ def test_floats_of_another_size_are_refused(device: torch.device) -> None:
     with pytest.raises(TypeError, match="torch.float64: expected one of .*torch.float32"):
         one = torch.ones(2, device=device)
         estimated_optical_depth(one.double(), one, torch.ones((), device=device))
-
-
-@pytest.mark.parametrize(("s", "slope"), [(50.0, 0.0), (300.0, 3000.0), (2000.0, 0.0)])
-def test_the_width_is_learned_where_it_is_not_cut(s: float, slope: float, device: torch.device) -> None:
-    log_s = torch.tensor(math.log(s) / 10, device=device, requires_grad=True)
-    found = inverse_width(log_s, torch.tensor(80.0, device=device), torch.tensor(1000.0, device=device))
-    found.backward()
-    assert log_s.grad is not None and float(log_s.grad) == pytest.approx(slope, rel=1e-4)
-    assert float(found.detach()) == pytest.approx(min(max(s, 80.0), 1000.0), rel=1e-4)
-
-
-def test_what_is_near_the_surface_by_hand(device: torch.device) -> None:
-    value = torch.tensor([0.1, -0.1, 0.16, -0.2, torch.nan], device=device)
-    reach = torch.tensor([0.1, 0.06, 0.1, 0.1, 0.1], device=device)
-    found = near_surface(value, reach, torch.tensor(100.0, device=device), most=5.0)
-    assert found.tolist() == [True, True, False, False, False]

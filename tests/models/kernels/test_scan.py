@@ -98,19 +98,16 @@ def test_where_the_sum_so_far_is_small(counts: list[int], device: torch.device) 
     values, counted = values.abs(), values > -0.5
     parts = segments((values * counted).double(), offsets)
     before = torch.cat([part.cumsum(0) - part for part in parts]) if parts else values.double()
+    found = below(values.to(device), counted.to(device), offsets.to(device), most=3.0).cpu()
     clear = (before - 3).abs() > 1e-3
-    for of_counted in (True, False):
-        given = values.to(device), counted.to(device), offsets.to(device)
-        found = below(*given, most=3.0, of_counted=of_counted).cpu()
-        assert torch.equal(found[clear], ((before < 3) & (counted == of_counted))[clear])
+    assert torch.equal(found[clear], (before < 3)[clear])
 
 
 def test_where_the_sum_so_far_is_small_by_hand(device: torch.device) -> None:
     values = torch.tensor([1.0, 1, 5, 1, torch.nan, 1, 1, 0], device=device)
     counted = torch.tensor([True, False, True, True, True, True, False, True], device=device)
     offsets = torch.tensor([0, 4, 4, 7], dtype=torch.int32, device=device)
-    places = [below(values, counted, offsets, most=2.0, of_counted=of).nonzero()[:, 0] for of in (True, False)]
-    assert [place.tolist() for place in places] == [[0, 2, 4], [1]]
+    assert below(values, counted, offsets, most=2.0).tolist() == [True, True, True, False, True, False, False, False]
 
 
 @pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
