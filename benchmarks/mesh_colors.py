@@ -48,6 +48,7 @@ def measure(folder: Path, mesh: Path | None, device: str, views: int) -> dict[st
     """
     import numpy as np
 
+    from dataio.views import evenly_chosen
     from engine.run import Run
     from engine.showing import source_of
     from models.rendering.frames import render_image
@@ -58,7 +59,7 @@ def measure(folder: Path, mesh: Path | None, device: str, views: int) -> dict[st
     held = [int(view) for view in scene.splits["test"]]
     if not held:
         raise InputError(f"{folder}: no view is held out - expected some, see data.holdout")
-    held = [held[i] for i in np.unique(np.linspace(0, len(held) - 1, min(views, len(held))).round().astype(int))]
+    held = [held[i] for i in evenly_chosen(len(held), views)]
     drawn, cameras = MeshRendererConfig(path=mesh).build(source_of(run)), scene.cameras.to(run.device)
     rows = [
         compare(scene, view, render_image(run.model, cameras, view, photograph=True), drawn(cameras, view))

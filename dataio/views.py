@@ -22,6 +22,11 @@ from utils.errors import InputError
 OWN_FIELDS = ("mask", "depth")  # quantities per pixel with a field of their own, here, in scenes and in batches
 
 
+def evenly_chosen(count: int, most: int) -> npt.NDArray[np.int64]:
+    """[N] ascending indices of at most `most` of `count` >= 0 things in a row, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
+
+
 @dataclass(frozen=True)
 class Tracks:
     """Where views saw sparse points."""

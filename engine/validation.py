@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dataio.pictures.images import resized
 from dataio.scene import Scene
+from dataio.views import evenly_chosen
 from models.model import Model
 from models.rendering.frames import Frame, render_image
 from utils.evaluation.image_metrics import psnr
@@ -20,7 +21,7 @@ MOST_PIXELS = 200 * 200  # a picture on the way may not cost more than this
 
 def handful(views: NDArray[np.int64]) -> list[int]:
     """The held-out views that are shown at each validation: always the same few, evenly spread over all [V]."""
-    return [int(view) for view in views[np.linspace(0, len(views) - 1, min(HANDFUL, len(views))).round().astype(int)]]
+    return [int(view) for view in views[evenly_chosen(len(views), HANDFUL)]]
 
 
 def validate(model: Model, scene: Scene, view: int, device: torch.device, *, step: int) -> tuple[Picture, float]:

@@ -13,6 +13,7 @@ from dataio.checks.doctor import Report
 from dataio.checks.epipolar import Pair
 from dataio.files import Float64, shown
 from dataio.pictures.images import UInt8
+from dataio.views import evenly_chosen
 from utils.files import write_bytes
 from utils.pages import html
 from utils.pages.camera_map import camera_map, plane_across
@@ -76,7 +77,7 @@ def _thumbnails(report: Report) -> Iterator[str]:
     """Views of findings first, then others spread over the set."""
     scene = report.patient.scene
     bad = list(dict.fromkeys(view for finding in report.findings for view in finding.views))
-    spread = np.linspace(0, len(scene.names) - 1, min(MOST_THUMBNAILS, len(scene.names))).round().astype(int).tolist()
+    spread = evenly_chosen(len(scene.names), MOST_THUMBNAILS).tolist()
     chosen = list(dict.fromkeys([*bad[: MOST_THUMBNAILS // 2], *spread]))[:MOST_THUMBNAILS]
     for view in chosen:
         numbers = f"sharpness {report.sharpness[view]:.1f}, brightness {report.brightness[view]:.0f}"
@@ -127,8 +128,7 @@ def _pairs(report: Report) -> Iterator[str]:
     order = np.argsort(-report.agreement.errors, kind="stable")
     if len(order) == 0:
         yield "<p>No pair of views could be matched.</p>"
-    places = np.unique(np.linspace(0, len(order) - 1, min(MOST_PAIRS, len(order))).round().astype(int))
-    for index in order[places].tolist():
+    for index in order[evenly_chosen(len(order), MOST_PAIRS)].tolist():
         pair, error = report.agreement.pairs[index], report.agreement.errors[index]
         names = report.patient.scene.names
         words = f"{names[pair.first]} and {names[pair.second]}: {len(pair.pixels)} matches, median {error:.2f} pixels"

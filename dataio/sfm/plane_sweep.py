@@ -19,8 +19,8 @@ import torch
 
 from dataio.cameras import Cameras
 from dataio.files import notice
-from dataio.normalize import look_at_point
 from dataio.sfm.triangulation import ENOUGH, LEAST_VIEWS, SparsePoints, neighbors
+from dataio.views import evenly_chosen
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -30,7 +30,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 SIZE = 200  # pixels of a picture's larger side, which is looked at
 MOST_VIEWS = 64  # evenly chosen
-SOURCES = 4  # other views of each, of which the best two count: the rest may have something before it
+SOURCES = 4  # others of each, of which the best two count: the rest may have something before it
 SIDE = 7  # of a patch, pixels
 STEP = 1.5  # pixels that the picture of the other views moves from plane to plane, in the median
 PLANES = (16, 128)  # fewest and most
@@ -78,7 +78,7 @@ def densified(
         return sparse
     swept = swept_points(cameras, images, masks, views, sparse)
     notice(f"{len(swept):,} points more from planes swept before {min(len(views), MOST_VIEWS)} photographs")
-    return sparse.and_also(swept)
+    return SparsePoints.joined([sparse, swept])
 
 
 def swept_points(
@@ -89,36 +89,19 @@ def swept_points(
     cameras: all views, on the CPU. images: [H, W, 3] each. masks: [H, W] each, 255 = object, to which points are kept.
     views: [V], those to look at. sparse: points that say between which depths. The same for the same input.
     """
-    chosen = views[np.unique(np.linspace(0, len(views) - 1, min(MOST_VIEWS, len(views))).round().astype(int))]
+    chosen = views[evenly_chosen(len(views), MOST_VIEWS)]
     seen = {
         int(v): _straightened(cameras, int(v), images[v], None if masks is None else masks[v]) for v in chosen.tolist()
     }
     asked = []
-    for view, others in _sources(cameras, list(seen)).items():
+    for view, others in neighbors(cameras, list(seen)).items():
         reach = _reach(cameras, view, sparse)
         if reach is not None and len(others) >= LEAST_VIEWS - 1:
-            asked.append((seen[view], [seen[other] for other in others], reach))
+            asked.append((seen[view], [seen[other] for other in others[:SOURCES]], reach))
     with ThreadPoolExecutor(min(MOST_THREADS, torch.get_num_threads())) as threads:
         swept = threads.map(lambda each: _swept(cameras, *each), asked)
         depths = {own.number: found for (own, _, _), found in zip(asked, swept, strict=True)}
-    found = [_agreed(cameras, seen, depths, view) for view in depths]
-    first = np.cumsum([0, *(len(position) for position, _, _ in found)])
-    point = [start + index for start, (_, index, _) in zip(first, found, strict=False)]
-    none, nowhere = np.zeros(0, np.int64), np.zeros((0, 3), np.float32)
-    return SparsePoints(
-        np.concatenate([nowhere, *(position for position, _, _ in found)]),
-        np.concatenate([none, *point]),
-        np.concatenate([none, *(view for _, _, view in found)]),
-    )
-
-
-def _sources(cameras: Cameras, views: list[int]) -> dict[int, list[int]]:
-    """Of each view the others that are compared with it."""
-    centers, forward = cameras.centers.double().numpy(), cameras.forward.double().numpy()
-    if not views:
-        return {}
-    middle = look_at_point(centers[views], forward[views])
-    return {view: neighbors(cameras, views, view, middle)[:SOURCES] for view in views}
+    return SparsePoints.joined([_agreed(cameras, seen, depths, view) for view in depths])
 
 
 def _straightened(cameras: Cameras, view: int, image: UInt8, mask: UInt8 | None) -> _View:
@@ -130,10 +113,9 @@ def _straightened(cameras: Cameras, view: int, image: UInt8, mask: UInt8 | None)
     ratio = np.array(size) / np.array(gray.shape[::-1])
     fx, fy, cx, cy = cameras.intrinsics[view].double().numpy() * np.tile(ratio, 2)
     matrix = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
-    ahead = _pixels(size) @ np.linalg.inv(matrix).T
-    pose = cameras.camera_to_world[view].double().numpy()
-    points = torch.from_numpy(ahead @ pose[:, :3].T + pose[:, 3]).float()
-    at, depth = (x.numpy() for x in cameras.project(points, view))
+    column, row = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    points = _lifted(cameras, view, matrix, column.ravel(), row.ravel(), 1.0)
+    at, depth = (x.numpy() for x in cameras.project(torch.from_numpy(points).float(), view))
     at = np.nan_to_num(at * ratio - 0.5, nan=-1e4).clip(-1e4, 1e4).astype(np.float32).reshape(*small.shape, 2)
     shown = (depth.reshape(small.shape) > 0) & (at >= 0).all(-1) & (at <= np.array(size) - 1).all(-1)
     if mask is not None:
@@ -148,10 +130,14 @@ def _looked_up(picture: npt.NDArray[Any], at: Float32, how: int) -> UInt8:
     return np.asarray(cv2.remap(picture, at[..., 0], at[..., 1], how), np.uint8)
 
 
-def _pixels(size: tuple[int, ...]) -> Float64:
-    """[h * w, 3] indices (column, row, 1), row by row."""
-    column, row = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    return np.stack([column, row, np.ones_like(row)], -1).reshape(-1, 3).astype(np.float64)
+def _lifted(
+    cameras: Cameras, view: int, matrix: Float64, column: Int64, row: Int64, nearness: Float64 | float
+) -> Float64:
+    """[N, 3] points, scene frame, that a view has at pixels, [N] each, at 1 / z depths [N]; matrix: as of `_View`."""
+    pixels = np.stack([column, row, np.ones_like(row)], -1).astype(np.float64)
+    ahead = pixels @ np.linalg.inv(matrix).T / np.reshape(nearness, (-1, 1))
+    pose = cameras.camera_to_world[view].double().numpy()
+    return np.asarray(ahead @ pose[:, :3].T + pose[:, 3])
 
 
 def _reach(cameras: Cameras, view: int, sparse: SparsePoints) -> tuple[float, float] | None:
@@ -259,16 +245,11 @@ def _corners(size: tuple[int, ...]) -> Float64:
     return np.array([[column, row, 1.0] for column in (0, size[0] - 1) for row in (0, size[1] - 1)])
 
 
-def _agreed(
-    cameras: Cameras, seen: dict[int, _View], depths: dict[int, _Depths], view: int
-) -> tuple[Float32, Int64, Int64]:
-    """Points [P, 3] of a view at whose depth others see something too, and who saw which: [T], [T]."""
+def _agreed(cameras: Cameras, seen: dict[int, _View], depths: dict[int, _Depths], view: int) -> SparsePoints:
+    """The points of a view at whose depth others see something too."""
     mine = depths[view]
     rows, columns = np.nonzero(mine.nearness)
-    pixels = np.stack([columns, rows, np.ones_like(rows)], -1).astype(np.float64)
-    pose = cameras.camera_to_world[view].double().numpy()
-    ahead = pixels @ np.linalg.inv(seen[view].matrix).T / mine.nearness[rows, columns][:, None]
-    points = ahead @ pose[:, :3].T + pose[:, 3]
+    points = _lifted(cameras, view, seen[view].matrix, columns, rows, mine.nearness[rows, columns])
     others = [other for other in mine.others if other in depths]
     same = np.stack(
         [np.ones(len(points), bool), *(_sees(cameras, seen[other], depths[other], points) for other in others)], 1
@@ -276,7 +257,7 @@ def _agreed(
     kept = np.flatnonzero(same.sum(1) >= LEAST_VIEWS)
     kept = np.random.default_rng(view).permutation(kept)[:POINTS]
     point, slot = np.nonzero(same[kept])
-    return points[kept].astype(np.float32), point, np.array([view, *others])[slot]
+    return SparsePoints(points[kept].astype(np.float32), point, np.array([view, *others])[slot])
 
 
 def _sees(cameras: Cameras, view: _View, depths: _Depths, points: Float64) -> Bool:

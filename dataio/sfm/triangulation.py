@@ -50,12 +50,15 @@ class SparsePoints:
     def __len__(self) -> int:
         return len(self.position)
 
-    def and_also(self, others: SparsePoints) -> SparsePoints:
-        """These points, and after them the others."""
+    @staticmethod
+    def joined(parts: Sequence[SparsePoints]) -> SparsePoints:
+        """The points of all parts, one after the other; none for no part."""
+        first = np.cumsum([0, *(len(part) for part in parts)])
+        none, nowhere = np.zeros(0, dtype=np.int64), np.zeros((0, 3), dtype=np.float32)
         return SparsePoints(
-            np.concatenate([self.position, others.position]),
-            np.concatenate([self.point, others.point + len(self)]),
-            np.concatenate([self.view, others.view]),
+            np.concatenate([nowhere, *(part.position for part in parts)]),
+            np.concatenate([none, *(start + part.point for start, part in zip(first, parts, strict=False))]),
+            np.concatenate([none, *(part.view for part in parts)]),
         )
 
 
@@ -81,14 +84,7 @@ def triangulated(
     found = {
         view: _features(cameras, view, images[view], None if masks is None else masks[view], count) for view in chosen
     }
-    parts = list(_stars(cameras, chosen, found))
-    position = np.concatenate([position for position, _, _ in parts]) if parts else np.zeros((0, 3))
-    first = np.cumsum([0, *(len(position) for position, _, _ in parts)])
-    point = [start + index for start, (_, index, _) in zip(first, parts, strict=False)]
-    none = np.zeros(0, dtype=np.int64)
-    return SparsePoints(
-        position.astype(np.float32), np.concatenate([none, *point]), np.concatenate([none, *(v for _, _, v in parts)])
-    )
+    return SparsePoints.joined(list(_stars(cameras, chosen, found)))
 
 
 def _features(cameras: Cameras, view: int, image: UInt8, mask: UInt8 | None, count: int) -> _Features:
@@ -110,17 +106,14 @@ def _features(cameras: Cameras, view: int, image: UInt8, mask: UInt8 | None, cou
     return _Features(directions, rooted, scale * float(cameras.intrinsics[view, :2].mean()))
 
 
-def _stars(
-    cameras: Cameras, train: list[int], features: dict[int, _Features]
-) -> Iterator[tuple[Float64, Int64, Int64]]:
-    """For each view the points [P, 3] that its features and those of its neighbors give, and who saw which: [T], [T].
+def _stars(cameras: Cameras, train: list[int], features: dict[int, _Features]) -> Iterator[SparsePoints]:
+    """For each view the points that its features and those of its neighbors give.
 
     A point of the surface may come more than once, from several views, which does no harm.
     """
     centers = cameras.centers.double().numpy()
-    middle = look_at_point(centers[train], cameras.forward.double().numpy()[train]) if train else centers[:0]
-    for view in train:
-        views = [view, *neighbors(cameras, train, view, middle)]
+    for view, others in neighbors(cameras, train).items():
+        views = [view, *others]
         if len(views) < LEAST_VIEWS or len(features[view].descriptors) == 0:
             continue
         found = [_matched(features[view], features[other], cameras, (view, other)) for other in views[1:]]
@@ -134,12 +127,20 @@ def _stars(
         position, agree = _triangulate(centers[views], directions, matches >= 0, focal)
         keep = agree.sum(1) >= LEAST_VIEWS
         point, place = np.nonzero(agree[keep])
-        yield position[keep], point, np.array(views)[place]
+        yield SparsePoints(position[keep].astype(np.float32), point, np.array(views)[place])
 
 
-def neighbors(cameras: Cameras, train: list[int], view: int, middle: Float64) -> list[int]:
-    """The training views that see about the same from the best angle. middle: [3], what all look at."""
+def neighbors(cameras: Cameras, train: list[int]) -> dict[int, list[int]]:
+    """Of each training view those that see about the same from the best angle, the best first."""
+    if not train:
+        return {}
     centers, forward = cameras.centers.double().numpy(), cameras.forward.double().numpy()
+    middle = look_at_point(centers[train], forward[train])
+    return {view: _around(centers, forward, train, view, middle) for view in train}
+
+
+def _around(centers: Float64, forward: Float64, train: list[int], view: int, middle: Float64) -> list[int]:
+    """Those of one view. centers, forward: [C, 3]. middle: [3], what all look at."""
     toward = centers[train] - middle
     toward /= np.maximum(np.linalg.norm(toward, axis=1, keepdims=True), 1e-12)
     own = toward[train.index(view)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.meshes.gains import photograph_gains
 from engine.meshes.observed import observed
 from engine.meshes.photographs import UNLIKE
-from engine.meshes.views import field_colors, triangles_of
+from engine.meshes.views import asked_views, field_colors, triangles_of
 from models.rendering.visible import ranked, who_sees
 from utils.pictures.images import to_uint8
 
@@ -38,8 +38,7 @@ class PointColors:
         self.run, self.margin = run, margin
         self.triangles = triangles_of(mesh)
         self.photographs = None if scene is None else (scene, photograph_gains(run, scene, mesh, margin))
-        train = run.splits["train"]
-        self.views = train[np.unique(np.linspace(0, len(train) - 1, min(MOST_VIEWS, len(train))).round().astype(int))]
+        self.views = asked_views(run, MOST_VIEWS)
         self.cameras = run.cameras.to("cpu")[torch.from_numpy(self.views)]
 
     def __call__(self, points: NDArray[np.floating], normals: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from dataio.views import evenly_chosen
 from models.kernels.rays.cast import Triangles
 from models.rendering.visible import Seen, Sight, ranked, who_sees
 
@@ -30,10 +31,10 @@ def triangles_of(mesh: trimesh.Trimesh) -> Triangles:
     return Triangles(torch.from_numpy(vertices), torch.from_numpy(faces))
 
 
-def asked_views(run: Run) -> npt.NDArray[np.int64]:
-    """The training views that are asked about a mesh, evenly chosen where there are many."""
+def asked_views(run: Run, most: int = MOST_VIEWS) -> npt.NDArray[np.int64]:
+    """The training views that are asked about a mesh, evenly chosen where there are more than `most`."""
     train = run.splits["train"]
-    return train[np.unique(np.linspace(0, len(train) - 1, min(MOST_VIEWS, len(train))).round().astype(int))]
+    return train[evenly_chosen(len(train), most)]
 
 
 def corners_of(mesh: trimesh.Trimesh) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from dataio.cameras import Cameras
+from dataio.views import evenly_chosen
 from engine.viewer.keyframes import KeyFrame
 from engine.viewer.painter import Painter, Request, camera_of
 from engine.viewer.server import Server
@@ -89,8 +90,7 @@ class Panel:
         start.fov = fov_of(cameras, 0)
 
     def _add_cameras(self, cameras: Cameras, name: str, color: tuple[int, int, int]) -> None:
-        some = np.unique(np.linspace(0, len(cameras) - 1, min(len(cameras), MOST_CAMERAS)).round().astype(int))
-        for index in some.tolist():
+        for index in evenly_chosen(len(cameras), MOST_CAMERAS).tolist():
             pose = cameras.camera_to_world[index].cpu().double().numpy()
             width, height = size_of(cameras, index)
             handle = self.server.scene.add_camera_frustum(
