@@ -8,6 +8,7 @@ from pathlib import Path
 from engine.build import renamed_part, use_threads
 from engine.experiment import ExperimentConfig, read_config
 from engine.memory_estimate import before_steps, check_memory, free_memory, refuse
+from engine.saving import kept_points
 from engine.suits import warnings
 from engine.trainer import Trainer
 from utils import distributed, memory
@@ -58,12 +59,16 @@ def _open(
         print(warning, file=sys.stderr)
     refuse(estimate, config, free_memory(ranks.device))
     checkpoint = newest_checkpoint(folder / "checkpoints")
+    if checkpoint is not None:
+        kept_points.restore(folder, scene)
     trainer = Trainer(config, folder, ranks, scene, fresh=checkpoint is None)
     if checkpoint is not None:
         trainer.load(checkpoint)
     if ranks.is_main:
         trainer.lock = lock or RunLock(folder)
         write_text_if_changed(folder / "config.yaml", to_yaml(config))
+        if checkpoint is None:
+            kept_points.keep(folder, scene)
     trainer.start()
     trainer.line.message(before_steps(estimate, trainer).line())
     for warning in warned if checkpoint is None else ():

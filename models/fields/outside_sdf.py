@@ -61,5 +61,6 @@ class OutsideSdf(Sdf):
 
     def forward(self, at: Points) -> FieldSample:
         """Value and features [*N, F] at points `*N`; see `Field.forward`."""
-        value, features = split(self.geometry(self.encoding(in_shell(at.x))))
-        return FieldSample(value, features)
+        x = in_shell(at.x)
+        value, features = split(self.geometry(self.encoding(x)))
+        return FieldSample(self._walled(x, value), features)

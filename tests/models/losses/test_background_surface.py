@@ -16,6 +16,7 @@ from models.bounds.outside import OutsideBounds
 from models.bounds.sphere import Sphere
 from models.encodings.hash_grid import HashGridConfig
 from models.fields.outside_sdf import OutsideSdf, OutsideSdfConfig
+from models.fields.sdf import Wall
 from models.losses.background_points import BackgroundPointsLoss
 from models.losses.eikonal import EikonalLoss
 from models.networks.mlp import MlpConfig
@@ -58,6 +59,33 @@ def test_it_is_the_distance_of_the_contracted_point() -> None:
     assert found.gradient is None and found.features.shape == (200, 4)
     on_sphere = surface.value(directions(9))
     torch.testing.assert_close(surface.value(0.1 * directions(9)), on_sphere)  # moved onto it
+
+
+@pytest.mark.parametrize("learned", [1.0, -1.0])
+def test_a_wall_ends_every_ray_whatever_is_learned(learned: float) -> None:
+    """The samples beyond the wall have its distance, and no ray goes on; before it they have what was learned."""
+    surface = field(radius=AT, wall=Wall(radius=0.985, slope=1))
+    with torch.no_grad():
+        surface.geometry.linears()[-1].bias[0] += 100 * learned
+    x = directions(200) * torch.logspace(0.01, 3, 200)[:, None]
+    size = 1 - 0.5 / x.norm(dim=-1)
+    found = surface(Points(x, -directions(200))).value
+    torch.testing.assert_close(found, surface.value(x))
+    if learned < 0:
+        assert (found < -90).all()
+        return
+    torch.testing.assert_close(found, 0.985 - size)
+    torch.testing.assert_close(surface.own_gradient(x), -torch.nn.functional.normalize(x, dim=-1))
+    opacity = LaplaceConfig(initial_beta=0.002).build()
+    sampler = InverseRadiusConfig(samples=12, coarse=32).build().eval()
+    rays = OutsideBounds().clip(rays_at_sphere(40))
+    medium: Any = SimpleNamespace(
+        value=surface.value, estimated_optical_depth=lambda v, samples: opacity.density(v) * samples.length
+    )
+    with torch.no_grad():
+        samples = sampler(rays, medium)
+        depth = opacity.density(surface.value(samples.positions)) * samples.length
+    assert (depth.sum(1) > 5).all()
 
 
 def test_its_gradients_against_differences() -> None:
