@@ -49,13 +49,13 @@ class OutsideSdf(Sdf):
         return self._distance(in_shell(x))
 
     def own_gradient(self, x: Tensor) -> Tensor:
-        """[*N, 3], in the contracted ball; see `Field.own_gradient`."""
-        return super().gradient(in_shell(x))
+        """[*N, 3], in the contracted ball, of what is learned: without the wall; see `Field.own_gradient`."""
+        return self._geometry(in_shell(x))[1]
 
     def gradient(self, x: Tensor) -> Tensor:
         """[*N, 3] -> [*N, 3], beyond the unit sphere; see `Field.gradient`."""
         # The transposed Jacobian of a(r) x with a = (1 - 1 / (2r)) / r.
-        own, r = self.own_gradient(x), x.norm(dim=-1, keepdim=True).clamp_min(1.0)
+        own, r = super().gradient(in_shell(x)), x.norm(dim=-1, keepdim=True).clamp_min(1.0)
         along = (own * x).sum(-1, keepdim=True)
         return (1 - 0.5 / r) / r * own + (1 / r - 1) / r**3 * along * x
 

@@ -63,10 +63,12 @@ def test_it_is_the_distance_of_the_contracted_point() -> None:
 
 @pytest.mark.parametrize("learned", [1.0, -1.0])
 def test_a_wall_ends_every_ray_whatever_is_learned(learned: float) -> None:
-    """The samples beyond the wall have its distance, and no ray goes on; before it they have what was learned."""
-    surface = field(radius=AT, wall=Wall(radius=0.985, slope=1))
+    """No ray goes on behind the wall, however wide the opacity; what is nearer is as it was learned."""
+    surface = field(radius=AT, wall=Wall(radius=0.985, slope=20))
+    plain = field(radius=AT)
     with torch.no_grad():
-        surface.geometry.linears()[-1].bias[0] += 100 * learned
+        for each in (surface, plain):
+            each.geometry.linears()[-1].bias[0] += 100 * learned
     x = directions(200) * torch.logspace(0.01, 3, 200)[:, None]
     size = 1 - 0.5 / x.norm(dim=-1)
     found = surface(Points(x, -directions(200))).value
@@ -74,9 +76,9 @@ def test_a_wall_ends_every_ray_whatever_is_learned(learned: float) -> None:
     if learned < 0:
         assert (found < -90).all()
         return
-    torch.testing.assert_close(found, 0.985 - size)
-    torch.testing.assert_close(surface.own_gradient(x), -torch.nn.functional.normalize(x, dim=-1))
-    opacity = LaplaceConfig(initial_beta=0.002).build()
+    torch.testing.assert_close(found, 20 * (0.985 - size))
+    torch.testing.assert_close(surface.own_gradient(x), plain.own_gradient(x))
+    opacity = LaplaceConfig(initial_beta=0.02).build()
     sampler = InverseRadiusConfig(samples=12, coarse=32).build().eval()
     rays = OutsideBounds().clip(rays_at_sphere(40))
     medium: Any = SimpleNamespace(
@@ -85,7 +87,7 @@ def test_a_wall_ends_every_ray_whatever_is_learned(learned: float) -> None:
     with torch.no_grad():
         samples = sampler(rays, medium)
         depth = opacity.density(surface.value(samples.positions)) * samples.length
-    assert (depth.sum(1) > 5).all()
+    assert (depth.sum(1) > 1).all()
 
 
 def test_its_gradients_against_differences() -> None:
