@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backdrops.base import BackdropConfig
-from models.before import Before
 from models.capabilities import EVERYWHERE, refuse, type_of
 from models.capacity import FIT_EVERY, Capacity
 from models.networks.mlp import Mlp
@@ -116,10 +115,7 @@ class Model(nn.Module):
         self.channels = config.shading.channels if config.shading else COLOR
         if self.shading is not None:
             self.foreground.shade = self.shading.forward
-        behind = self.background
-        self.before = Before(self.foreground, behind) if behind is not None and behind.bounds.from_camera else None
-        # Of the rays that met the background before the foreground, where that is looked for; of those that reach it.
-        self.capacity = None if behind is None else Capacity(1 if self.before is None else 2)
+        self.capacity = Capacity(1) if config.background else None  # of the rays that reach the background
         color = config.background_color
         if color == "data":
             color = data_color or COLORS["black"]
@@ -150,7 +146,7 @@ class Model(nn.Module):
 
     def render(self, rays: Rays) -> Rendering:
         """The rays as they are, without a correction of their cameras; see `render_rays`."""
-        composed = render_rays(rays, self.media, self.behind(rays), self.capacity, self.before)
+        composed = render_rays(rays, self.media, self.behind(rays), self.capacity)
         if self.shading is None:
             return composed
         proposed = None if composed.proposed is None else self.shaded(composed.proposed, rays.directions)
@@ -275,42 +271,34 @@ def render_rays(
     media: Sequence[Callable[[Rays], MediumRendering]],
     background: Tensor,
     capacity: Capacity | None = None,
-    before: Before | None = None,
 ) -> Rendering:
     """Compose media from near to far over a background color, [3] or [R, 3].
 
-    capacity: a stage for the rays that meet what is before the first medium, and for those that reach each medium but
-    the first; None: as many as do. before: what is in front of the first medium.
+    capacity: a stage for the rays that reach each medium but the first; None: as many as do.
     Differentiable in the parameters of all parts, and in origins and directions of the rays at fixed distances of the
     samples, once: colors, transmittances and depths are, normals are not.
     """
     fine, coarse, opacity = Accumulated.start(rays.near), None, torch.zeros_like(rays.near)
     parts: list[MediumRendering] = []
     stages = None if capacity is None else capacity.stages()
-    front = None if before is None else before(rays, stages)
-    every = None
-    if front is not None:
-        fine, every = fine.through(*front), torch.arange(len(rays), device=rays.near.device)
     for medium in media:
         transmittance = fine.transmittance
         if coarse is not None:
             transmittance = torch.maximum(transmittance, coarse.transmittance)
-        reached = every
+        reached = None
         if parts:
             visible = transmittance.detach() > VISIBLE
             reached = compact_indices(visible, None) if stages is None else stages.compact_indices(visible)
-        part = medium(rays if reached is None or not parts else rays[reached.clamp_max(len(rays) - 1)])
+        part = medium(rays if reached is None else rays[reached.clamp_max(len(rays) - 1)])
         if part.proposal is not None or coarse is not None:
             coarse = (coarse or fine).through(part.proposal or part, reached)
         fine = fine.through(part, reached)
-        if not parts:
-            opacity = (1 if front is None else transmittance) - fine.transmittance
+        opacity = opacity if parts else 1 - fine.transmittance
         parts.append(part)
     total = opacity if len(parts) == 1 else 1 - fine.transmittance
     depth = torch.where(total > VISIBLE, fine.sums[:, -4] / total.clamp_min(VISIBLE), torch.zeros_like(total))
     proposed = None if coarse is None else coarse.color(background)
-    everywhere = parts if front is None else [front[0], *parts]
-    overflows = [part.samples.overflow() for part in everywhere] + [None if stages is None else stages.overflow()]
+    overflows = [part.samples.overflow() for part in parts] + [None if stages is None else stages.overflow()]
     known = [overflow for overflow in overflows if overflow is not None]
     overflowed = torch.stack(known).any() if known else None
     return Rendering(fine.color(background), opacity, depth, fine.sums[:, -3:].detach(), parts, proposed, overflowed)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from models.appearance.base import AppearanceConfig
 from models.appearance.mlp import MlpAppearanceConfig
 from models.bounds.base import BoundsConfig
-from models.capabilities import misfits_of_medium, misfits_of_volume, refuse, type_of
+from models.capabilities import misfits_of_medium, misfits_of_volume, refuse
 from models.fields.base import FieldConfig
 from models.networks.mlp import Mlp
 from models.opacities.base import OpacityConfig
@@ -54,11 +54,6 @@ class MediumConfig(VolumeConfig):
     @model_validator(mode="after")
     def _medium_fits(self) -> Self:
         refuse(misfits_of_medium(self.bounds, self.field, self.sampler))
-        if self.bounds.in_two and not self.sampler.foresees:
-            raise ValueError(
-                f"bounds.from_camera wants samples before the sphere, which sampler: {type_of(self.sampler)} does not"
-                " place; expected sampler inverse_radius, or bounds.from_camera: false"
-            )
         return self
 
 

@@ -19,11 +19,6 @@ class BoundsConfig(Part):
     region: ClassVar[Offer] = INSIDE
     meets_outside: ClassVar[bool] = False  # whether it ends where bounds beyond the unit sphere begin
 
-    @property
-    def in_two(self) -> bool:
-        """Whether there is a piece before the foreground too, see `Bounds.before`."""
-        return False
-
     def build(self) -> Bounds:
         raise TypeError("a bounds config says how it is built")
 
@@ -32,7 +27,6 @@ class Bounds(nn.Module):
     """Rays -> their piece within; points -> the coordinates at which a field is evaluated."""
 
     contracts: bool = False  # whether `contract` changes anything
-    from_camera: bool = False  # whether there is something `before` too
     cuts: bool = False  # whether parts of the unit sphere lie outside, where there is no surface then
 
     def clip(self, rays: Rays) -> Rays:
@@ -41,10 +35,6 @@ class Bounds(nn.Module):
         Differentiable in origins and directions, once, unless the bounds say otherwise.
         """
         raise TypeError("bounds define clip")
-
-    def before(self, rays: Rays) -> Rays:
-        """The rays with near and far of a second piece, before the foreground; of bounds that are `from_camera`."""
-        raise TypeError("these bounds have one piece on a ray")
 
     def contains(self, x: Tensor) -> Tensor:
         """[*N, 3] scene frame -> [*N] bool. Not differentiable."""

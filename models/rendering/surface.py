@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.model import Accumulated, Model, Rendering, render_rays
+from models.model import Model, Rendering, render_rays
 from models.samplers.root_finding import secant
 from models.samples import Points
 from models.volume import Volume
@@ -27,8 +27,7 @@ SHADED = {"cpu": 1 << 14, "cuda": 1 << 19}  # points whose colors are computed a
 class Surface(nn.Module):
     """A model whose foreground is rendered as an opaque surface; used in place of the model.
 
-    A ray that meets the surface gets its color, and its normal at full length; any other renders the media behind. What
-    a background has before the foreground covers both.
+    A ray that meets the surface gets its color, and its normal at full length; any other renders the media behind.
     """
 
     def __init__(self, model: Model) -> None:
@@ -49,14 +48,7 @@ class Surface(nn.Module):
         normal = torch.zeros_like(color)
         for part in hits.split(SHADED[hits.device.type]):
             color[part], normal[part] = shade(rays[part], t[part], foreground)
-        opacity, parts = meets.to(color.dtype), behind.media
-        if self.model.before is not None:
-            part, met = self.model.before(rays, None)
-            front, parts = Accumulated.start(rays.near).through(part, met), [part, *parts]
-            on = front.transmittance[:, None]
-            color = self.model.shaded(front.sums[:, :-4], rays.directions) + on * color
-            opacity, depth, normal = on[:, 0] * opacity, front.sums[:, -4] + on[:, 0] * depth, on * normal
-        return Rendering(color, opacity, depth, normal, parts)
+        return Rendering(color, meets.to(color.dtype), depth, normal, behind.media)
 
 
 def shade(rays: Rays, t: Tensor, volume: Volume) -> tuple[Tensor, Tensor]:

@@ -42,10 +42,9 @@ class Queryable(Protocol):
 
 
 class SamplerConfig(Part):
-    """Places intervals along rays. needs: what the field must offer it. foresees: it offers `drawn` and `placed`."""
+    """Places intervals along rays. needs: what the field must offer it."""
 
     needs: ClassVar[frozenset[Offer]] = frozenset()
-    foresees: ClassVar[bool] = False
 
     @property
     def covers(self) -> frozenset[Offer]:
@@ -66,14 +65,6 @@ class Sampler(nn.Module):
 
     def forward(self, rays: Rays, medium: Queryable) -> RaySamples:
         raise TypeError("a sampler defines forward")
-
-    def drawn(self, rays: Rays) -> Tensor:
-        """[R, D] numbers in [0, 1), those that `forward` draws for rays; of one that foresees."""
-        raise TypeError("this sampler does not say what it draws")
-
-    def placed(self, rays: Rays, medium: Queryable, drawn: Tensor) -> RaySamples:
-        """As `forward`, with numbers [R, D] that were drawn before, so that which rays are asked changes no other's."""
-        raise TypeError("this sampler draws on its own")
 
     def more_to_come(self) -> float:
         """How many times as many samples as at first it may look at in the same space later in the run."""

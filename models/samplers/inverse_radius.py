@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -21,10 +21,9 @@ EVEN = 2  # intervals over the whole length that remain where samples go by weig
 
 
 class InverseRadiusConfig(SamplerConfig):
-    """Intervals even in 1/r, or by weight, from the start of the medium to its end, or to `reach` radii."""
+    """Intervals even in 1/r, or by weight, from the start of the medium to `reach` radii."""
 
     type: Literal["inverse_radius"] = "inverse_radius"
-    foresees: ClassVar[bool] = True
     samples: int = Field(32, ge=1, le=MOST_SAMPLES)
     coarse: int = Field(
         0, ge=0, le=MOST_SAMPLES, description="even intervals whose weights say where the samples go; 0: they are even"
@@ -53,25 +52,17 @@ class InverseRadius(Sampler):
         super().__init__()
         self.config = config
 
-    def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
-        return self.placed(rays, medium, self.drawn(rays))
-
-    def drawn(self, rays: Rays) -> Tensor:
-        """[R, D]; see `Sampler.drawn`."""
-        coarse, count = self.config.coarse, self.config.samples
-        return self._drawn(rays, coarse - 1 + max(count - EVEN, 1) if coarse else count - 1)
-
     @torch.no_grad()
-    def placed(self, rays: Rays, medium: Queryable, drawn: Tensor) -> DenseSamples:
-        """See `Sampler.placed`."""
-        coarse = self.config.coarse
+    def forward(self, rays: Rays, medium: Queryable) -> DenseSamples:
+        coarse, count = self.config.coarse, self.config.samples
         if not coarse:
-            return self._samples(rays, _even(drawn))
-        even = _even(drawn[:, : coarse - 1])
+            return self._samples(rays, _even(self._drawn(rays, count - 1)))
+        drawn = max(count - EVEN, 1)
+        random = self._drawn(rays, coarse - 1 + drawn)  # at once: rays that fill up a capacity change no other's
+        even = _even(random[:, : coarse - 1])
         first = self._samples(rays, even)
         weights = first.weight(medium.estimated_optical_depth(medium.value(first.positions), first))
-        within = drawn[:, coarse - 1 :]
-        chosen = sample_pdf(even, weights, within.shape[1], within=within)
+        chosen = sample_pdf(even, weights, drawn, within=random[:, coarse - 1 :])
         whole = _even(even.new_full((len(rays), EVEN - 1), 0.5))
         return self._samples(rays, torch.cat([whole, chosen], 1).sort(1).values)
 
@@ -81,29 +72,18 @@ class InverseRadius(Sampler):
         return uniform(shape, rays.near.device) if self.training else torch.full(shape, 0.5, device=rays.near.device)
 
     def _samples(self, rays: Rays, share: Tensor) -> DenseSamples:
-        """Intervals between edges [R, S + 1], shares of the way in 1/r from the medium's start to `reach` or its end.
-
-        On a ray that still comes nearer to the center, that way is 1/r up to its closest point, and back from there.
-        """
+        """Intervals between edges [R, S + 1], shares of the way in 1/r from the medium's start to `reach`."""
         nearest = -(rays.origins * rays.directions).sum(-1, keepdim=True)
         height = (rays.origins + nearest * rays.directions).norm(dim=-1, keepdim=True)
-        begins, ends = rays.near[:, None] - nearest, rays.far[:, None] - nearest
-        first = 1 / torch.hypot(begins, height)
-        last = torch.where(ends.isfinite(), 1 / torch.hypot(ends, height), 1 / self.config.reach)
-        comes = begins < 0
-        turn = torch.where(comes, torch.where(ends < 0, last, 1 / height), first)
-        coming, going = turn - first, torch.where(ends < 0, 0.0, turn - last)
-        way = share * (coming + going)
-
-        def at(way: Tensor) -> Tensor:
-            gone = (way - coming) / going.clamp_min(1e-12)
-            ahead = comes & (way <= coming)
-            inverse = torch.where(ahead, first + way, (1 - gone) * turn + gone * last)
-            return nearest + torch.where(ahead, -1.0, 1.0) * (inverse**-2 - height**2).clamp_min(0).sqrt()
-
-        dense = DenseSamples.from_edges(rays, at(way))
-        length = dense.length if self.config.measure == "metric" else way[:, 1:] - way[:, :-1]
-        return DenseSamples(rays, dense.t0, dense.t1, at((way[:, :-1] + way[:, 1:]) / 2), length)
+        along = (rays.near[:, None] - nearest).clamp_min(0)
+        first = torch.hypot(along, height)
+        inverse = (1 - share) / first + share / self.config.reach
+        t = nearest + (inverse**-2 - height**2).clamp_min(0).sqrt()
+        dense = DenseSamples.from_edges(rays, t)
+        middle = (inverse[:, :-1] + inverse[:, 1:]) / 2
+        at = nearest + (middle**-2 - height**2).clamp_min(0).sqrt()
+        length = dense.length if self.config.measure == "metric" else inverse[:, :-1] - inverse[:, 1:]
+        return DenseSamples(rays, dense.t0, dense.t1, at, length)
 
 
 def _even(random: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from dataio.cameras import Rays
-from models.bounds.outside import OutsideBoundsConfig
 from models.opacities.base import OpacityConfig
 from models.opacities.laplace import LaplaceConfig
 from models.opacities.occupancy import OccupancyConfig
@@ -165,29 +164,6 @@ def test_inverse_radius_edges_are_even_in_one_over_r() -> None:
     torch.testing.assert_close(inverse[:, 0], torch.ones(20), atol=1e-4, rtol=0)
     torch.testing.assert_close(inverse[:, -1], torch.full((20,), 0.01), atol=1e-5, rtol=1e-2)
     torch.testing.assert_close(samples.length, -inverse.diff(), atol=1e-5, rtol=1e-3)
-
-
-def test_a_ray_that_comes_nearer_first_is_cut_evenly_on_both_ways() -> None:
-    """From the camera, 3 away, to the closest point at 1.5 and out again: 1/3 up to 2/3 and down to 1/100."""
-    camera, aside = torch.tensor([3.0, 0.0, 0.0]), 1.5
-    along = torch.tensor([-((1 - (aside / 3) ** 2) ** 0.5), aside / 3, 0.0])
-    sampler = InverseRadiusConfig(samples=64, reach=100.0).build().eval()
-    begins, ends = torch.zeros(1), torch.full((1,), torch.inf)
-    rays = Rays(camera[None], along[None], begins, ends, torch.zeros(1, dtype=torch.long))
-    samples = sampler(rays, sphere_medium())
-    edges = torch.cat([samples.t0, samples.t1[:, -1:]], 1)[0]
-    way = 2 / aside - 1 / 3 - 1 / 100
-    place = 1 / 3 + way * torch.arange(65) / 64
-    closest = 3 * (1 - (aside / 3) ** 2) ** 0.5
-    inverse = torch.where(edges < closest, 1, -1) * (1 / rays.at(edges[None])[0].norm(dim=-1) - 1 / aside) + 1 / aside
-    torch.testing.assert_close(inverse, place, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(samples.length, torch.full((1, 64), way / 64))
-    assert edges[0] < 1e-3 and ((samples.t0 <= samples.t) & (samples.t <= samples.t1)).all()
-    front = OutsideBoundsConfig(from_camera=True).build().before(rays)
-    samples = sampler(front, sphere_medium())
-    edges = torch.cat([samples.t0, samples.t1[:, -1:]], 1)[0]
-    even = 1 / 3 + (1 / aside - 1 / 3) * torch.arange(65) / 64
-    torch.testing.assert_close(1 / rays.at(edges[None])[0].norm(dim=-1), even, atol=1e-4, rtol=0)
 
 
 def test_inverse_cdf_against_numbers_worked_by_hand() -> None:
