@@ -26,7 +26,7 @@ from dataio.placement import placed
 from dataio.quantities.base import quantity
 from dataio.quantities.sources import Wanted, with_further
 from dataio.sfm.plane_sweep import densified
-from dataio.sfm.triangulation import ENOUGH, SparsePoints, triangulated
+from dataio.sfm.triangulation import ENOUGH, TOO_FEW, SparsePoints, triangulated
 from dataio.views import OWN_FIELDS, Tracks, Views, checked
 from utils.config.parts import Part
 from utils.config.text import MEMORY
@@ -84,7 +84,7 @@ class Scene:
             own = np.isin(self.tracks.view, train)
             return SparsePoints(self.points, self.tracks.point[own], self.tracks.view[own])
         found = triangulated(self.cameras, self.images, self.masks, train)
-        few = "" if len(found) >= ENOUGH else ": too few to say where the surface is"
+        few = "" if len(found) >= ENOUGH else f": {TOO_FEW}"
         notice(f"{len(found):,} sparse points triangulated from {len(train)} photographs{few}")
         return found
 

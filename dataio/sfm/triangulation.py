@@ -34,6 +34,7 @@ LEAST_VIEWS = 3
 LEAST_ANGLE = 2.0  # degrees
 ROUNDS = 6  # of reweighting
 ENOUGH = 300  # points that say something of a whole scene
+TOO_FEW = "too few to hold a surface, which a background may explain away; masks or photographs with more overlap help"
 
 
 @dataclass(frozen=True)
