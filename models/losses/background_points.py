@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -61,25 +62,34 @@ def _of_density(foreground: Medium, background: Medium, points: SeenPoints, coun
 
 
 def _of_distance(foreground: Medium, background: Medium, points: SeenPoints, count: int) -> Iterator[Tensor]:
+    asked: list[Tensor] = []  # points [T, 3]
+    off: list[Callable[[Tensor], Tensor]] = []  # distances there -> how far each is from what it should be, [T]
     if points.within:
         within = points.drawn(count)
-        yield _stands_before(background, within, foreground.bounds.clip(within.rays()).near)
+        asked.append(_on_the_way(within, foreground.bounds.clip(within.rays()).near))
+        off.append(_from_positive)
     if points.within < len(points):
         beyond = points.drawn_beyond(count)
-        yield _misses(background, beyond)
-        yield _stands_before(background, beyond, BEFORE * beyond.distance)
+        asked += [beyond.point, _on_the_way(beyond, BEFORE * beyond.distance)]
+        off += [partial(_from_zero, beyond.doubt / (2 * beyond.point.square().sum(-1))), _from_positive]
+    values = background.value(torch.cat(asked)).split([len(at) for at in asked])  # at once: one launch of each kernel
+    for at, value, term in zip(asked, values, off, strict=True):
+        yield mean_of(term(value), background.bounds.contains(at))
 
 
-def _misses(medium: Medium, drawn: SeenPoints) -> Tensor:
-    """[] how far the surface is from points beyond the sphere, contracted units."""
-    shrunk = drawn.doubt / (2 * drawn.point.square().sum(-1))
-    return mean_of((medium.value(drawn.point).abs() - shrunk).clamp_min(0), medium.bounds.contains(drawn.point))
+def _on_the_way(drawn: SeenPoints, way: Tensor) -> Tensor:
+    """[T, 3], one random place of each way [T] from a camera towards its point."""
+    return drawn.rays().at(uniform(way.shape, way.device) * way)
 
 
-def _stands_before(medium: Medium, drawn: SeenPoints, way: Tensor) -> Tensor:
-    """[] how far the distance is from positive on the ways [T] from the cameras towards points, contracted units."""
-    at = drawn.rays().at(uniform(way.shape, way.device) * way)
-    return mean_of((LEAST - medium.value(at)).clamp_min(0), medium.bounds.contains(at))
+def _from_zero(doubt: Tensor, distance: Tensor) -> Tensor:
+    """[T] how far the surface is from points, contracted units, beyond what they may be off."""
+    return (distance.abs() - doubt).clamp_min(0)
+
+
+def _from_positive(distance: Tensor) -> Tensor:
+    """[T] how far distances are from positive, contracted units."""
+    return (LEAST - distance).clamp_min(0)
 
 
 def _lost_on_the_way(foreground: Medium, background: Medium, drawn: SeenPoints) -> Tensor:
