@@ -27,7 +27,8 @@ def page(schema: Described) -> str:
     """The page in Markdown: the config at the top, then each kind of part by name, with its parts."""
     definitions = schema["$defs"]
     parts = [text for name in sorted(definitions) if "." not in name for text in _kind(name, definitions)]
-    return "\n\n".join([ABOUT.strip(), "## The config", *_keys(schema["properties"], schema), *parts]) + "\n"
+    own = {key: value for key, value in schema["properties"].items() if key != "base"}  # of files, see configs.md
+    return "\n\n".join([ABOUT.strip(), "## The config", *_keys(own, schema), *parts]) + "\n"
 
 
 def _kind(name: str, definitions: Described) -> Iterator[str]:
@@ -62,7 +63,7 @@ def _body(described: Described) -> Iterator[str]:
 
 def _keys(properties: Described, owner: Described) -> Iterator[str]:
     """The table of keys; nothing where there are none."""
-    rows = [_row(key, value, key in owner.get(NEEDED, ())) for key, value in properties.items() if key != "base"]
+    rows = [_row(key, value, key in owner.get(NEEDED, ())) for key, value in properties.items()]
     if rows:
         yield "\n".join([HEAD, *rows])
 

@@ -91,7 +91,8 @@ class Schema:
         """The keys that may stand in the mapping at `path` below `tree`."""
         *_, (last, node) = self._along(tree, path)
         options = [option for each in last for option in self._options(each, node)]
-        return sorted({key for option in options for key in option.get("properties", ())} - {"base"})
+        known = {key for option in options for key in option.get("properties", ())}
+        return sorted(known if path else known - {"base"})  # of files, at the top alone
 
     def owners(self, tree: Node, path: Sequence[str]) -> list[str]:
         """The types of the parts that have the key at the end of `path`, of those that could stand where it is."""

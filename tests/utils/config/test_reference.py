@@ -14,6 +14,7 @@ class Inner(StrictModel):
     """What is inside."""
 
     size: tuple[float, float] = Field((0.5, 1.0), description="wide | high")
+    base: int = Field(16, description="no file")
 
 
 class Outer(StrictModel):
@@ -31,7 +32,8 @@ class Outer(StrictModel):
         "| `count` | integer | ≥ 1, < 9 | `3` | of things |",
         "| `rate` | number or null | > 0 | `null` |  |",
         "| `mode` | `a` or `b` |  | `a` |  |",
-        '| `inner` | [Inner](#inner) |  | `{"size": [0.5, 1.0]}` |  |',
+        '| `inner` | [Inner](#inner) |  | `{"size": [0.5, 1.0], "base": 16}` |  |',
+        "| `base` | integer |  | `16` | no file |",
         "| `names` | list of text | at most 4 | `[]` |  |",
         "| `needed` | number |  | must be given |  |",
         "## Inner\n\nWhat is inside.\n",
