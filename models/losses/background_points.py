@@ -62,19 +62,18 @@ def _of_density(foreground: Medium, background: Medium, points: SeenPoints, coun
 
 
 def _of_distance(foreground: Medium, background: Medium, points: SeenPoints, count: int) -> Iterator[Tensor]:
-    asked: list[Tensor] = []  # points [T, 3]
-    off: list[Callable[[Tensor], Tensor]] = []  # distances there -> how far each is from what it should be, [T]
+    asked: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []  # points [T, 3]; distances there -> how far off, [T]
     if points.within:
         within = points.drawn(count)
-        asked.append(_on_the_way(within, foreground.bounds.clip(within.rays()).near))
-        off.append(_from_positive)
+        asked.append((_on_the_way(within, foreground.bounds.clip(within.rays()).near), _from_positive))
     if points.within < len(points):
         beyond = points.drawn_beyond(count)
-        asked += [beyond.point, _on_the_way(beyond, BEFORE * beyond.distance)]
-        off += [partial(_from_zero, beyond.doubt / (2 * beyond.point.square().sum(-1))), _from_positive]
-    values = background.value(torch.cat(asked)).split([len(at) for at in asked])  # at once: one launch of each kernel
-    for at, value, term in zip(asked, values, off, strict=True):
-        yield mean_of(term(value), background.bounds.contains(at))
+        asked.append((beyond.point, partial(_from_zero, beyond.doubt / (2 * beyond.point.square().sum(-1)))))
+        asked.append((_on_the_way(beyond, BEFORE * beyond.distance), _from_positive))
+    # At once: one launch of each kernel.
+    values = background.value(torch.cat([at for at, _ in asked])).split([len(at) for at, _ in asked])
+    for (at, off), value in zip(asked, values, strict=True):
+        yield mean_of(off(value), background.bounds.contains(at))
 
 
 def _on_the_way(drawn: SeenPoints, way: Tensor) -> Tensor:
