@@ -17,7 +17,7 @@ FEWEST_HITS = 0.005  # share of rays
 FAINT = 0.05  # opacity
 OFF_UNIT = 0.5  # mean distance of a gradient's length from one
 FITTED = 0.3  # share of the run from which on held-out views should be seen nearly as well as others
-APART = 4.0  # dB
+APART = 3.0  # dB
 CENTRAL = 0.3  # scene units: rays that pass the center as near as this
 STUCK = 0.01  # relative change of the width
 SHARPEST, BLURRED = 1e-5, 0.3  # widths of the opacity's rise, scene units
@@ -49,11 +49,11 @@ class Diagnostics:
         return self._new(found)
 
     def apart(self, trained: float, held_out: float, advice: Sequence[str], progress: float) -> list[str]:
-        """As `warnings`, of the PSNR of training pixels and that of held-out views, dB. advice: overrides that help."""
+        """As `warnings`, of the PSNR of training views and that of held-out ones, dB. advice: overrides that help."""
         if progress < FITTED or not trained - held_out > APART:
             return []
         tried = f"try {' '.join(advice)}, and" if advice else "more photographs from other sides help;"
-        line = f"held-out views have {trained - held_out:.1f} dB less than training pixels - {tried} check the poses"
+        line = f"held-out views have {trained - held_out:.1f} dB less than training views - {tried} check the poses"
         return self._new([("apart", f"{line} (prepare.py --check)")])
 
     def _new(self, found: Iterable[tuple[str, str]]) -> list[str]:

@@ -29,7 +29,7 @@ from engine.saved import read_saved, scene_state
 from engine.saving.checkpoints import Saving
 from engine.step_guard import NumbersError, StepGuard, check_finite, check_optimized
 from engine.suits import against_parting
-from engine.validation import handful, validate
+from engine.validation import handful, training_psnr, validate
 from engine.viewer.remote import Remote
 from models.capabilities import SDF
 from models.kernels.runtime.launch import load_kernels
@@ -161,7 +161,7 @@ class Trainer:
             check_agreement(self.objective, self.step)
         best = False
         if int(before * count) < int(self.progress * count):
-            best = self._is_best(self._validate(self._quality(report)["psnr"]))
+            best = self._is_best(self._validate())
         if self.saving.due(self.step) or best:
             self._try_to_save(best=best)
         self.faults.after_step(self.objective, self.step)
@@ -328,11 +328,8 @@ class Trainer:
         """CPU seconds of training so far, this rank's."""
         return self.cpu_seconds + time.process_time() - self.cpu_clock
 
-    def _validate(self, trained: float) -> float:
-        """Show a few held-out views, always the same; their mean PSNR, dB, which the main rank knows alone.
-
-        trained: PSNR of the step's pixels, dB.
-        """
+    def _validate(self) -> float:
+        """Show a few held-out views, always the same; their mean PSNR, dB, which the main rank knows alone."""
         views, quality = self.scene.splits["test"], -math.inf
         if self.ranks.is_main and len(views):
             shown = handful(views)  # the same at each validation, so that its numbers compare
@@ -348,8 +345,9 @@ class Trainer:
             for name, structure in pictures_of(model):
                 self.writer.image(self.step, f"structure/{name}", structure)
             each = {f"val/psnr/{scene.names[view]}": psnr for view, (_, psnr) in zip(shown, found, strict=True)}
-            self.writer.scalars(self.step, {"val/psnr": quality, **each})
-            self._say(f"{len(shown)} held-out views: PSNR {quality:.2f} dB")
+            trained = training_psnr(model, scene, device)
+            self.writer.scalars(self.step, {"val/psnr": quality, "train/psnr_views": trained, **each})
+            self._say(f"{len(shown)} held-out views: PSNR {quality:.2f} dB; as many training views: {trained:.2f} dB")
             for warning in self.diagnostics.apart(trained, quality, against_parting(self.config), self.progress):
                 self._say(f"warning: {warning}")
         distributed.barrier()

@@ -48,7 +48,7 @@ TILES = (
 )
 # Charts: a title, the curves by the beginning of their names, whether the axis is logarithmic.
 CHARTS = (
-    ("PSNR, dB", ("train/psnr", "val/psnr"), False),
+    ("PSNR, dB", ("train/psnr", "train/psnr_views", "val/psnr"), False),
     ("loss", ("train/loss",), True),
     ("terms of the loss, before their weights", ("train/loss/",), True),
     ("PSNR of held-out views, dB", ("val/psnr/",), False),

@@ -118,7 +118,7 @@ def test_a_width_is_compared_with_that_of_a_new_run() -> None:
 def test_held_out_views_that_fall_behind_are_said_once_and_late() -> None:
     diagnostics = Diagnostics(distances=True)
     assert diagnostics.apart(29.0, 19.6, ["a.b=c"], 0.2) == []
-    assert diagnostics.apart(29.0, 26.0, ["a.b=c"], 0.9) == []
+    assert diagnostics.apart(29.0, 26.1, ["a.b=c"], 0.9) == []
     (line,) = diagnostics.apart(29.0, 19.6, ["a.b=c"], 0.4)
     assert "9.4 dB less" in line and "try a.b=c, and check the poses" in line
     assert diagnostics.apart(29.0, 19.0, [], 0.6) == []

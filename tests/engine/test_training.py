@@ -31,7 +31,8 @@ TINY_DATA = ["data={type: procedural, views: 4, test_views: 1, size: 24}"]
 TINY = [*TINY_DATA, "train.rays=24", "train.minutes=null", "train.validations=1"]
 TABLE = "foreground.field.encoding.table"
 FIELD = "model.foreground.field"
-SMALLER = {"plenoxels": [f"{FIELD}.{part}.cells=32" for part in ("density", "colors")]}  # than a test has memory for
+GRIDS = {"plenoxels": "cells=32", "dvgo": "cells=32", "octree": "voxels=16"}  # what a test has memory and time for
+SMALLER = {config: [f"{FIELD}.{part}.{size}" for part in ("density", "colors")] for config, size in GRIDS.items()}
 SPHERE = "model.foreground.field.init=sphere"
 PERF = ("perf/communication_share", "perf/scaling_efficiency_at_most")
 SMALL = [*TINY, "train.rays=64", "train.log_every=1", "device=cpu"]
@@ -49,6 +50,7 @@ def run_script(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[st
 @pytest.fixture(autouse=True)
 def quick_hulls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starts need not be good here."""
+    monkeypatch.setattr(shape_fit, "STEPS", 10)
     monkeypatch.setattr(shape_fit, "HULL_STEPS", 10)
     monkeypatch.setattr(shape_fit, "HULL_GRID", 16)
 
@@ -67,7 +69,7 @@ def trained(folder: Path, steps: int, *overrides: str, config: str = "neus_hash"
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_trains_two_steps(config: Path, tmp_path: Path) -> None:
-    run = trained(tmp_path, 2, "train.rays=16", *SMALLER.get(config.stem, []), config=config.stem)
+    run = trained(tmp_path, 2, "train.rays=16", "data.size=12", *SMALLER.get(config.stem, []), config=config.stem)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert run.step == 2 and len(losses) == 2 and all(torch.isfinite(torch.tensor(losses)))

@@ -16,21 +16,41 @@ from utils.pictures.images import turbo
 from utils.pictures.sheets import caption_strip
 
 
-def test_a_held_out_view_with_its_captions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """400 x 200 pixels are shown as 283 x 141: a rendering that is 0.1 too bright has 20 dB, depths are doubled."""
-    scene = SimpleNamespace(
-        images=[np.full((200, 400, 3), 51, np.uint8)],
-        names=["left/view_0"],
-        cameras=Cameras.make(np.eye(4)[None], [200.0, 200.0, 200.0, 100.0], [400, 200]),
+def scene_of(*grays: int, held_out: int) -> SimpleNamespace:
+    """Views of 400 x 200 pixels, which are shown as 283 x 141, each of one gray."""
+    count = len(grays)
+    return SimpleNamespace(
+        images=[np.full((200, 400, 3), gray, np.uint8) for gray in grays],
+        names=[f"left/view_{view}" for view in range(count)],
+        cameras=Cameras.make(np.eye(4)[None].repeat(count, 0), [200.0, 200.0, 200.0, 100.0], [400, 200]),
         world_from_scene=np.diag([2.0, 2.0, 2.0, 1.0]),
+        splits={"test": np.arange(held_out), "train": np.arange(held_out, count)},
     )
 
-    def rendered(model: Any, cameras: Cameras, view: int, *, photograph: bool) -> Frame:
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a model shows is a gray of 0.3, 1 to 3 away."""
+
+    def of(model: Any, cameras: Cameras, view: int, *, photograph: bool) -> Frame:
         assert photograph and cameras.size[view].tolist() == [283, 141]
         depth = torch.linspace(1.0, 3.0, 283).expand(141, 283)
         return Frame(torch.full((141, 283, 3), 0.3), depth, torch.ones(141, 283, 3), torch.ones(141, 283))
 
-    monkeypatch.setattr(validation, "render_image", rendered)
+    monkeypatch.setattr(validation, "render_image", of)
+
+
+def test_training_views_are_shown_as_held_out_ones_are(rendered: None) -> None:
+    """Three of five, evenly spread; a view that is not shown is black."""
+    scene = scene_of(0, 0, 0, 0, 51, 0, 26, 0, 102, held_out=4)
+    psnr = [-20 * np.log10(abs(0.3 - gray / 255)) for gray in (51, 26, 102)]
+    found = validation.training_psnr(cast(Any, None), cast(Any, scene), torch.device("cpu"))
+    assert found == pytest.approx(np.mean(psnr), abs=1e-4)
+
+
+def test_a_held_out_view_with_its_captions(rendered: None) -> None:
+    """A rendering that is 0.1 too bright has 20 dB, depths are doubled."""
+    scene = scene_of(51, held_out=1)
     picture, quality = validation.validate(cast(Any, None), cast(Any, scene), 0, torch.device("cpu"), step=500)
     assert quality == pytest.approx(20.0, abs=1e-4)
     assert picture.shape == (4 + 16 + 141 + 4, 5 * (283 + 4) + 4, 3)
