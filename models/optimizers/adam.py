@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from models.kernels.networks.optimizers import adam_step, lazy_adam_step
-from models.optimizers.base import MomentsConfig, found_inf_flag
+from models.optimizers.base import MomentsConfig, Uncompiled, found_inf_flag
 
 
 class AdamConfig(MomentsConfig):
@@ -26,7 +26,7 @@ class AdamConfig(MomentsConfig):
         return Adam(groups, lr=self.lr, lazy=self.lazy, **options)
 
 
-class Adam(torch.optim.Adam):
+class Adam(Uncompiled, torch.optim.Adam):
     """One pass over memory for each parameter; state as torch's. With `found_inf` above 0 a step changes nothing.
 
     Torch's fused step does not count the versions of what it changes; here it does, so that what was computed from a

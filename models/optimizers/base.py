@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import unwrap
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -125,7 +126,19 @@ def _nothing_of_the_run() -> dict[str, Any]:
     return {key: OptimizerConfig.model_fields[key].get_default(call_default_factory=True) for key in OF_THE_RUN}
 
 
-class UpdateRule(torch.optim.Optimizer):
+class Uncompiled(torch.optim.Optimizer):
+    """An optimizer whose methods torch does not keep from its compiler, which nothing here uses.
+
+    Torch does so at the first call, by an import that takes two seconds and 100 MB of every start.
+    """
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class UpdateRule(Uncompiled):
     """A rule that reads `found_inf` [] float on the device of its parameters: above 0 a step changes nothing.
 
     Any optimizer of torch is a rule too; on a GPU one without `found_inf` has the host wait for it at each step.

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.optimizers.base import OptimizerConfig
+from models.optimizers.base import OptimizerConfig, Uncompiled
 
 
-class Optimizers(torch.optim.Optimizer):
+class Optimizers(Uncompiled):
     """One rule per group of parameters, which share state, rates and `found_inf`; to others a single optimizer.
 
     A group has `base_lr`, the rate that its schedule and all other factors multiply. With one rule for all groups state
