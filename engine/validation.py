@@ -25,7 +25,7 @@ def handful(views: NDArray[np.int64], count: int = HANDFUL) -> list[int]:
 
 
 def training_psnr(model: Model, scene: Scene, device: torch.device) -> float:
-    """Mean PSNR of training views, dB, as many and shown as the held-out ones: what the PSNR of these is to be near to."""
+    """Mean PSNR of training views, dB, as many and shown as the held-out ones, whose PSNR should be near to it."""
     shown = handful(scene.splits["train"], len(handful(scene.splits["test"])))
     return sum(_shown(model, scene, view, device)[2] for view in shown) / len(shown)
 
