@@ -106,7 +106,7 @@ def test_rays_per_rank_where_that_is_asked_and_too_few_are_refused() -> None:
 def test_the_best_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Qualities as of a run that gets worse after its second validation; and one of every four steps stays."""
     qualities = iter([10.0, 12.0, 11.0, 9.0])
-    monkeypatch.setattr(Trainer, "_validate", lambda self, trained: next(qualities))
+    monkeypatch.setattr(Trainer, "_validate", lambda self: next(qualities))
     keys = ("train.keep_best=true", "train.keep_every=4", "train.keep_checkpoints=1", "train.checkpoint_every=2")
     run = trained(tmp_path, 12, SPHERE, "train.validations=4", *keys)
     folder = tmp_path / "checkpoints"

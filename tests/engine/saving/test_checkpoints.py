@@ -68,7 +68,7 @@ def test_training_goes_on_beside_slow_storage_and_the_checkpoint_is_of_its_step(
 def test_no_step_is_saved_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that are due, the best so far, and the last one of the run, at once or not."""
     steps, qualities = written(monkeypatch), iter([10.0, 11.0, 12.0, 13.0])
-    monkeypatch.setattr(Trainer, "_validate", lambda self, trained: next(qualities))
+    monkeypatch.setattr(Trainer, "_validate", lambda self: next(qualities))
     finished(opened(tmp_path, "train.steps=12", "train.validations=4", EVERY_4, "train.keep_best=true"))
     assert steps == [3, 4, 6, 8, 9, 12]
     assert (tmp_path / "checkpoints/best").read_text("utf-8") == "step_00000012\n"
