@@ -47,10 +47,14 @@ def place_cameras(poses: Poses, cameras: Cameras, trained: npt.NDArray[np.int64]
 
 
 def scene_of_training(scene: Scene, poses: Poses | None) -> Scene:
-    """The scene with held-out cameras brought to where training has moved the others; these move by the model."""
+    """The scene with held-out cameras brought to where training has moved the others; the model itself moves these."""
     if poses is None:
         return scene
-    return replace(scene, cameras=place_cameras(poses, scene.cameras, scene.splits["train"]).cameras)
+    given, trained = scene.cameras, scene.splits["train"]
+    placed = place_cameras(poses, given, trained).cameras
+    pose = placed.camera_to_world.clone()
+    pose[trained] = given.camera_to_world[trained]
+    return replace(scene, cameras=replace(placed, camera_to_world=pose))
 
 
 def placed_scene(scene: Scene, placed: Placed, cameras: Cameras) -> Scene:

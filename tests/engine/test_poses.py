@@ -13,7 +13,7 @@ import evaluate
 from dataio.alignment import fit_poses, pose_distances
 from dataio.batches import RayBatch
 from engine import build, experiment, resume
-from engine.poses import place_cameras
+from engine.poses import place_cameras, scene_of_training
 from engine.run import Run
 from models.losses.base import Step
 from models.model import Model
@@ -84,6 +84,10 @@ def test_a_run_learns_its_training_cameras_and_goes_on_as_if_unbroken(tmp_path: 
     assert bool((poses.correction[train].abs() > 1e-4).all()) and not poses.correction[test].any()
     group = [group for group in whole.optimizer.param_groups if group["base_lr"] == 0.007]
     assert len(group) == 1 and len(group[0]["params"]) == 1 and group[0]["params"][0] is poses.correction
+
+    shown = poses.refined(scene_of_training(whole.scene, poses).cameras)  # moved once, by the model
+    placed = place_cameras(poses, whole.scene.cameras, train).cameras
+    torch.testing.assert_close(shown.camera_to_world, placed.camera_to_world, atol=1e-6, rtol=0)
 
     settings = [*SMALL, "train.steps=4", *LEARNED]
     read = experiment.read_config(ROOT / "configs/neus_hash.yaml", settings)
