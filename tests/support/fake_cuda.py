@@ -344,8 +344,7 @@ def main(configs: list[str]) -> None:
         for name, changes in RECORDED.items():
             keys = [*([small] if name.endswith("hash") else []), *changes]
             given = [key for key in there if key != "train.rays=48" or "train.samples=4096" not in changes]
-            steps = 4 if name == "reduced/volsdf" else 12
-            found["recorded"][name] = recorded(f"configs/{name}.yaml", [*given, *keys], steps)
+            found["recorded"][name] = recorded(f"configs/{name}.yaml", [*given, *keys], 12)
     print(json.dumps(found))
 
 
