@@ -124,7 +124,7 @@ def test_a_training_goes_on_in_smaller_pieces(tmp_path: Path) -> None:
     code = (
         "import resource, train\nfrom utils import memory\nfrom utils.errors import run_script\n"
         "def limit():\n"
-        "    most = memory.sizes('/proc/self/status')['VmData'] + 160 * 2**20\n"
+        "    most = memory.sizes('/proc/self/status')['VmData'] + 150 * 2**20\n"
         "    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))\n"
         "memory.limit = limit\nrun_script(train.main, memory=train.SMALLER)"
     )

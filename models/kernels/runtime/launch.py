@@ -171,9 +171,18 @@ class Compiled:
     """
 
     def __init__(self, kernel: Any, inputs: Sequence[Any]) -> None:
-        """inputs: any that fit the kernel, for their types. Raises what Warp raises where they do not fit."""
+        """inputs: any that fit the kernel, for their types.
+
+        Raises what Warp raises where they do not fit, and MemoryError where no memory is left for the kernel's code.
+        """
         with _compiling:  # one thread compiles, the others wait
-            self.command = wp.launch(kernel, dim=1, inputs=inputs, device="cpu", record_cmd=True)
+            try:
+                self.command = wp.launch(kernel, dim=1, inputs=inputs, device="cpu", record_cmd=True)
+            except RuntimeError as error:
+                if "Failed to find forward kernel" not in str(error):
+                    raise
+                kernel.module.unload()  # it is in the file, but was not placed: the next launch reads the file again
+                raise MemoryError(f"no memory is left to load the kernel {kernel.key.lstrip('_')}") from error
         self.function = self.command.hooks.forward
         self.address = ctypes.cast(self.function, ctypes.c_void_p).value or 0
         fields = [(f"argument_{i}", type(value)) for i, value in enumerate(self.command.params[1:])]

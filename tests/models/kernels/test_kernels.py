@@ -50,3 +50,20 @@ def test_all_that_is_imported_is_loaded_at_once(monkeypatch: pytest.MonkeyPatch)
     assert set(names) <= set(loaded)
     assert loaded["models.kernels.networks.mlp"] == 128 and loaded["models.kernels.pixels.systematic"] == 512
     assert loaded["models.kernels.pixels.order"] is None
+
+
+def test_a_kernel_without_memory_for_its_code_is_an_error_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Warp says where its code could not be placed; the module is read anew at the next launch."""
+    kernel, out = next(own_kernels("models.kernels.pixels.order")), torch.zeros(1, dtype=torch.int64)
+    inputs = [launch.as_warp(torch.tensor([3])), 1, 0, launch.as_warp(out)]
+
+    def refused(*arguments: object, **options: object) -> None:
+        raise RuntimeError(f"Failed to find forward kernel '{kernel.key}' from module 'x' for device 'cpu'")
+
+    with monkeypatch.context() as within:
+        within.setattr(launch.wp, "launch", refused)
+        with pytest.raises(MemoryError, match="no memory is left to load the kernel order"):
+            launch.Compiled(kernel, [0, *inputs])
+    assert not kernel.module.execs
+    launch.Compiled(kernel, [0, *inputs]).call(1, [0, *inputs])()
+    assert out.tolist() == [0]  # the only place of one
