@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from dataio.scene import Scene
 from dataio.seen_points import SeenPoints
@@ -114,14 +111,6 @@ def rule_of(config: OptimizerConfig, name: str) -> OptimizerConfig:
     """What holds for the parameter of a name."""
     found = [part for part in config.parts if name.startswith(part)]
     return config.of_part(config.parts[max(found, key=len)] if found else None)
-
-
-def in_parallel(objective: Objective) -> DistributedDataParallel:
-    """The objective under DDP. Grids are the same on every rank by construction: no broadcast at each step."""
-    known = inspect.signature(DistributedDataParallel.__init__).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in torch 2.13
-    options: dict[str, Any] = {name: False}
-    return DistributedDataParallel(objective, **options)
 
 
 def renamed(name: str) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dataio.batches import PlannedBatch, RayBatch
+from engine.cluster.exchange import Exchange
 from engine.experiment import TrainConfig
 from engine.recording import Recording, settings
 from models.kernels.runtime.launch import set_own_threads
@@ -40,20 +40,19 @@ class Gradients:
     def __init__(
         self,
         objective: Objective,
-        module: Any,
         train: TrainConfig,
         *,
         rays: int,
         device: torch.device,
+        exchange: Exchange | None = None,
         warn: Callable[[str], None] = print,
     ) -> None:
-        """module: the objective, or what distributes it over ranks; those share out their rays themselves.
+        """rays: of a batch. exchange: makes the gradient that of all ranks, which share out their rays themselves.
 
-        rays: of a batch. warn: called with a line when micro-batches become smaller, and with why steps are not
-        recorded.
+        warn: called with a line when micro-batches become smaller, and with why steps are not recorded.
         """
         self.warn, self.train, self.area = warn, train, train.patch_area
-        self.objective, self.module, self.device = objective, module, device
+        self.objective, self.exchange, self.device = objective, exchange, device
         self.mixed = train.precision == "mixed"
         threads = torch.get_num_threads()
         # Beside networks that are one kernel, torch's operations are too short to be shared among threads.
@@ -67,7 +66,7 @@ class Gradients:
         self.resize(rays)
         self.generators: list[torch.Generator] = []  # of the micro-batches
         self.recording: Recording[RayBatch | PlannedBatch, Report] | None = None
-        if train.cuda_graph and device.type == "cuda" and module is objective:
+        if train.cuda_graph and device.type == "cuda" and exchange is None:
             modules, parameters = list(objective.modules()), objective.parameters()
             self.recording = Recording(
                 self._of, key=lambda: (self.rays, settings(modules)), parameters=parameters, warn=warn
@@ -97,8 +96,8 @@ class Gradients:
 
     def _at_once(self, rays: int) -> int:
         """How many micro-batches of a batch are rendered at once."""
-        # Mixed precision switches the products of the whole process to and fro.
-        if self.device.type != "cpu" or self.module is not self.objective or self.mixed:
+        # Mixed precision switches the products of the whole process to and fro; losses ask other ranks in their order.
+        if self.device.type != "cpu" or self.exchange is not None or self.mixed:
             return 1
         return min(self.all_threads, -(-rays // (self.train.micro_batch or rays)))
 
@@ -111,9 +110,10 @@ class Gradients:
             self._seed(-(-len(batch) // self.rays))
             try:
                 with threads_of_torch(max(self.torch_threads // self.threads, 1)):
-                    return self._of(batch) if self.recording is None else self.recording(batch, self.generators)
+                    report = self._of(batch) if self.recording is None else self.recording(batch, self.generators)
+                break
             except (MemoryError, RuntimeError) as error:
-                shared = self.module is not self.objective
+                shared = self.exchange is not None
                 if not out_of_memory(error) or shared or self.rays <= max(self.area, SMALLEST_MICRO_BATCH):
                     raise
             gc.collect()  # threads' errors hold on to what they were about
@@ -122,6 +122,9 @@ class Gradients:
             before, self.rays = self.rays, max(self.rays // 2 // self.area, 1) * self.area
             self.fitting = self.rays
             self.warn(f"{before} rays do not fit into memory: going on with train.micro_batch={self.rays}")
+        if self.exchange is not None:
+            self.exchange()
+        return report
 
     def _seed(self, micro_batches: int) -> None:
         """Seed the micro-batches' streams of random numbers, as functions of torch's seed."""
@@ -139,13 +142,12 @@ class Gradients:
         return Report.merged(run(micro_batches), [micro_batch.share for micro_batch in micro_batches])
 
     def _in_turn(self, micro_batches: list[RayBatch]) -> list[Report]:
-        reports, alone = [], self.module is self.objective
-        for i, (micro_batch, generator) in enumerate(zip(micro_batches, self.generators, strict=True)):
-            with nullcontext() if alone or i == len(micro_batches) - 1 else self.module.no_sync():
-                with random_stream(generator):
-                    report: Report = self.module(micro_batch)
-                with fast_products(self.device.type) if self.mixed else nullcontext():
-                    (micro_batch.share * report.loss).backward()
+        reports = []
+        for micro_batch, generator in zip(micro_batches, self.generators, strict=True):
+            with random_stream(generator):
+                report: Report = self.objective(micro_batch)
+            with fast_products(self.device.type) if self.mixed else nullcontext():
+                (micro_batch.share * report.loss).backward()
             reports.append(replace(report, loss=report.loss.detach()))
         return reports
 

@@ -14,8 +14,9 @@ import torch
 
 from dataio.batches import PixelSampler
 from dataio.scene import Scene
-from engine.build import build_objective, build_optimizer, in_parallel
+from engine.build import build_objective, build_optimizer
 from engine.cluster.agreement import check_agreement
+from engine.cluster.exchange import Exchange
 from engine.cluster.faults import Faults
 from engine.cluster.performance import Communication, gpu_load, summary, words
 from engine.cluster.ray_count import RayCount
@@ -92,18 +93,18 @@ class Trainer:
 
     def start(self) -> None:
         """Open the logs and the clocks; after a checkpoint was loaded, if there is one."""
-        module = in_parallel(self.objective) if self.ranks.world > 1 else self.objective
+        exchange = Exchange(self.objective) if self.ranks.world > 1 else None
         self.faults = Faults(self.config.debug.faults, self.folder, self.ranks.rank)
         self.writer = self._open_writer(self.step or None)
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
         self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
         train, rays, device = self.config.train, self.ray_count.share.own, self.ranks.device
-        self.gradients = Gradients(self.objective, module, train, rays=rays, device=device, warn=self._say)
+        self.gradients = Gradients(self.objective, train, rays=rays, device=device, exchange=exchange, warn=self._say)
         self.saving = Saving(self.config.train, self.folder, self.ranks, self._say)
         self.begun_at, self.taken_before = self.step, self.ray_count.taken
         self.remote = Remote(self.folder)
-        self.communication = Communication(module) if self.ranks.world > 1 else None
+        self.communication = Communication(exchange) if exchange else None
         self.notes: list[str] = []  # beside the speed on the screen
 
     def _open_writer(self, after: int | None) -> MetricsWriter:

@@ -1,4 +1,4 @@
-"""Model and weighted losses in one module: the thing that DDP wraps, so that every gradient is taken inside it."""
+"""Model and weighted losses in one module: what a step evaluates, and whose parameters ranks exchange gradients of."""
 
 from __future__ import annotations
 

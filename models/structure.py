@@ -1,7 +1,7 @@
 """Structure that changes during training: who is asked, and what is to be forgotten then.
 
 Capacity is fixed for a run and the layout varies: tables have their final number of rows from the start, so that the
-optimizer's groups, DDP and checkpoints never change shape.
+optimizer's groups, what ranks exchange and checkpoints never change shape.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -105,8 +105,8 @@ def choose_device(name: str, local_rank: int = 0, world: int = 1) -> torch.devic
 def cleanup() -> None:
     """Leave the process group, if there is one; the process is then to end without Python's own clearing up.
 
-    DistributedDataParallel keeps the threads of gloo alive. One that lets go of a tensor while Python clears up aborts
-    the process, one run in fifty on a busy machine (github.com/pytorch/pytorch/pull/179291).
+    Threads of gloo may live on: one that lets go of a tensor while Python clears up aborts the process, one run in
+    fifty on a busy machine (github.com/pytorch/pytorch/pull/179291).
     """
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -159,6 +159,25 @@ def sum_across_ranks(tensor: Tensor) -> Tensor:
         with _clocked():
             dist.all_reduce(total)
     return total
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace float tensors [*N], contiguous and of the same shapes on each rank, by their means over all ranks."""
+    if is_parallel():
+        for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+            work.wait()
+        torch._foreach_div_(list(tensors), dist.get_world_size())
+
+
+def take_from_main(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors [*N] of the same shapes and types on each rank by those of rank 0."""
+    if is_parallel():
+        with _clocked():
+            for tensor in tensors:
+                whole = tensor.contiguous()
+                dist.broadcast(whole.view(torch.uint8) if whole.dtype == torch.bool else whole, src=0)
+                if whole is not tensor:
+                    tensor.copy_(whole)
 
 
 def max_across_ranks(tensor: Tensor) -> Tensor:

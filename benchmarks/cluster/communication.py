@@ -21,8 +21,7 @@ EXAMPLE = """examples:
   python -m torch.distributed.run --standalone --nproc-per-node=2 -m benchmarks.cluster.communication
   python -m benchmarks.cluster.communication --config configs/nerf_hash.yaml train.rays=512
 
-Steps of the first rank: as trained, without the exchange of gradients, and as trained with gradients
-in half precision on their way. train.rays are those of all ranks."""
+Steps of the first rank: as trained, and without the exchange of gradients. train.rays are those of all ranks."""
 # Bytes per second and seconds per message between GPUs, for the model: rates that all-reduce is known to reach.
 LINKS = {"NVLink": (200e9, 10e-6), "PCIe 4": (20e9, 15e-6), "100 Gb/s network": (10e9, 30e-6)}
 
@@ -64,9 +63,6 @@ def measure(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
 
 
 def _measure(run: Trainer, steps: int) -> dict[str, Any]:
-    import torch
-    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
-
     _timed(run, 4)
     with counted() as exchange:
         run.step_once()
@@ -75,35 +71,25 @@ def _measure(run: Trainer, steps: int) -> dict[str, Any]:
     rows = [float(slope.ne(0).any(1).float().mean()) for slope in slopes if slope.dim() == 2 and len(slope) > 10_000]
     found = {"gradients": gradients, "rows": max(rows, default=1.0), "exchange": exchange, "step": _timed(run, steps)}
     if run.ranks.world > 1:
-        module = run.gradients.module
         with _without_exchange(run):
             found["alone"] = _timed(run, steps)
-        hook = default_hooks.fp16_compress_hook if run.ranks.device.type == "cpu" else default_hooks.bf16_compress_hook
-        module.register_comm_hook(torch.distributed.group.WORLD, hook)
-        found["half"] = _timed(run, steps)
     return found
 
 
 @contextmanager
 def _without_exchange(run: Trainer) -> Iterator[None]:
     """Each rank keeps its own gradients, as no run should; what ranks agree upon otherwise stays."""
-    module, inner = run.gradients.module, run.gradients._in_turn
-
-    def in_turn(micro_batches: Any) -> Any:
-        with module.no_sync():
-            return inner(micro_batches)
-
-    usual, run.gradients._in_turn = run.config, in_turn  # type: ignore[method-assign]
+    usual, exchange, run.gradients.exchange = run.config, run.gradients.exchange, None
     run.config = usual.model_copy(update={"distributed": usual.distributed.model_copy(update={"check_every": 0})})
     try:
         yield
     finally:
-        run.gradients._in_turn, run.config = inner, usual  # type: ignore[method-assign]
+        run.gradients.exchange, run.config = exchange, usual
 
 
 @contextmanager
 def counted() -> Iterator[Exchange]:
-    """Within, all-reduces that are called from Python are counted; those of DDP's buckets are not."""
+    """Within, all-reduces are counted."""
     import torch.distributed as dist
 
     exchange, usual = Exchange(), dist.all_reduce
@@ -136,24 +122,26 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     exchange, megabytes = found["exchange"], found["gradients"] / 1e6
     yield f"{found['config']}: {found['world']} ranks, {found['rays']} rays on the first"
     yield f"  gradients {megabytes:.2f} MB per step, rows of tables that are not zero {found['rows']:.0%}"
-    yield f"  beside them {exchange.calls} all-reduces of {exchange.size} bytes in all"
-    for name in ("step", "alone", "half"):
+    yield f"  {exchange.calls} all-reduces of {exchange.size} bytes in all"
+    for name in ("step", "alone"):
         if name in found:
             wall, cpu = found[name]
             yield f"  {name:6s} {1000 * wall:7.1f} ms wall {1000 * cpu:7.1f} ms CPU"
     for link, (rate, latency) in LINKS.items():
         for ranks in (8, 64):
-            seconds = seconds_of_exchange(found["gradients"], exchange.calls, ranks, rate, latency)
+            seconds = seconds_of_exchange(
+                max(exchange.size, found["gradients"]), max(exchange.calls, 1), ranks, rate, latency
+            )
             least = 9000 * seconds  # ms, of which the exchange is then a tenth of the whole
             yield f"  model: {ranks:2d} GPUs, {link}: {1000 * seconds:.2f} ms; 0.9 from {least:.1f} ms per step on"
 
 
 def seconds_of_exchange(size: int, calls: int, ranks: int, rate: float, latency: float) -> float:
-    """Seconds that a step waits for the all-reduce of `size` bytes and of `calls` small ones, none of it overlapped.
+    """Seconds that a step waits for `calls` all-reduces of `size` bytes in all, none of it overlapped.
 
     rate: bytes per second of a link; latency: seconds per message. Bytes go around a ring, messages up and down a tree.
     """
-    messages = 2 * max((ranks - 1).bit_length(), 1) * (calls + 1)
+    messages = 2 * max((ranks - 1).bit_length(), 1) * calls
     return 2 * (ranks - 1) / ranks * size / rate + messages * latency
 
 

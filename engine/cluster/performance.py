@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from engine.cluster.exchange import Exchange
 from utils import distributed
 from utils.machine import machine
 from utils.memory import peak_memory_mb
 
-LOOK_EVERY = 16  # steps between two looks at torch's clocks, which on a GPU wait for it
+LOOK_EVERY = 16  # steps between two looks at the clock of an exchange, which on a GPU wait for it
 COMMUNICATION, SCALING = "perf/communication_share", "perf/scaling_efficiency_at_most"
 MEMORY, UTILIZATION = "perf/gpu_memory_mb", "perf/gpu_utilization"
 
@@ -23,16 +24,12 @@ MEMORY, UTILIZATION = "perf/gpu_memory_mb", "perf/gpu_utilization"
 class Communication:
     """The share of the steps' time in which ranks exchange numbers or wait for one another, and compute nothing.
 
-    The exchange of gradients is timed by DistributedDataParallel itself; of it counts what the backward pass does not
-    overlap. Other collectives are timed by the host, which with NCCL does not see their end: they are a few numbers.
+    The exchange of gradients is timed on the device, now and then. Other collectives are timed by the host, which with
+    NCCL does not see their end: they are a few numbers.
     """
 
-    def __init__(self, module: Any) -> None:
-        """module: a DistributedDataParallel, or anything else, of which nothing is known then."""
-        # Private names of torch: where a version lacks them, nothing is said.
-        self._timed = getattr(module, "_get_ddp_logging_data", None)
-        with suppress(AttributeError):
-            module._set_ddp_runtime_logging_sample_rate(LOOK_EVERY)
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
         self._begin()
 
     def _begin(self) -> None:
@@ -42,14 +39,14 @@ class Communication:
     def after_step(self) -> None:
         """Count a step, and look now and then how long its gradients took."""
         self._steps += 1
-        if self._timed is not None and self._steps % LOOK_EVERY == 1:
-            self._exchanges.append(exposed(self._timed()))
+        if self._steps % LOOK_EVERY == 1:
+            self._exchanges.append(self._exchange.seconds())
 
     def read(self) -> dict[str, float]:
         """The share since the last call, as mean over all ranks, and the bound that follows; all ranks together.
 
         N ranks are at most 1 - share times N as quick as one process that has all the rays: they compute in the rest of
-        the time only, and no quicker than it. Empty where nothing is known.
+        the time only, and no quicker than it. Empty before the first step.
         """
         if not self._exchanges:
             return {}
@@ -58,12 +55,6 @@ class Communication:
         share = distributed.mean_of_ranks(min(waited / seconds, 1.0))
         self._begin()
         return {COMMUNICATION: share, SCALING: 1 - share}
-
-
-def exposed(times: Mapping[str, Any]) -> float:
-    """Seconds of the last timed step in which gradients were exchanged and no others computed; of torch's record."""
-    whole, overlap = (times.get(f"backward_{part}_time", 0) for part in ("comm", "compute_comm_overlap"))
-    return max(whole - overlap, 0) / 1e9
 
 
 def gpu_load(device: torch.device) -> dict[str, float]:

@@ -85,7 +85,7 @@ def test_how_threads_are_used(train: dict[str, object], network: str, threads: i
     config = MlpConfig.model_validate({"layers": 1, "width": width, "activation": activation})
     objective = Objective(Mlp(3, 1, config), {})  # type: ignore[arg-type]
     read = TrainConfig.model_validate(train)
-    gradients = Gradients(objective, objective, read, rays=read.first_rays, device=CPU)
+    gradients = Gradients(objective, read, rays=read.first_rays, device=CPU)
     assert (gradients.threads, gradients.torch_threads) == (threads, of_torch) and torch.get_num_threads() == 2
     gradients.close()
 

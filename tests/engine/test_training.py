@@ -15,6 +15,7 @@ import torch
 from dataio import scene as scene_module
 from dataio.batches import RayBatch
 from engine import build, experiment, resume, trainer
+from engine.cluster.exchange import Exchange
 from engine.run import Run
 from engine.step_guard import NumbersError
 from models.fields import shape_fit
@@ -168,15 +169,17 @@ run_script(lambda: gradients_of_a_share({out!r}, {config!r}))
 
 
 def gradients_of_a_share(out: str, config: str) -> None:
-    """One rank: its half of one batch through DDP; rank 0 writes the averaged gradients."""
+    """One rank: its half of one batch; rank 0 writes the averaged gradients."""
     ranks = distributed.setup("cpu")
     objective, whole = objective_and_batch(config)
-    module = build.in_parallel(objective) if ranks.world > 1 else objective
+    exchange = Exchange(objective) if ranks.world > 1 else None
     share = len(whole.rays) // ranks.world
     mine = slice(ranks.rank * share, (ranks.rank + 1) * share)
     assert whole.mask is not None
     batch = RayBatch(whole.rays[mine], whole.color[mine], whole.mask[mine], None, None)
-    module(batch).loss.backward()
+    objective(batch).loss.backward()
+    if exchange:
+        exchange()
     if ranks.is_main:
         grads = {name: p.grad for name, p in objective.named_parameters()}
         torch.save(grads, out)

@@ -9,31 +9,21 @@ import pytest
 import torch
 
 from engine.cluster import performance
-from engine.cluster.performance import COMMUNICATION, SCALING, Communication, exposed, gpu_load, words
+from engine.cluster.performance import COMMUNICATION, SCALING, Communication, gpu_load, words
 from tests.engine.test_training import SPHERE, log_of, trained
 from utils import distributed
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def test_what_the_backward_pass_overlaps_is_no_loss() -> None:
-    """Nanoseconds, as torch's record has them; of another torch perhaps nothing."""
-    assert exposed({"backward_comm_time": 5_000_000, "backward_compute_comm_overlap_time": 3_000_000}) == 2e-3
-    assert exposed({"backward_comm_time": 1_000, "backward_compute_comm_overlap_time": 3_000}) == 0.0
-    assert exposed({}) == 0.0
-
-
 def test_the_share_is_that_of_the_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """40 steps of 10 ms: gradients take 2 ms of each that nothing overlaps, other collectives 1 ms: 30 %."""
-    now, waited, rates = [100.0], [7.0], list[int]()
+    """40 steps of 10 ms: gradients take 2 ms of each, other collectives 1 ms: 30 %."""
+    now, waited = [100.0], [7.0]
     monkeypatch.setattr(performance.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(distributed, "seconds_in_collectives", lambda: waited[0])
-    times = {"backward_comm_time": 6_000_000, "backward_compute_comm_overlap_time": 4_000_000}
-    module: Any = SimpleNamespace(
-        _get_ddp_logging_data=lambda: times, _set_ddp_runtime_logging_sample_rate=rates.append
-    )
-    communication = Communication(module)
-    assert rates == [performance.LOOK_EVERY] and communication.read() == {}
+    exchange: Any = SimpleNamespace(seconds=lambda: 2e-3)
+    communication = Communication(exchange)
+    assert communication.read() == {}
     for _ in range(2):  # the second time from where the first ended
         for _ in range(40):
             communication.after_step()
@@ -41,12 +31,6 @@ def test_the_share_is_that_of_the_clocks(monkeypatch: pytest.MonkeyPatch) -> Non
         found = communication.read()
         assert found == {COMMUNICATION: pytest.approx(0.3), SCALING: pytest.approx(0.7)}
     assert words(found) == ["communication 30%, scaling at most 70%"]
-
-
-def test_a_torch_without_these_clocks_says_nothing() -> None:
-    communication = Communication(object())
-    communication.after_step()
-    assert communication.read() == {} and words({}) == []
 
 
 def test_collectives_of_one_process_take_no_time() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from dataio.batches import PixelSampler, RayBatch
 from engine import build, experiment
+from engine.cluster.exchange import Exchange
 from engine.cluster.shares import share_of
 from models.objective import Objective
 from tests.engine.test_distributed import free_port
@@ -35,8 +36,10 @@ def write_gradients(out: str, configs: list[str]) -> None:
     ranks, found = distributed.setup("cpu"), {}
     for config in configs:
         objective, batch = objective_and_batch(config, ranks)
-        module = build.in_parallel(objective) if ranks.world > 1 else objective
-        module(batch).loss.backward()
+        exchange = Exchange(objective) if ranks.world > 1 else None
+        objective(batch).loss.backward()
+        if exchange:
+            exchange()
         found[config] = {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
     if ranks.is_main:
         torch.save(found, out)

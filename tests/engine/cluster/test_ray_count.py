@@ -223,7 +223,7 @@ def test_micro_batches_threads_and_capacities_follow() -> None:
     torch.set_num_threads(2)
     network = Mlp(3, 1, MlpConfig.model_validate({"layers": 1, "width": 64, "activation": "relu"}))
     objective, train = Objective(network, {}), of_samples(4096, "train.micro_batch=32").train  # type: ignore[arg-type]
-    gradients = Gradients(objective, objective, train, rays=16, device=CPU)
+    gradients = Gradients(objective, train, rays=16, device=CPU)
     assert (gradients.rays, gradients.threads, gradients.pool) == (16, 1, None)
     assert gradients.resize(512) == 2 and (gradients.rays, gradients.threads) == (32, 2)
     assert gradients.pool is not None and gradients.most_at_once(512) == 64
