@@ -65,7 +65,7 @@ def _warnings(
 ) -> Iterator[str]:
     about = DataFacts(
         masks="mask" in quantities,
-        background=config.model.background is not None,
+        background=config.model.background is not None or config.model.backdrop is not None,
         one_sided=lambda: scene is not None and one_side(scene()) is not None,
         suited=lambda: "configs/neus_hash_open.yaml" if scene is None else suited(scene(), quantities),
     )

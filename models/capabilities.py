@@ -82,7 +82,7 @@ class DataFacts:
     """
 
     masks: bool
-    background: bool
+    background: bool  # or a backdrop
     one_sided: Callable[[], bool]
     suited: Callable[[], str]
 

@@ -100,6 +100,12 @@ def test_a_check_warns_as_training_does(tmp_path, capsys, monkeypatch, kind, con
     assert all(f"warning: {line}\n" in said for line in later)
 
 
+def test_what_a_backdrop_explains_needs_no_mask(tmp_path):
+    made_data.write(tmp_path / "transforms.json", made_data.transforms(tmp_path))
+    read = read_config(ROOT / "configs/neus_hash_turntable.yaml", [f"data.path={tmp_path}"])
+    assert not list(suits.warnings_before(read, read.data.inspect()))
+
+
 def test_a_check_of_raw_photographs_warns_too(tmp_path, monkeypatch):
     monkeypatch.setattr(photos, "need_pycolmap", lambda: None)
     for kind, mode in (("jpg", "RGB"), ("png", "RGBA")):
