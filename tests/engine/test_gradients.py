@@ -118,8 +118,12 @@ NO_ROOM = {
 }
 
 
+SLOW = pytest.mark.slow
+MANY_ROOMS = [pytest.param(room, whose, marks=SLOW) for room in range(18, 63, 3) for whose in ("a GPU's", "the host's")]
+
+
 @pytest.mark.parametrize(
-    "room, whose", [*((room, "a GPU's") for room in (5, 17, 40, 64)), (17, "the host's"), (17, "Python's")]
+    "room, whose", [*((room, "a GPU's") for room in (5, 17, 40, 64)), (17, "the host's"), (17, "Python's"), *MANY_ROOMS]
 )
 @pytest.mark.parametrize("threads", [1, 2])
 def test_parts_that_do_not_fit_are_halved(

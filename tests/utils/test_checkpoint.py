@@ -131,14 +131,16 @@ def test_only_plain_values_are_taken(tmp_path: Path, value: object) -> None:
 # --- damage -------------------------------------------------------------------------------------------------
 
 
-def test_every_flipped_bit_and_cut_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flips", [250, pytest.param(5000, marks=pytest.mark.slow)])
+def test_every_flipped_bit_and_cut_is_found(tmp_path: Path, flips: int) -> None:
+    """So many of each of two files, and a fifth as many cuts."""
     path = save(tmp_path, 1, size=100)
     generator = random.Random(0)
     for name in ("manifest.json", "state.pt"):
         good = (path / name).read_bytes()
-        flips = [(generator.randrange(len(good)), 1 << generator.randrange(8)) for _ in range(250)]
-        damaged = [good[:i] + bytes([good[i] ^ bit]) + good[i + 1 :] for i, bit in flips]
-        damaged += [good[: generator.randrange(len(good))] for _ in range(50)] + [b"", good + b"\n"]
+        drawn = [(generator.randrange(len(good)), 1 << generator.randrange(8)) for _ in range(flips)]
+        damaged = [good[:i] + bytes([good[i] ^ bit]) + good[i + 1 :] for i, bit in drawn]
+        damaged += [good[: generator.randrange(len(good))] for _ in range(flips // 5)] + [b"", good + b"\n"]
         for content in damaged:
             (path / name).write_bytes(content)
             with pytest.raises(InputError):
@@ -268,9 +270,10 @@ def test_a_kill_at_a_fail_point_loses_at_most_one(tmp_path: Path, point: str, ti
         save(tmp_path, step)
 
 
-def test_a_kill_at_any_moment_loses_at_most_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [12, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_kill_at_any_moment_loses_at_most_one(tmp_path: Path, kills: int) -> None:
     generator = random.Random(0)
-    for trial in range(12):
+    for trial in range(kills):
         folder = tmp_path / str(trial)
         save(folder, 0, size=100_000)
         reading, writing = os.pipe()
@@ -288,9 +291,13 @@ def test_a_kill_at_any_moment_loses_at_most_one(tmp_path: Path) -> None:
         with os.fdopen(reading, "rb") as pipe:
             done = len(pipe.read())
         check_recovery(folder, done, done + 1)
+        shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("limit", [0, 100, 5_000, 30_000])
+DRAWN = [pytest.param(random.Random(seed).randrange(3_900_000), marks=pytest.mark.slow) for seed in range(100)]
+
+
+@pytest.mark.parametrize("limit", [0, 100, 5_000, 30_000, *DRAWN])
 def test_a_full_disk_is_said_and_harms_nothing(tmp_path: Path, limit: int) -> None:
     folder = tmp_path / "checkpoints"
     save(folder, 1)
