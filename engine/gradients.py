@@ -34,7 +34,7 @@ class Gradients:
     order, and the random numbers of a micro-batch are a function of the seed and its index, so that the order of
     threads changes nothing. A single micro-batch is shared kernel by kernel (`models.kernels.runtime.thread_pool`). A
     step that does not fit into memory is repeated in micro-batches of half the size, and so are those after it. On
-    one GPU steps without host synchronization are recorded and replayed: a report is then valid until the next step.
+    a GPU steps without host synchronization are recorded and replayed: a report is then valid until the next step.
     """
 
     def __init__(
@@ -66,13 +66,17 @@ class Gradients:
         self.resize(rays)
         self.generators: list[torch.Generator] = []  # of the micro-batches
         self.recording: Recording[RayBatch | PlannedBatch, Report] | None = None
-        if train.cuda_graph and device.type == "cuda" and exchange is None:
-            modules, parameters = list(objective.modules()), objective.parameters()
+        if train.cuda_graph and device.type == "cuda":
+            modules = list(objective.modules())
+            # Between evaluation and backward pass ranks exchange counts, which is not recorded.
+            parts = [self._of] if exchange is None else [self._evaluated, self._with_gradient]
             self.recording = Recording(
-                self._of, key=lambda: (self.rays, settings(modules)), parameters=parameters, warn=warn
+                *parts,
+                between=objective.share_counts,
+                key=lambda: (self.rays, settings(modules)),
+                parameters=objective.parameters(),
+                warn=warn,
             )
-        elif train.cuda_graph and device.type == "cuda":
-            warn("steps are not recorded as a CUDA graph: those of several ranks are not yet")
 
     def resize(self, rays: int) -> float:
         """Take batches of so many rays from here on; how many times the rays of before a micro-batch has then."""
@@ -110,7 +114,8 @@ class Gradients:
             self._seed(-(-len(batch) // self.rays))
             try:
                 with threads_of_torch(max(self.torch_threads // self.threads, 1)):
-                    report = self._of(batch) if self.recording is None else self.recording(batch, self.generators)
+                    recording = self._recording_of(batch)
+                    report = self._of(batch) if recording is None else recording(batch, self.generators)
                 break
             except (MemoryError, RuntimeError) as error:
                 shared = self.exchange is not None
@@ -125,6 +130,10 @@ class Gradients:
         if self.exchange is not None:
             self.exchange()
         return report
+
+    def _recording_of(self, batch: RayBatch | PlannedBatch) -> Recording[RayBatch | PlannedBatch, Report] | None:
+        """Several ranks record steps of one micro-batch only: counts are exchanged after each."""
+        return self.recording if self.exchange is None or len(batch) <= self.rays else None
 
     def _seed(self, micro_batches: int) -> None:
         """Seed the micro-batches' streams of random numbers, as functions of torch's seed."""
@@ -146,10 +155,21 @@ class Gradients:
         for micro_batch, generator in zip(micro_batches, self.generators, strict=True):
             with random_stream(generator):
                 report: Report = self.objective(micro_batch)
-            with fast_products(self.device.type) if self.mixed else nullcontext():
-                (micro_batch.share * report.loss).backward()
-            reports.append(replace(report, loss=report.loss.detach()))
+            self.objective.share_counts()
+            reports.append(self._with_gradient(report, micro_batch.share))
         return reports
+
+    def _evaluated(self, given: RayBatch | PlannedBatch) -> Report:
+        """A whole batch, with its graph."""
+        self.objective.zero_grad()
+        with random_stream(self.generators[0]):
+            report: Report = self.objective(given if isinstance(given, RayBatch) else given.gathered())
+        return report
+
+    def _with_gradient(self, report: Report, share: float = 1.0) -> Report:
+        with fast_products(self.device.type) if self.mixed else nullcontext():
+            (share * report.loss).backward()
+        return replace(report, loss=report.loss.detach())
 
     def _together(self, micro_batches: list[RayBatch]) -> list[Report]:
         assert self.pool is not None

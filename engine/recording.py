@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -30,32 +30,40 @@ class Recording(Generic[InputT, ResultT]):
     The first call with a new key does the work as ever; the second one too, to see whether it waits for the GPU, which
     no recording can; the third records it. Work that waits, or cannot be recorded, is done as ever while the key is the
     same.
+
+    The work may have a second part, then(result of the first), which becomes a graph of its own, so that what no
+    recording can hold may happen between the two: ranks that exchange numbers, once a call whatever becomes of it.
     """
 
     def __init__(
         self,
         work: Callable[[InputT], ResultT],
+        then: Callable[[ResultT], ResultT] | None = None,
         *,
+        between: Callable[[], None] = lambda: None,
         key: Callable[[], Hashable],
         parameters: Iterable[nn.Parameter],
         warn: Callable[[str], None],
     ) -> None:
         """work: of an input, a tensor or a dataclass or mapping of such; gradients are those of `parameters`.
 
-        key: what else the work depends on and a replay would not see. warn: called with why work is not recorded, once
-        for each reason that lasts.
+        between: called once, when work is done and then is not. key: what else the work depends on and a replay would
+        not see. warn: called with why work is not recorded, once for each reason that lasts.
         """
-        self.work, self.key, self.parameters, self.warn = work, key, list(parameters), warn
+        self.work, self.then, self.between = work, then, between
+        self.key, self.parameters, self.warn = key, list(parameters), warn
         self.said: set[str] = set()  # reasons
         self.eager = 0  # calls since the last replay
         self.known: Hashable = None
         self.calls = 0  # with the known key
+        self.met = False  # between the parts, in this call
         self.refused: str | None = None  # why this key's work is not recorded
         self.stream: Any = None
         self._forget()
 
     def _forget(self) -> None:
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.second: torch.cuda.CUDAGraph | None = None  # of the second part
         self.given: list[Tensor] = []
         self.gradients: list[Tensor | None] = []
         self.result: ResultT | None = None
@@ -65,6 +73,7 @@ class Recording(Generic[InputT, ResultT]):
 
         Raises the error of memory where that does not suffice: then who called takes smaller micro-batches.
         """
+        self.met = False
         key = (self.key(), shapes(given), len(generators))
         if key != self.known:
             self._forget()
@@ -72,7 +81,7 @@ class Recording(Generic[InputT, ResultT]):
         self.calls += 1
         if self.calls == 1 or self.refused:
             self._tell()
-            return self.work(given)
+            return self._done(given)
         try:
             if self.calls == 2:
                 return self._rehearsed(given)
@@ -82,8 +91,22 @@ class Recording(Generic[InputT, ResultT]):
             self._forget()
             generators[:] = map(_renewed, generators)
             self._refuse(error)
-            return self.work(given)
+            return self._done(given)
         return self._replayed(given)
+
+    def _done(self, given: InputT) -> ResultT:
+        """As ever."""
+        result = self.work(given)
+        if self.then is not None:
+            self._meet()
+            result = self.then(result)
+        return result
+
+    def _meet(self) -> None:
+        """What is between the parts; work that is done again, after a recording failed, would be the same then."""
+        if not self.met:
+            self.met = True
+            self.between()
 
     def _refuse(self, error: RuntimeError) -> None:
         """Do without recordings while the key is the same; raises an error of memory again."""
@@ -104,31 +127,45 @@ class Recording(Generic[InputT, ResultT]):
     def _rehearsed(self, given: InputT) -> ResultT:
         """As ever, but in a stream of its own; raises RuntimeError where the host would wait for the GPU."""
         self.stream = self.stream or torch.cuda.Stream()
-        current, mode = torch.cuda.current_stream(), torch.cuda.get_sync_debug_mode()
+        current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
-        torch.cuda.set_sync_debug_mode("error")
         try:
             with torch.cuda.stream(self.stream):
-                return self.work(given)
+                with waits_refused():
+                    result = self.work(given)
+                if self.then is not None:
+                    self._meet()
+                    with waits_refused():
+                        result = self.then(result)
+                return result
         finally:
-            torch.cuda.set_sync_debug_mode(mode)
             current.wait_stream(self.stream)
 
     def _record(self, given: InputT, generators: list[torch.Generator]) -> None:
-        own = copied(given)
-        graph = torch.cuda.CUDAGraph()
+        own, pool = copied(given), torch.cuda.graph_pool_handle()
+        graph = self._captured(lambda: self.work(own), pool, generators)
+        if self.then is not None:
+            first, then = self.result, self.then
+            assert first is not None
+            self.second = self._captured(lambda: then(first), pool, [])
+        self.graph, self.given = graph, tensors(own)
+        self.gradients = [parameter.grad for parameter in self.parameters]
+
+    def _captured(
+        self, part: Callable[[], ResultT], pool: Any, generators: list[torch.Generator]
+    ) -> torch.cuda.CUDAGraph:
+        """The graph of a part of the work, whose result is there from its first replay on."""
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         for generator in generators:
             graph.register_generator_state(generator)
-        pool, before = torch.cuda.graph_pool_handle(), torch.cuda.current_stream()
         try:
             # Other threads may go on: the one that gathers pixels asks for memory that is pinned.
             with torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"):
-                self.result = self.work(own)
+                self.result = part()
         except BaseException:
             _abandon(pool, before)
             raise
-        self.graph, self.given = graph, tensors(own)
-        self.gradients = [parameter.grad for parameter in self.parameters]
+        return graph
 
     def _replayed(self, given: InputT) -> ResultT:
         assert self.graph is not None and self.result is not None
@@ -137,8 +174,22 @@ class Recording(Generic[InputT, ResultT]):
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
         self.graph.replay()
+        if self.second is not None:
+            self._meet()
+            self.second.replay()
         self.eager = 0
         return self.result
+
+
+@contextmanager
+def waits_refused() -> Iterator[None]:
+    """Within, what would let the host wait for the GPU raises RuntimeError."""
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def _abandon(pool: Any, before: Any) -> None:

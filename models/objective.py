@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from models.feedback import asking
-from models.losses.base import LossConfig, Step, shared_mean
+from models.losses.base import Counts, LossConfig, Step, shared_mean
 from models.model import Model
 from models.samples import RaySamples
 from models.structure import LayoutChange
+from utils.distributed import is_parallel
 
 if TYPE_CHECKING:
     from dataio.batches import RayBatch
@@ -90,6 +92,7 @@ class Objective(nn.Module):
         self.losses = losses
         self.register_buffer("weights", torch.zeros(len(losses)), persistent=False)
         self._weigh(0.0)
+        self.counts = Counts()
         self.feedback = asking(model)
 
     def update(self, progress: float, step: int) -> list[LayoutChange]:
@@ -107,7 +110,19 @@ class Objective(nn.Module):
         for place, name in enumerate(self.active):
             self.weights[place].fill_(weights[name])
 
+    def share_counts(self) -> None:
+        """Of several ranks: call on all of them between an evaluation and its backward pass, which is then over all.
+
+        See `models.losses.base.Counts`; on one rank there is nothing to do.
+        """
+        if is_parallel():
+            self.counts.exchange()
+
     def forward(self, batch: RayBatch) -> Report:
+        with self.counts.counting() if is_parallel() else nullcontext():
+            return self._evaluated(batch)
+
+    def _evaluated(self, batch: RayBatch) -> Report:
         if self.model.poses is not None:
             turn = self.model.poses.turns(batch.rays.camera).detach()
             # Some losses look at the rays themselves, and at normals in the frame of the cameras.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models.capabilities import Offer
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from dataio.batches import RayBatch
     from dataio.seen_points import SeenPoints
     from dataio.source_views import SourceViews
+
+SMALLEST_COUNT = 1e-9
+MOST_COUNTS = 64  # means of all losses of an objective
 
 
 @dataclass(frozen=True)
@@ -90,15 +97,78 @@ class LossConfig(Part):
 
 
 def shared_mean(values: Tensor, count: Tensor | None = None) -> Tensor:
-    """[], the sum of values [*N] over count [] (None: their number): the mean over ranks is the mean over all.
+    """[], the sum of values [*N] over count [] (None: their number), on this rank.
 
-    Differentiable in values. Zero for empty values.
+    Differentiable in values. Zero for empty values. Within `Counts.counting` its gradient is that of the sum over the
+    mean count of all ranks, so that the mean over ranks of gradients is the gradient of the mean over all.
     """
-    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-    if count is None and values.numel() and alone:
+    counts = _counting.counts if torch.is_grad_enabled() else None
+    if count is None and values.numel() and counts is None:
         return values.mean()
-    own = values.new_full((), values.numel()) if count is None else count
-    return values.sum() / (own.detach() if alone else mean_across_ranks(own)).clamp_min(1e-9)
+    own = values.new_full((), values.numel()) if count is None else count.detach()
+    mean = values.sum() / own.clamp_min(SMALLEST_COUNT)
+    return mean if counts is None else counts.rescaled(mean, own)
+
+
+class Counts(nn.Module):
+    """What losses have averaged over, of several ranks: known when an evaluation ends, exchanged before its gradient.
+
+    So an evaluation asks no other rank, and its backward pass neither: one exchange of all counts between the two.
+    """
+
+    own: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Where they lie stays: a recorded evaluation writes the ones, a recorded backward pass reads the others.
+        self.register_buffer("own", torch.ones(MOST_COUNTS), persistent=False)
+        self.register_buffer("total", torch.ones(MOST_COUNTS), persistent=False)  # means over ranks
+        self._found: list[Tensor] = []
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Within, in this thread, means are over all ranks: their gradients, once `exchange` was called."""
+        before, _counting.counts, self._found = _counting.counts, self, []
+        try:
+            yield
+        finally:
+            _counting.counts = before
+        if self._found:
+            self.own[: len(self._found)].copy_(torch.stack(self._found))
+
+    def rescaled(self, mean: Tensor, own: Tensor) -> Tensor:
+        """The mean [] over own [], with the gradient of one over the mean count of all ranks."""
+        self._found.append(own.to(self.own.dtype))
+        result: Tensor = _OverAllRanks.apply(mean, self._found[-1], self.total, len(self._found) - 1)
+        return result
+
+    def exchange(self) -> None:
+        """Make the counts those of all ranks; all call it, after an evaluation of the same losses."""
+        self.total.copy_(mean_across_ranks(self.own))
+
+
+class _OverAllRanks(torch.autograd.Function):
+    """mean -> mean; its gradient times the own count over the mean one of all ranks, as known when it is asked."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, own: Tensor, total: Tensor, place: int) -> Tensor:
+        ctx.save_for_backward(own)
+        ctx.total, ctx.place = total, place  # not among what is saved: it changes before the backward pass
+        return mean.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (own,) = ctx.saved_tensors
+        return gradient * (own / ctx.total[ctx.place].clamp_min(SMALLEST_COUNT)), None, None, None
+
+
+class _Counting(threading.local):
+    counts: Counts | None = None
+
+
+_counting = _Counting()
 
 
 def mean_of(values: Tensor, valid: Tensor) -> Tensor:

@@ -177,7 +177,9 @@ def gradients_of_a_share(out: str, config: str) -> None:
     mine = slice(ranks.rank * share, (ranks.rank + 1) * share)
     assert whole.mask is not None
     batch = RayBatch(whole.rays[mine], whole.color[mine], whole.mask[mine], None, None)
-    objective(batch).loss.backward()
+    loss = objective(batch).loss
+    objective.share_counts()
+    loss.backward()
     if exchange:
         exchange()
     if ranks.is_main:

@@ -41,6 +41,7 @@ RECORDED = {
     "reduced/neus": ["train.pixels={type: uniform}", "losses={views: {type: patch_ncc, side: 3, sources: 4}}"],
     "reduced/volsdf": ["train.pixels={type: patches, side: 4}"],
 }
+AMONG_RANKS = "neus_hash among ranks"
 waits: Counter[str] = Counter()  # where the host waits for the GPU, and how often
 starts: Counter[str] = Counter()  # what the host has the GPU do, and how often, but for what is recorded
 
@@ -241,12 +242,26 @@ def step_waits(config: str, overrides: list[str], steps: int) -> tuple[float, di
     return float(errors[0]), found
 
 
-def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
+def among_ranks(training: Any) -> None:
+    """Let a run believe in other ranks, which have counted a quarter more, and have its gradients."""
+    import models.losses.base
+    import models.objective
+    from engine.gradients import Gradients
+
+    models.objective.is_parallel = lambda: True
+    models.losses.base.mean_across_ranks = lambda count: 1.125 * count
+    objective, train, rays = training.objective, training.config.train, training.ray_count.share.own
+    training.gradients = Gradients(
+        objective, train, rays=rays, device=training.ranks.device, exchange=lambda: None, warn=print
+    )
+
+
+def recorded(config: str, overrides: list[str], steps: int, *, ranks: bool = False) -> dict[str, Any]:
     """A run with steps recorded where they can be and pixels on the device, against one without, and on the host.
 
-    difference: of what the parameters went, relative. graphs: how many were recorded. waits, starts: of the last step
-    but one, the latter without what is recorded. nodes: of the last recording. threads: that gather pixels. rays: of
-    the steps.
+    ranks: both as one of several. difference: of what the parameters went, relative. graphs: how many were recorded.
+    waits, starts: of the last step but one, the latter without what is recorded. nodes: of the last recording. threads:
+    that gather pixels. rays: of the steps.
     """
     from benchmarks.train_step import running, short_run
 
@@ -256,6 +271,8 @@ def recorded(config: str, overrides: list[str], steps: int) -> dict[str, Any]:
         place = [f"train.cuda_graph={on}", f"data.device={'auto' if on else 'host'}"]
         read = short_run(config, [*overrides, *place], steps, log_every=1000)
         with Pretending(), running(read) as training:
+            if ranks:
+                among_ranks(training)
             parameters, before = list(training.objective.parameters()), Tape.made
             training.line.every = float("inf")  # by the clock, the screen asks for numbers
             start, rays = [inner(x).clone() for x in parameters], []
@@ -341,10 +358,11 @@ def main(configs: list[str]) -> None:
             found["errors"][name] = [here, value]
         # Steps between two choices of capacity, with which recording begins anew, and of the number of rays.
         models.model.FIT_EVERY = engine.cluster.ray_count.FIT_EVERY = 4
-        for name, changes in RECORDED.items():
-            keys = [*([small] if name.endswith("hash") else []), *changes]
+        for name, changes in {**RECORDED, AMONG_RANKS: RECORDED["neus_hash"]}.items():  # the last one stays so
+            keys = [*([small] if "hash" in name else []), *changes]
             given = [key for key in there if key != "train.rays=48" or "train.samples=4096" not in changes]
-            found["recorded"][name] = recorded(f"configs/{name}.yaml", [*given, *keys], 12)
+            path = f"configs/{name.split()[0]}.yaml"
+            found["recorded"][name] = recorded(path, [*given, *keys], 12, ranks=name == AMONG_RANKS)
     print(json.dumps(found))
 
 

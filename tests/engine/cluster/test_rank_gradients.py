@@ -37,7 +37,9 @@ def write_gradients(out: str, configs: list[str]) -> None:
     for config in configs:
         objective, batch = objective_and_batch(config, ranks)
         exchange = Exchange(objective) if ranks.world > 1 else None
-        objective(batch).loss.backward()
+        loss = objective(batch).loss
+        objective.share_counts()
+        loss.backward()
         if exchange:
             exchange()
         found[config] = {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
