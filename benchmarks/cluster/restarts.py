@@ -58,12 +58,12 @@ def spread(kind: str) -> Callable[[int, int], str]:
 
 
 def mixed(seed: int, faults: int) -> str:
-    """As many kills, as many signals to single ranks, a hang, a full disk, and a gradient that is not finite.
+    """Twice as many kills, as many signals to single ranks, a hang, a full disk, and a gradient that is not finite.
 
     Nothing ends the ranks until a checkpoint holds the step of that gradient: taken again, it would be sound.
     """
     drawn = random.Random(seed)
-    kinds = ["kill"] * faults + ["term"] * faults + ["hang"]
+    kinds = ["kill"] * (2 * faults) + ["term"] * faults + ["hang"]
     held = NOT_FINITE_AT + EVERY  # the next checkpoint waits until that of the step is written
     steps = drawn.sample([*range(1, NOT_FINITE_AT), *range(held + 1, STEPS)], len(kinds))
     several = [f"{kind}@{step}:rank={drawn.randrange(2)}" for kind, step in zip(kinds, steps, strict=True)]
@@ -84,7 +84,7 @@ def main() -> int:
     add = parser.add_argument
     add("--fault", action="append", choices=KINDS, help="may be repeated; default: all of them")
     add("--runs", type=count, metavar="N", help="of each kind; default: 50 kill, 10 hang, 20 flip, 3 mixed")
-    add("--faults", type=count, default=1, metavar="N", help=f"in a run, at most {RESTARTS}; default: 1")
+    add("--faults", type=count, default=1, metavar="N", help=f"in a run, at most {RESTARTS}, mixed 5; default: 1")
     add("--seed", type=int, default=0, metavar="N", help="of the first run; default: 0")
     add("--seconds", type=count, metavar="N", help="after so many no further run is begun")
     add("--config", default="neus_hash", metavar="NAME", help="in configs/; default: neus_hash")
