@@ -94,7 +94,7 @@ def train(
         if view_port and ranks.is_main:
             viewer = view_beside(folder, view_port, str(ranks.device), run.line.message)
         try:
-            while run.progress < 1 and not distributed.any_rank(stop.received):
+            while run.progress < 1 and not run.leaves(stop.received):
                 run.step_once()
                 run.attend(lambda: stop.received)
                 if viewer is not None:

@@ -81,6 +81,7 @@ class Trainer:
         self.sampler = self._open_sampler()
         self.step, self.step_guard = 0, StepGuard(ranks.device)
         self.rate_scale, self.best = 1.0, -math.inf
+        self.asked = self.leaving = False  # by a signal: this rank; all of them
         plateau = config.optimizer.reduce_on_plateau
         self.plateau = Plateau(plateau) if plateau else None
         self.diagnostics = Diagnostics(
@@ -122,6 +123,11 @@ class Trainer:
             return min(self.step / train.steps, 1.0)
         return min(distributed.mean_of_ranks(self.elapsed() / (60 * train.minutes)), 1.0)
 
+    def leaves(self, asked: bool) -> bool:
+        """Whether all ranks leave now. asked: whether this one is to, of which several hear with a step."""
+        self.asked = asked
+        return self.leaving or (asked and self.ranks.world == 1)
+
     def step_once(self) -> None:
         """One step of optimization, and whatever is due after it.
 
@@ -150,6 +156,7 @@ class Trainer:
             self.ray_count.count(report)
         self.step += 1
         if self.ranks.device.type == "cpu" or self.step % REPORT_EVERY == 0:
+            self.leaving = self.ranks.world > 1 and float(self.some_asked) > 0
             self._report_skipped()
         self.progress = self._progress()
         self._log(report)
@@ -192,8 +199,9 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.config.optimizer.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimizer.gradient_clip, norm)
-        own = torch.stack([report.loss.detach().double(), report.overflowed.double(), norm.double()])
-        loss, overflowed, norm = distributed.mean_across_ranks(own)  # so that all ranks decide alike
+        asked = norm.new_full((), float(self.asked), dtype=torch.float64)
+        own = torch.stack([report.loss.detach().double(), report.overflowed.double(), norm.double(), asked])
+        loss, overflowed, norm, self.some_asked = distributed.mean_across_ranks(own)  # so that all ranks decide alike
         self.step_guard.guard(self.optimizer, not_finite=~torch.isfinite(norm + loss), overflowed=overflowed > 0)
         self.optimizer.step()
         if self.plateau and math.isfinite(value := float(loss)):
@@ -369,9 +377,8 @@ class Trainer:
 
     def close(self) -> None:
         """End the threads: one that writes a checkpoint, those that gather pixels, and those that share a step."""
-        self.saving.close()
-        self.sampler.close()
-        self.gradients.close()
+        for part in (self.saving, self.sampler, self.gradients):
+            part.close()
         if self.lock is not None:
             self.lock.release()
 
