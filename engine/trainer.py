@@ -124,7 +124,7 @@ class Trainer:
         return min(distributed.mean_of_ranks(self.elapsed() / (60 * train.minutes)), 1.0)
 
     def leaves(self, asked: bool) -> bool:
-        """Whether all ranks leave now. asked: whether this one is to, of which several hear with a step."""
+        """Whether all ranks leave now. asked: whether this one is to; several know it after a step."""
         self.asked = asked
         return self.leaving or (asked and self.ranks.world == 1)
 
