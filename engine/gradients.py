@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dataio.batches import PlannedBatch, RayBatch
 from engine.cluster.exchange import Exchange
+from engine.cluster.shares import RankShare
 from engine.experiment import TrainConfig
 from engine.recording import Recording, settings
 from models.kernels.runtime.launch import set_own_threads
@@ -41,13 +42,13 @@ class Gradients:
         self,
         objective: Objective,
         train: TrainConfig,
+        share: RankShare,
         *,
-        rays: int,
         device: torch.device,
         exchange: Exchange | None = None,
         warn: Callable[[str], None] = print,
     ) -> None:
-        """rays: of a batch. exchange: makes the gradient that of all ranks, which share out their rays themselves.
+        """share: the rays of a batch. exchange: makes the gradient that of all ranks, with which rays are shared.
 
         warn: called with a line when micro-batches become smaller, and with why steps are not recorded.
         """
@@ -62,8 +63,8 @@ class Gradients:
         self.all_threads, self.threads = threads, 1
         self.pool: ThreadPoolExecutor | None = None
         self.fitting: int | None = None  # the largest micro-batch, in rays, since one did not fit into memory
-        self.rays = rays
-        self.resize(rays)
+        self.rays = share.own
+        self.resize(share)
         self.generators: list[torch.Generator] = []  # of the micro-batches
         self.recording: Recording[RayBatch | PlannedBatch, Report] | None = None
         if train.cuda_graph and device.type == "cuda":
@@ -78,14 +79,18 @@ class Gradients:
                 warn=warn,
             )
 
-    def resize(self, rays: int) -> float:
-        """Take batches of so many rays from here on; how many times the rays of before a micro-batch has then."""
-        threads = self._at_once(rays)
+    def resize(self, share: RankShare) -> float:
+        """Take batches of so many rays from here on; how many times the rays of before a micro-batch has then.
+
+        Micro-batches are as large as those of the rank that has most rays.
+        """
+        threads = self._at_once(share.own)
         if threads != self.threads:
             self.close()
             self.threads = threads
             self.pool = self._pool() if threads > 1 else None
-        before, self.rays = self.rays, micro_batch_size(self.train, threads, rays=rays)
+        before, self.rays = self.rays, micro_batch_size(self.train, threads, rays=share.largest)
+        self.exchanges = -(-share.largest // self.rays)
         self.rays = min(self.rays, self.fitting or self.rays)
         return self.rays / before
 
@@ -157,6 +162,8 @@ class Gradients:
                 report: Report = self.objective(micro_batch)
             self.objective.share_counts()
             reports.append(self._with_gradient(report, micro_batch.share))
+        for _ in range(self.exchanges - len(micro_batches)):  # a rank that has more rays has one more
+            self.objective.share_counts(of_nothing=True)
         return reports
 
     def _evaluated(self, given: RayBatch | PlannedBatch) -> Report:

@@ -100,8 +100,8 @@ class Trainer:
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
         self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
-        train, rays, device = self.config.train, self.ray_count.share.own, self.ranks.device
-        self.gradients = Gradients(self.objective, train, rays=rays, device=device, exchange=exchange, warn=self._say)
+        train, share, device = self.config.train, self.ray_count.share, self.ranks.device
+        self.gradients = Gradients(self.objective, train, share, device=device, exchange=exchange, warn=self._say)
         self.saving = Saving(self.config.train, self.folder, self.ranks, self._say)
         self.begun_at, self.taken_before = self.step, self.ray_count.taken
         self.remote = Remote(self.folder)
@@ -177,7 +177,7 @@ class Trainer:
     def _resize(self) -> None:
         """Take steps of as many rays as were chosen, before the one in which capacities are fitted to them."""
         share_out(self.sampler, self.ray_count.share)
-        self.objective.model.scale_demand(self.gradients.resize(self.ray_count.share.own))
+        self.objective.model.scale_demand(self.gradients.resize(self.ray_count.share))
 
     def _seed(self) -> None:
         """The random stream is a function of seed, step and rank: a resumed run draws what the unbroken one drew."""
@@ -295,7 +295,7 @@ class Trainer:
             raise error
         self.writer.close()
         self.load(checkpoint)
-        self.gradients.resize(self.ray_count.share.own)
+        self.gradients.resize(self.ray_count.share)
         self.saving.newest = None  # its rates were others
         self.rate_scale, self.step_guard = ROLLED_BACK, StepGuard(self.ranks.device)
         self.writer = self._open_writer(self.step)

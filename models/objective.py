@@ -110,13 +110,14 @@ class Objective(nn.Module):
         for place, name in enumerate(self.active):
             self.weights[place].fill_(weights[name])
 
-    def share_counts(self) -> None:
+    def share_counts(self, *, of_nothing: bool = False) -> None:
         """Of several ranks: call on all of them between an evaluation and its backward pass, which is then over all.
 
-        See `models.losses.base.Counts`; on one rank there is nothing to do.
+        of_nothing: this rank has evaluated nothing while others did. See `models.losses.base.Counts`; on one rank there
+        is nothing to do.
         """
         if is_parallel():
-            self.counts.exchange()
+            self.counts.exchange(of_nothing=of_nothing)
 
     def forward(self, batch: RayBatch) -> Report:
         with self.counts.counting() if is_parallel() else nullcontext():

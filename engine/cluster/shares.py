@@ -11,11 +11,15 @@ from utils.errors import InputError
 
 @dataclass(frozen=True)
 class RankShare:
-    """The rays of one rank's step: `own` of them, after the `before` of the ranks before it, of `total` in all."""
+    """The rays of one rank's step: `own` of them, after the `before` of the ranks before it, of `total` in all.
+
+    largest: those of the rank that has most.
+    """
 
     before: int
     own: int
     total: int
+    largest: int
 
 
 def share_of(config: ExperimentConfig, ranks: Ranks, *, rays: int) -> RankShare:
@@ -26,7 +30,7 @@ def share_of(config: ExperimentConfig, ranks: Ranks, *, rays: int) -> RankShare:
     """
     train, rank, world = config.train, ranks.rank, ranks.world
     if config.distributed.rays == "rank":
-        return RankShare(rays * rank, rays, rays * world)
+        return RankShare(rays * rank, rays, rays * world, rays)
     patches = rays // train.patch_area
     if patches < world:
         what = "patches" if train.patch_area > 1 else "rays"
@@ -36,4 +40,4 @@ def share_of(config: ExperimentConfig, ranks: Ranks, *, rays: int) -> RankShare:
             " distributed.rays=rank"
         )
     first, last = (patches * number // world * train.patch_area for number in (rank, rank + 1))
-    return RankShare(first, last - first, rays)
+    return RankShare(first, last - first, rays, -(-patches // world) * train.patch_area)

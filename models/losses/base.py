@@ -143,9 +143,9 @@ class Counts(nn.Module):
         result: Tensor = _OverAllRanks.apply(mean, self._found[-1], self.total, len(self._found) - 1)
         return result
 
-    def exchange(self) -> None:
-        """Make the counts those of all ranks; all call it, after an evaluation of the same losses."""
-        self.total.copy_(mean_across_ranks(self.own))
+    def exchange(self, *, of_nothing: bool = False) -> None:
+        """Make the counts those of all ranks; all call it, after an evaluation of the same losses, or of_nothing."""
+        self.total.copy_(mean_across_ranks(torch.zeros_like(self.own) if of_nothing else self.own))
 
 
 class _OverAllRanks(torch.autograd.Function):

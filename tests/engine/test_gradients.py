@@ -2,13 +2,15 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import train
 from dataio.batches import RayBatch
-from engine import experiment, signals
+from engine import experiment, resume, signals
+from engine.cluster.shares import RankShare
 from engine.experiment import TrainConfig
 from engine.gradients import Gradients, micro_batch_size
 from models.kernels.runtime import launch
@@ -17,6 +19,7 @@ from models.losses.color import ColorLoss
 from models.networks.mlp import Mlp, MlpConfig
 from models.objective import Objective
 from tests.engine.test_training import ROOT, SMALL, SPHERE, quick_hulls, trained
+from utils import distributed
 from utils.random_stream import normal, permutation, random_stream, uniform
 
 __all__ = ["quick_hulls"]
@@ -85,9 +88,26 @@ def test_how_threads_are_used(train: dict[str, object], network: str, threads: i
     config = MlpConfig.model_validate({"layers": 1, "width": width, "activation": activation})
     objective = Objective(Mlp(3, 1, config), {})  # type: ignore[arg-type]
     read = TrainConfig.model_validate(train)
-    gradients = Gradients(objective, read, rays=read.first_rays, device=CPU)
+    gradients = Gradients(objective, read, RankShare(0, *3 * [read.first_rays]), device=CPU)
     assert (gradients.threads, gradients.torch_threads) == (threads, of_torch) and torch.get_num_threads() == 2
     gradients.close()
+
+
+def test_ranks_exchange_counts_as_often_as_the_one_with_most_rays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another rank has 65 rays in three micro-batches of 32, this one 64 in two."""
+    read = experiment.read_config(ROOT / "configs/neus_hash.yaml", [*SMALL, SPHERE, "train.micro_batch=32"])
+    run = resume.open_trainer(read, tmp_path, distributed.setup("cpu"), allow_config_change=False)
+    assert run is not None
+    calls: list[dict[str, bool]] = []
+    monkeypatch.setattr(run.objective, "share_counts", lambda **nothing: calls.append(nothing))
+    met: Any = lambda: calls.append({"gradients": True})  # noqa: E731
+    gradients = Gradients(run.objective, read.train, RankShare(0, 64, 129, 65), device=CPU, exchange=met)
+    gradients(run.sampler.plan())
+    assert calls == [{}, {}, {"of_nothing": True}, {"gradients": True}]
+    run.close()
+    run.writer.close()
 
 
 @pytest.mark.parametrize("config", ["neus_hash", "reduced/volsdf"])

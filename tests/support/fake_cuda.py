@@ -250,9 +250,9 @@ def among_ranks(training: Any) -> None:
 
     models.objective.is_parallel = lambda: True
     models.losses.base.mean_across_ranks = lambda count: 1.125 * count
-    objective, train, rays = training.objective, training.config.train, training.ray_count.share.own
+    objective, train, share = training.objective, training.config.train, training.ray_count.share
     training.gradients = Gradients(
-        objective, train, rays=rays, device=training.ranks.device, exchange=lambda: None, warn=print
+        objective, train, share, device=training.ranks.device, exchange=lambda: None, warn=print
     )
 
 

@@ -91,13 +91,14 @@ def test_ranks_share_all_rays_of_a_step(rays: int, world: int, side: int) -> Non
     shares = [share_of(config, Ranks(rank, world, rank, CPU), rays=rays) for rank in range(world)]
     assert sum(share.own for share in shares) == rays and {share.total for share in shares} == {rays}
     assert [share.before for share in shares] == [sum(s.own for s in shares[:i]) for i in range(world)]
+    assert {share.largest for share in shares} == {max(share.own for share in shares)}
     assert max(share.own for share in shares) - min(share.own for share in shares) <= side**2
     assert all(share.own % side**2 == 0 and share.own for share in shares)
 
 
 def test_rays_per_rank_where_that_is_asked_and_too_few_are_refused() -> None:
     config = read_config(ROOT / "configs/neus_hash.yaml", ["train.rays=10", "distributed.rays=rank"])
-    assert share_of(config, Ranks(2, 3, 2, CPU), rays=10) == RankShare(20, 10, 30)
+    assert share_of(config, Ranks(2, 3, 2, CPU), rays=10) == RankShare(20, 10, 30, 10)
     config = read_config(ROOT / "configs/neus_hash.yaml", ["train.rays=2"])
     with pytest.raises(InputError, match="train.rays: 2 - got 2 rays for 4 ranks"):
         share_of(config, Ranks(0, 4, 0, CPU), rays=2)

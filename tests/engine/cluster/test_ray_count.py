@@ -80,9 +80,9 @@ def test_there_are_few_sizes_and_each_is_near(area: int) -> None:
 def test_the_number_of_rays_follows_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: 262144 samples are 1024 rays of 256, 8192 of 32, and no more rays than samples."""
     (count,) = ranks = counts(of_samples(262144))
-    assert (count.rays, count.share, count.own_samples) == (1024, RankShare(0, 1024, 1024), 262144)
+    assert (count.rays, count.share, count.own_samples) == (1024, RankShare(0, 1024, 1024, 1024), 262144)
     assert not count.chosen(0)  # nothing was counted
-    assert after(ranks, 32, monkeypatch) == [True] and count.share == RankShare(0, 8192, 8192)
+    assert after(ranks, 32, monkeypatch) == [True] and count.share == RankShare(0, 8192, 8192, 8192)
     assert count.taken == 16 * 1024
     assert after(ranks, 32 * 1.1, monkeypatch) == [False] and count.rays == 8192  # is near enough
     assert after(ranks, 32 * 1.2, monkeypatch) == [True] and count.rays == 6912  # 27 * 256 is next to 6826.7
@@ -110,7 +110,7 @@ def test_ranks_agree_and_take_what_one_process_takes(monkeypatch: pytest.MonkeyP
         assert [rank.taken for rank in three] == [one.taken] * 3
     each_its_own = counts(of_samples(12345, "distributed.rays=rank"), 2)
     assert after(each_its_own, 5, monkeypatch) == [True] * 2
-    assert [rank.share for rank in each_its_own] == [RankShare(0, 2432, 4864), RankShare(2432, 2432, 4864)]
+    assert [rank.share for rank in each_its_own] == [RankShare(0, 2432, 4864, 2432), RankShare(2432, 2432, 4864, 2432)]
 
 
 def test_a_state_goes_on_where_ranks_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,13 +223,13 @@ def test_micro_batches_threads_and_capacities_follow() -> None:
     torch.set_num_threads(2)
     network = Mlp(3, 1, MlpConfig.model_validate({"layers": 1, "width": 64, "activation": "relu"}))
     objective, train = Objective(network, {}), of_samples(4096, "train.micro_batch=32").train  # type: ignore[arg-type]
-    gradients = Gradients(objective, train, rays=16, device=CPU)
+    gradients = Gradients(objective, train, RankShare(0, 16, 16, 16), device=CPU)
     assert (gradients.rays, gradients.threads, gradients.pool) == (16, 1, None)
-    assert gradients.resize(512) == 2 and (gradients.rays, gradients.threads) == (32, 2)
+    assert gradients.resize(RankShare(0, 512, 512, 512)) == 2 and (gradients.rays, gradients.threads) == (32, 2)
     assert gradients.pool is not None and gradients.most_at_once(512) == 64
     gradients.fitting = 8  # what fits into memory
-    assert gradients.resize(1024) == 1 / 4 and gradients.rays == 8
-    assert gradients.resize(16) == 1 and gradients.threads == 1 and gradients.pool is None
+    assert gradients.resize(RankShare(0, *3 * [1024])) == 1 / 4 and gradients.rays == 8
+    assert gradients.resize(RankShare(0, *3 * [16])) == 1 and gradients.threads == 1 and gradients.pool is None
     gradients.close()
     torch.set_num_threads(1)
 
