@@ -186,7 +186,7 @@ def held() -> tuple[float, int, int]:
 
 def test_H1_half_an_hour_holds_on_to_nothing(tmp_path: Path) -> None:
     """After the first quarter memory grows by 1 MiB in 10,000 steps at most; files and threads do not."""
-    keys = ("train.rays=16", f"train.minutes={SOAK_MINUTES}", "train.validations=4", "train.log_every=100")
+    keys = ("train.rays=16", f"train.minutes={SOAK_MINUTES}", "train.validations=16", "train.log_every=100")
     run = opened(tmp_path, "neus_hash", SPHERE, *keys, "train.checkpoint_minutes=1")
     rows, took = [], []
     while run.progress < 1:
