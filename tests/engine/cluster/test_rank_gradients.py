@@ -13,12 +13,15 @@ from dataio.batches import PixelSampler, RayBatch
 from engine import build, experiment
 from engine.cluster.exchange import Exchange
 from engine.cluster.shares import share_of
+from models.losses import smoothness
 from models.objective import Objective
 from tests.engine.test_distributed import free_port
+from tests.engine.test_training import SPHERE
 from tests.support.sources import ROOT
 from utils import distributed
 
 REDUCED = sorted(f"reduced/{path.stem}" for path in (ROOT / "configs/reduced").glob("*.yaml"))
+GRIDS = ["neus_hash", "neus_hash_open", "volsdf_hash", "unisurf_hash", "nerf_hash", "nerf_hash_open"]
 DATA = ["data={type: procedural, views: 4, test_views: 1, size: 24}", "train.rays=64", "device=cpu"]
 # Of float32 sums in another order, relative to the parameter's largest gradient, and to that of all.
 CLOSE, CLOSE_OF_ALL = 2e-5, 3e-6
@@ -50,11 +53,16 @@ def write_gradients(out: str, configs: list[str]) -> None:
 
 
 def objective_and_batch(config: str, ranks: distributed.Ranks) -> tuple[Objective, RayBatch]:
-    """A model without jitter, the same in every process, and a rank's share of a step's rays."""
+    """A model without jitter, the same in every process, and a rank's share of a step's rays.
+
+    Points beside the surface, which ranks draw for themselves, lie on the same side of it in all.
+    """
+    smoothness.uniform = lambda shape, device: torch.full(shape, 0.75, device=device)
     path = ROOT / "configs" / f"{config}.yaml"
-    read = experiment.read_config(path, DATA)
+    keys = [*DATA, SPHERE] if config in GRIDS and not config.startswith("nerf") else DATA
+    read = experiment.read_config(path, keys)
     drawn = [f"losses.{name}.random_points=0" for name, loss in read.losses.items() if hasattr(loss, "random_points")]
-    read = experiment.read_config(path, [*DATA, *drawn])
+    read = experiment.read_config(path, [*keys, *drawn])
     scene, share = read.data.load(), share_of(read, ranks, rays=read.train.first_rays)
     objective = build.build_objective(read, scene, torch.device("cpu"))
     objective.update(0.0, 0)
@@ -90,6 +98,8 @@ def gradients(folder: Path, world: int, configs: list[str]) -> dict[str, dict[st
         pytest.param(2, ["reduced/volsdf", "reduced/nerf"], id="share"),
         pytest.param(2, REDUCED, id="2", marks=pytest.mark.slow),
         pytest.param(4, REDUCED, id="4", marks=pytest.mark.slow),
+        pytest.param(2, GRIDS, id="2 on grids", marks=pytest.mark.slow),
+        pytest.param(4, GRIDS, id="4 on grids", marks=pytest.mark.slow),
     ],
 )
 def test_ranks_have_the_gradient_of_one(world: int, configs: list[str], tmp_path: Path) -> None:
