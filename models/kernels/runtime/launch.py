@@ -115,7 +115,7 @@ def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
     for a dtype that no kernel takes.
     """
     if dtype is not None:
-        return wp.from_torch(tensor.detach(), dtype=dtype, requires_grad=False, return_ctype=True)
+        return _described(tensor, dtype)
     size = _SIZES.get(tensor.dtype)
     if size is None:
         raise TypeError(f"a kernel's argument is {tensor.dtype}: expected one of {[*map(str, _SIZES)]}")
@@ -125,7 +125,13 @@ def as_warp(tensor: torch.Tensor, dtype: Any = None) -> Any:
     if len(shape) == 2:
         steps = size * strides[0], size * strides[1]
         return _Array.from_buffer_copy(_pack(tensor.data_ptr(), 0, *shape, 0, 0, *steps, 0, 0, 2))
-    return wp.from_torch(tensor.detach(), requires_grad=False, return_ctype=True)
+    return _described(tensor)
+
+
+def _described(tensor: torch.Tensor, dtype: Any = None) -> Any:
+    descriptor = wp.from_torch(tensor.detach(), dtype=dtype, requires_grad=False, return_ctype=True)
+    descriptor._ref = None  # Warp keeps the tensor in it; what outlives a step would keep a table's gradient
+    return descriptor
 
 
 # As `wp.from_torch` does it, in a quarter of its time: address, gradient, shape, steps in bytes, axes.

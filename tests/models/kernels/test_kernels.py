@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +68,12 @@ def test_a_kernel_without_memory_for_its_code_is_an_error_of_memory(monkeypatch:
     assert not kernel.module.execs
     launch.Compiled(kernel, [0, *inputs]).call(1, [0, *inputs])()
     assert out.tolist() == [0]  # the only place of one
+
+
+def test_a_descriptor_keeps_no_tensor_alive() -> None:
+    """One that outlives a step would keep the gradient of a table."""
+    for tensor, dtype in ((torch.zeros(4), None), (torch.zeros(4, 2), wp.vec2), (torch.zeros(2, 3, 4), None)):
+        held = sys.getrefcount(tensor.untyped_storage())
+        described = launch.as_warp(tensor, dtype)
+        assert getattr(described, "_ref", None) is None and described.data == tensor.data_ptr()
+        assert sys.getrefcount(tensor.untyped_storage()) == held
