@@ -43,7 +43,7 @@ from utils.checkpoint import newest_checkpoint
 from utils.commands import note_command
 from utils.errors import StorageError
 from utils.evaluation.results import update_results
-from utils.log import MetricsWriter, Progress
+from utils.log import MetricsWriter, Progress, weakly
 from utils.loggers.wandb import WandbRun
 from utils.pictures.images import write_png
 from utils.pictures.sheets import stacked
@@ -100,9 +100,9 @@ class Trainer:
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         self.progress = self._progress()
         self.line = Progress(start=self.progress, enabled=self.ranks.is_main)
-        train, share, device = self.config.train, self.ray_count.share, self.ranks.device
-        self.gradients = Gradients(self.objective, train, share, device=device, exchange=exchange, warn=self._say)
-        self.saving = Saving(self.config.train, self.folder, self.ranks, self._say)
+        train, share, say = self.config.train, self.ray_count.share, weakly(self._say)
+        self.gradients = Gradients(self.objective, train, share, device=self.ranks.device, exchange=exchange, warn=say)
+        self.saving = Saving(train, self.folder, self.ranks, say)
         self.begun_at, self.taken_before = self.step, self.ray_count.taken
         self.remote = Remote(self.folder)
         self.communication = Communication(exchange) if exchange else None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakMethod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -249,3 +250,15 @@ def text_of(path: Path) -> str:
         return path.read_text("utf-8", errors="replace") if path.stat().st_size <= MOST_LOG_BYTES else ""
     except OSError:
         return ""
+
+
+def weakly(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same method, which does not keep its object alive: that goes when it is done, not at the next collection."""
+    method = WeakMethod(say)
+
+    def told(message: str) -> None:
+        alive = method()
+        if alive is not None:
+            alive(message)
+
+    return told

@@ -1,10 +1,12 @@
 """Runs from the command's point of view: every config trains, resumes bit for bit, and on two ranks as on one."""
 
 import copy
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +93,16 @@ def test_the_psnr_that_is_said_is_of_pixels_drawn_alike(
     said = [row["train/psnr"] for row in rows if "train/psnr" in row]
     assert (said == [20.0, 20.0]) == (pixels == "loss") and all("train/loss" in row for row in rows if "opt/lr" in row)
     assert f" %  {word} " in capsys.readouterr().err
+
+
+def test_a_run_that_is_done_goes_at_once(tmp_path: Path) -> None:
+    """Without Python's search for circles of references, which may be long in coming: it has a table and its moments."""
+    gc.collect()
+    gc.disable()
+    try:
+        assert weakref.ref(trained(tmp_path, 2, SPHERE))() is None
+    finally:
+        gc.enable()
 
 
 def state_of(folder: Path) -> dict[str, object]:
