@@ -96,11 +96,12 @@ def test_the_psnr_that_is_said_is_of_pixels_drawn_alike(
 
 
 def test_a_run_that_is_done_goes_at_once(tmp_path: Path) -> None:
-    """Without Python's search for circles of references, which may be long in coming: it has a table and its moments."""
+    """Without Python's search for circles of references, which may be long in coming: a run has large tables."""
     gc.collect()
     gc.disable()
     try:
-        assert weakref.ref(trained(tmp_path, 2, SPHERE))() is None
+        run = weakref.ref(trained(tmp_path, 2, SPHERE))
+        assert run() is None
     finally:
         gc.enable()
 
