@@ -47,6 +47,36 @@ def test_C3_a_signal_to_the_agent(name: str, seed: int, undisturbed: str, tmp_pa
     assert hash_of(tmp_path) == undisturbed and not (tmp_path / MARKER).exists()
 
 
+def tasks(command: list[str]) -> list[subprocess.Popen[bytes]]:
+    """Two ranks as a scheduler starts them, without an agent."""
+    common = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_C3_a_signal_to_all_tasks(name: str, seed: int, undisturbed: str, tmp_path: Path) -> None:
+    """As srun forwards it; within ten seconds all have left, with the documented code."""
+    command = train_command(tmp_path, *KEYS)
+    ranks = tasks(command)
+    wait_for_steps(tmp_path, 1 + seed % 12, ranks[0])
+    for process in ranks:
+        process.send_signal(getattr(signal, name))
+    codes = {process.wait(10) for process in ranks}
+    assert codes <= {0, 130 if name == "SIGINT" else 75} and len(codes) == 1
+    assert (tmp_path / MARKER).exists() == (75 in codes)
+    if 0 not in codes:
+        assert newest_step(tmp_path) < STEPS
+        assert [process.wait(100) for process in tasks(command)] == [0, 0]
+    assert hash_of(tmp_path) == undisturbed and not (tmp_path / MARKER).exists()
+
+
 def test_the_end_of_an_agent_leaves_no_orphans(tmp_path: Path) -> None:
     command = [*torchrun(), *train_command(tmp_path, "train.steps=100000")]
     process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
