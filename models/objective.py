@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ from models.losses.base import Counts, LossConfig, Step, shared_mean
 from models.model import Model
 from models.samples import RaySamples
 from models.structure import LayoutChange
-from utils.distributed import is_parallel
 
 if TYPE_CHECKING:
     from dataio.batches import RayBatch
@@ -116,11 +114,10 @@ class Objective(nn.Module):
         of_nothing: this rank has evaluated nothing while others did. See `models.losses.base.Counts`; on one rank there
         is nothing to do.
         """
-        if is_parallel():
-            self.counts.exchange(of_nothing=of_nothing)
+        self.counts.exchange(of_nothing=of_nothing)
 
     def forward(self, batch: RayBatch) -> Report:
-        with self.counts.counting() if is_parallel() else nullcontext():
+        with self.counts.counting():
             return self._evaluated(batch)
 
     def _evaluated(self, batch: RayBatch) -> Report:

@@ -128,7 +128,13 @@ class Counts(nn.Module):
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Within, in this thread, means are over all ranks: their gradients, once `exchange` was called."""
+        """Within, in this thread, means are over all ranks: their gradients, once `exchange` was called.
+
+        Of a single process nothing changes.
+        """
+        if not several_ranks():
+            yield
+            return
         before, _counting.counts, self._found = _counting.counts, self, []
         try:
             yield
@@ -145,7 +151,13 @@ class Counts(nn.Module):
 
     def exchange(self, *, of_nothing: bool = False) -> None:
         """Make the counts those of all ranks; all call it, after an evaluation of the same losses, or of_nothing."""
-        self.total.copy_(mean_across_ranks(torch.zeros_like(self.own) if of_nothing else self.own))
+        if several_ranks():
+            self.total.copy_(mean_across_ranks(torch.zeros_like(self.own) if of_nothing else self.own))
+
+
+def several_ranks() -> bool:
+    """Whether this process is one of several."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 class _OverAllRanks(torch.autograd.Function):

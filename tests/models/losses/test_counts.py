@@ -8,6 +8,11 @@ from models.losses import base
 from models.losses.base import Counts, mean_of, shared_mean
 
 
+@pytest.fixture(autouse=True)
+def among_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "several_ranks", lambda: True)
+
+
 def evaluated(counts: Counts, values: Tensor, valid: Tensor) -> Tensor:
     """A sum of a mean over all, one over some, and one over nothing."""
     with counts.counting():
