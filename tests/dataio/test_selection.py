@@ -22,8 +22,8 @@ from dataio.selection.permutation import Permutation
 from dataio.selection.scored import CERTAIN, LARGEST_SCORE, inclusion, shares, systematic
 from dataio.selection.uniform import UniformSelection
 from tests.dataio.test_batches import equal, identity, made_scene
-from tests.engine.test_distributed import free_port
 from tests.support.sources import ROOT
+from tests.support.two_ranks import free_port
 from utils.errors import InputError
 
 PIXELS = 7 * 5 + 4 * 9 + 3 * 3  # of the training views of the made scene: 80

@@ -1,8 +1,6 @@
 """Ranks: what the environment says, which device is chosen, and that two of them agree."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +9,7 @@ import pytest
 import torch
 
 from tests.support.sources import ROOT
+from tests.support.two_ranks import free_port, said_by_two_ranks
 from utils.distributed import any_rank, barrier, broadcast_from_main, choose_device, cleanup, mean_across_ranks, setup
 from utils.errors import InputError
 
@@ -32,33 +31,9 @@ print(json.dumps(said))
 """
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def test_two_ranks_agree() -> None:
-    common = {
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-    }
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", TWO_RANKS],
-            cwd=ROOT,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    for rank, process in enumerate(ranks):
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        assert json.loads(output.splitlines()[-1]) == {
+    for rank, said in enumerate(said_by_two_ranks(TWO_RANKS)):
+        assert said == {
             "rank": rank, "world": 2, "main": rank == 0, "mean": [1.5, 15.0], "detached": True,
             "untouched": [rank + 1.0, 10.0 * (rank + 1)], "one": True, "none": False, "text": "from 0",
         }  # fmt: skip

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +15,9 @@ from engine.experiment import read_config
 from models.feedback import Feedback, asking
 from models.model import Model
 from models.samples import DenseSamples, FieldSample, MediumRendering, PackedSamples
-from tests.engine.test_distributed import free_port
 from tests.support.analytic import rays_at_sphere
 from tests.support.sources import ROOT
+from tests.support.two_ranks import said_by_two_ranks
 from utils.errors import InputError
 
 N = 4
@@ -160,20 +156,7 @@ def test_two_ranks_know_what_one_would() -> None:
         alone.observe(*rendered(seed), counts=torch.tensor(True))
     seen = alone.read()
     expected: list[Any] = [x.flatten().tolist() for x in (seen.weight, seen.error, seen.count)]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", RANK],
-            cwd=ROOT,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    for process in ranks:
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0 and json.loads(output.splitlines()[-1]) == expected
+    assert said_by_two_ranks(RANK) == [expected, expected]
 
 
 def test_behind_the_foreground_nothing_is_observed() -> None:

@@ -16,8 +16,8 @@ import pytest
 from benchmarks.cluster.hurt_run import ENVIRONMENT, finished, hash_of, torchrun, train_command
 from benchmarks.cluster.restarts import KEYS, STEPS
 from engine.signals import MARKER
-from tests.engine.test_distributed import free_port
 from tests.support.sources import ROOT
+from tests.support.two_ranks import free_port
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.siblings import PROCESSES
 

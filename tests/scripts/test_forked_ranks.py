@@ -18,8 +18,8 @@ import train
 from benchmarks.cluster import hurt_run
 from benchmarks.cluster.restarts import KEYS, STEPS
 from engine.experiment import read_config
-from tests.engine.test_distributed import free_port
 from tests.support.sources import ROOT
+from tests.support.two_ranks import free_port
 from utils.errors import run_script
 
 pytestmark = pytest.mark.slow

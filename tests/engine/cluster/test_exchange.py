@@ -1,16 +1,12 @@
 """The exchange of gradients: two ranks over gloo, against means that are known."""
 
 import json
-import os
-import subprocess
-import sys
 
 import torch
 from torch import Tensor, nn
 
 from engine.cluster.exchange import LARGE, Exchange
-from tests.engine.test_distributed import free_port
-from tests.support.sources import ROOT
+from tests.support.two_ranks import said_by_two_ranks
 from utils import distributed
 
 WORKER = """
@@ -63,21 +59,7 @@ def of_a_rank() -> None:
 
 def test_means_over_two_ranks() -> None:
     """Where one rank has no gradient it counts as zero; where none has, there is none."""
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", WORKER],
-            cwd=ROOT,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    for process in ranks:
-        output, _ = process.communicate(timeout=100)
-        assert process.returncode == 0
-        said = json.loads(output)
+    for said in said_by_two_ranks(WORKER):
         expected = {"table": [1.5], "turned": [3.0], "small": [3.0], "on_one": [4.0], "on_none": None, "fixed": None}
         assert said["found"] == expected
         assert said["state"] == {name: [0.0] for name in expected} | {"kept": [True]}

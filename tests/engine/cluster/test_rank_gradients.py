@@ -15,9 +15,9 @@ from engine.cluster.exchange import Exchange
 from engine.cluster.shares import share_of
 from models.losses import smoothness
 from models.objective import Objective
-from tests.engine.test_distributed import free_port
 from tests.engine.test_training import SPHERE
 from tests.support.sources import ROOT
+from tests.support.two_ranks import free_port
 from utils import distributed
 
 REDUCED = sorted(f"reduced/{path.stem}" for path in (ROOT / "configs/reduced").glob("*.yaml"))

@@ -23,9 +23,9 @@ from engine.rendering.session import Session
 from engine.rendering.work import NAME, Work, digest
 from models.rendering.frames import Tile, tiles_of
 from models.rendering.renderers.base import Renderer, Source
-from tests.engine.test_distributed import free_port
 from tests.models.rendering.test_tiles import sphere_seen
 from tests.support.analytic import RADIUS
+from tests.support.two_ranks import free_port
 from tests.utils.test_checkpoint import exit_code, start_child
 from utils.distributed import Ranks, setup
 from utils.errors import InputError
