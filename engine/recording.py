@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -94,12 +94,14 @@ class Recording(Generic[InputT, ResultT]):
             return self._done(given)
         return self._replayed(given)
 
-    def _done(self, given: InputT) -> ResultT:
-        """As ever."""
-        result = self.work(given)
+    def _done(self, given: InputT, within: Callable[[], AbstractContextManager[None]] = nullcontext) -> ResultT:
+        """As ever; each part within a context of its own."""
+        with within():
+            result = self.work(given)
         if self.then is not None:
             self._meet()
-            result = self.then(result)
+            with within():
+                result = self.then(result)
         return result
 
     def _meet(self) -> None:
@@ -131,13 +133,7 @@ class Recording(Generic[InputT, ResultT]):
         self.stream.wait_stream(current)
         try:
             with torch.cuda.stream(self.stream):
-                with waits_refused():
-                    result = self.work(given)
-                if self.then is not None:
-                    self._meet()
-                    with waits_refused():
-                        result = self.then(result)
-                return result
+                return self._done(given, waits_refused)
         finally:
             current.wait_stream(self.stream)
 

@@ -6,11 +6,16 @@ import time
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils import distributed
 
 LARGE = 2**18  # numbers of a gradient that is exchanged where it lies; smaller ones travel together
+
+
+def goes_alone(gradient: Tensor) -> bool:
+    """Whether a gradient [*N] is exchanged where it lies."""
+    return gradient.numel() >= LARGE and gradient.is_contiguous()
 
 
 class Exchange:
@@ -51,10 +56,9 @@ class Exchange:
         lacking = [i for i, parameter in enumerate(self.parameters) if parameter.grad is None]
         for i in lacking:
             present[i] = 0
-        alone = [gradient.numel() >= LARGE and gradient.is_contiguous() for gradient in gradients]
-        small = [gradient for gradient, itself in zip(gradients, alone, strict=True) if not itself]
+        small = [gradient for gradient in gradients if not goes_alone(gradient)]
         joined = torch.cat([*(gradient.flatten() for gradient in small), present])
-        distributed.average([*(gradient for gradient, itself in zip(gradients, alone, strict=True) if itself), joined])
+        distributed.average([*filter(goes_alone, gradients), joined])
         *parts, present = joined.split([*(gradient.numel() for gradient in small), len(gradients)])
         if small:
             torch._foreach_copy_(small, [part.view_as(own) for part, own in zip(parts, small, strict=True)])
