@@ -1,9 +1,5 @@
 """Which pixels are drawn: with the promised probabilities, without bias where promised, and again after a stop."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -22,8 +18,7 @@ from dataio.selection.permutation import Permutation
 from dataio.selection.scored import CERTAIN, LARGEST_SCORE, inclusion, shares, systematic
 from dataio.selection.uniform import UniformSelection
 from tests.dataio.test_batches import equal, identity, made_scene
-from tests.support.sources import ROOT
-from tests.support.two_ranks import free_port
+from tests.support.two_ranks import said_by_two_ranks
 from utils.errors import InputError
 
 PIXELS = 7 * 5 + 4 * 9 + 3 * 3  # of the training views of the made scene: 80
@@ -272,23 +267,7 @@ distributed.cleanup()
 
 
 def test_two_ranks_learn_one_map_and_resume() -> None:
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", "-c", RANK]
-    ranks = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    said = []
-    for process in ranks:
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0
-        said.append(json.loads(output.splitlines()[-1]))
+    said = said_by_two_ranks(RANK)
     assert said[0]["equal"] and said[1]["equal"]
     assert said[0]["errors"] == said[1]["errors"] and said[0]["first"] != said[1]["first"]
     assert said[0]["rays"] == 2 * 2 * 9  # of two steps on two ranks since the map changed

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from benchmarks.cluster.hurt_run import ENVIRONMENT, finished, hash_of, torchrun
 from benchmarks.cluster.restarts import KEYS, STEPS
 from engine.signals import MARKER
 from tests.support.sources import ROOT
-from tests.support.two_ranks import free_port
+from tests.support.two_ranks import free_port, rank_environments
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.siblings import PROCESSES
 
@@ -49,14 +50,9 @@ def test_C3_a_signal_to_the_agent(name: str, seed: int, undisturbed: str, tmp_pa
 
 def tasks(command: list[str]) -> list[subprocess.Popen[bytes]]:
     """Two ranks as a scheduler starts them, without an agent."""
-    common = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    return [
-        subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [sys.executable, *command]
+    return [subprocess.Popen(command, cwd=ROOT, env=environment, **silent) for environment in rank_environments()]
 
 
 @pytest.mark.parametrize("seed", range(20))

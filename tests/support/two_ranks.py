@@ -1,4 +1,4 @@
-"""Two ranks over gloo, each a process of its own that runs some code."""
+"""Ranks over gloo, each a process of its own."""
 
 import json
 import os
@@ -16,18 +16,19 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def rank_environments(world: int = 2) -> list[dict[str, str]]:
+    """What a launcher sets for each of so many ranks on this machine."""
+    common = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    each = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"} for rank in range(world)]
+    return [{**os.environ, **common, **own} for own in each]
+
+
 def said_by_two_ranks(code: str) -> list[Any]:
     """What each printed last, as JSON. Both have to end well, and warnings are errors."""
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", "-c", code]
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", code],
-            cwd=ROOT,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        for environment in rank_environments()
     ]
     outputs = [process.communicate(timeout=120)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0]

@@ -1,7 +1,6 @@
 """The gradient of several ranks is that of one process with all the rays, for every method."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from models.losses import smoothness
 from models.objective import Objective
 from tests.engine.test_training import SPHERE
 from tests.support.sources import ROOT
-from tests.support.two_ranks import free_port
+from tests.support.two_ranks import rank_environments
 from utils import distributed
 
 REDUCED = sorted(f"reduced/{path.stem}" for path in (ROOT / "configs/reduced").glob("*.yaml"))
@@ -79,15 +78,8 @@ def objective_and_batch(config: str, ranks: distributed.Ranks) -> tuple[Objectiv
 def gradients(folder: Path, world: int, configs: list[str]) -> dict[str, dict[str, torch.Tensor]]:
     """Config and parameter -> gradient, of so many processes."""
     out = folder / f"{world}.pt"
-    common = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(out), *configs],
-            cwd=ROOT,
-            env={**os.environ, **common, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(world)
-    ]
+    command = [sys.executable, "-c", WORKER, str(out), *configs]
+    processes = [subprocess.Popen(command, cwd=ROOT, env=environment) for environment in rank_environments(world)]
     assert [process.wait(550) for process in processes] == [0] * world
     return torch.load(out, weights_only=True)
 
